@@ -1,0 +1,47 @@
+# Every target works alone on a machine that has only Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LOG ?= sqlite
+
+.PHONY: help demo run test lint bench kafka lock clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(READY)  ## the whole story on loopback, LOG=sqlite (default) or LOG=kafka
+	$(BIN)/python -m demo --log $(LOG)
+
+run: $(READY)  ## the embedded service on run/backupmx.toml, which the first run writes
+	$(BIN)/backupmx run
+
+test: $(READY)  ## all tests, the Kafka parts against a real Kafka
+	$(BIN)/pytest $(ARGS)
+
+lint: $(READY)  ## ruff and mypy strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## lines "name value unit", bench/results.json
+	$(BIN)/python -m bench
+
+kafka: $(READY)  ## a real Apache Kafka in the foreground (BROKERS=1 or 3)
+	$(BIN)/python -m deploy.kafka.run --brokers $(or $(BROKERS),1)
+
+$(READY): requirements-dev.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "backupmx needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+lock:  ## write the lock files again (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--output-file requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--constraint requirements.lock --group dev --output-file requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) .cache run

@@ -1,0 +1,47 @@
+"""Installation defaults + a domain's own settings -> one complete DomainSettings, with no None below it."""
+
+from msgspec import Struct
+
+from libs.mail.records import Domain, Unverified
+
+DAY_S = 86_400.0
+
+
+class Defaults(Struct, frozen=True):
+    """The installation's defaults for every domain. Durations in seconds, sizes in octets."""
+
+    lifetime_s: float = 30 * DAY_S
+    unverified: Unverified = Unverified.ACCEPT
+    max_size: int = 50 * 2**20
+    max_connections: int = 5
+
+
+class DomainSettings(Struct, frozen=True):
+    """All that may be asked of a relay domain. `active`: its DNS named us; `contact`: "" for none."""
+
+    domain: str
+    active: bool
+    suspended: bool
+    held: bool
+    lifetime_s: float
+    unverified: Unverified
+    contact: str
+    max_size: int
+    max_connections: int
+
+
+def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
+    """The settings in force for `domain`; a lifetime over 30 d is cut to 30 d."""
+    own = domain.overrides
+    lifetime_s = defaults.lifetime_s if own.lifetime_s is None else own.lifetime_s
+    return DomainSettings(
+        domain=domain.domain,
+        active=domain.active_since > 0,
+        suspended=domain.suspended,
+        held=domain.held,
+        lifetime_s=min(lifetime_s, 30 * DAY_S),
+        unverified=defaults.unverified if own.unverified is None else own.unverified,
+        contact="" if own.contact is None else own.contact,
+        max_size=defaults.max_size if own.max_size is None else own.max_size,
+        max_connections=defaults.max_connections if own.max_connections is None else own.max_connections,
+    )

@@ -1,0 +1,73 @@
+"""Events: one JSON line on standard output for each, and the same record on the topic `events`."""
+
+import asyncio
+import sys
+from typing import TextIO
+
+from msgspec.structs import replace
+
+from libs import topics
+from libs.log.contract import Log, LogError
+from libs.mail.records import Event, encode_event
+from libs.runtime.clock import Clock
+from libs.runtime.metrics import Metrics
+
+_ROOM = 10_000  # events that may wait for the log; the line on standard output is never dropped
+
+
+class Events:
+    """`emit` returns at once. `run` moves events to the topic; what does not get there is counted."""
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        metrics: Metrics,
+        *,
+        service: str,
+        host: str,
+        partitions: int,
+        out: TextIO = sys.stdout,
+    ) -> None:
+        self._log, self._clock, self._metrics, self._out = log, clock, metrics, out
+        self._service, self._host, self._partitions = service, host, partitions
+        self._waiting: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_ROOM)
+
+    def emit(self, event: Event) -> None:
+        """`service`, `host` and an `event_time` of 0 are filled in."""
+        full = replace(
+            event,
+            service=self._service,
+            host=self._host,
+            event_time=event.event_time or self._clock.wall(),
+        )
+        line = encode_event(full)
+        self._out.write(line.decode() + "\n")
+        self._out.flush()
+        try:
+            self._waiting.put_nowait((full.domain, line))
+        except asyncio.QueueFull:
+            self._metrics.events_failed.inc()
+
+    async def run(self) -> None:
+        """For ever: append what was emitted, oldest first, many at a time."""
+        async with asyncio.TaskGroup() as group:
+            slots = asyncio.Semaphore(200)
+            while True:
+                domain, line = await self._waiting.get()
+                await slots.acquire()
+                group.create_task(self._append(domain, line, slots))
+
+    async def _append(self, domain: str, line: bytes, slots: asyncio.Semaphore) -> None:
+        partition = topics.partition_of(domain, self._partitions)
+        try:
+            await self._log.append("events", partition, domain.encode(), line, within=30)
+        except LogError:
+            self._metrics.events_failed.inc()
+        finally:
+            slots.release()
+            self._waiting.task_done()
+
+    async def flush(self) -> None:
+        """Return once everything emitted so far was appended or counted as failed."""
+        await self._waiting.join()

@@ -1,0 +1,35 @@
+"""Every metric of every service, by name, in one place. Prefix `backupmx_`; labels are bounded."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The metrics of one process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"backupmx_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"backupmx_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"backupmx_{name}", text, labels, registry=registry, buckets=_FAST)
+
+        # every process
+        self.quarantined = counter("quarantined_records_total", "Records that could not be decoded", "topic")
+        self.events_failed = counter("events_failed_total", "Events that reached the log lines only")
+        self.append_seconds = histogram("append_seconds", "Time to an acknowledgement of the log", "topic")
+        self.append_errors = counter("append_errors_total", "Appends that failed", "topic", "error")
+
+        # ingest
+        self.sessions = counter("sessions_total", "SMTP sessions accepted")
+        self.sessions_open = gauge("sessions_open", "SMTP sessions open now")
+        self.replies = counter("replies_total", "SMTP replies said", "command", "class")
+        self.recipients = counter("recipients_total", "RCPT answers", "answer", "source")
+        self.commit_seconds = histogram("commit_seconds", "Final dot to the queue acknowledgement")
+        self.accepted = counter("accepted_total", "Mails that got 250")
