@@ -1,0 +1,147 @@
+"""The house rules as a test: pure files stay pure, services never import each other, one file earns the 250.
+
+Every file of libs/ and services/ is pure unless it is listed in SHELL with the reason why it must touch the
+world. The scans read the syntax tree, so a comment or a string cannot trip them.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("libs", "services")
+SERVICES = ("ingest", "verify", "deliver", "control")
+
+SHELL = {
+    "libs/log/kafka.py": "speaks to Kafka",
+    "libs/log/kafka_read.py": "speaks to Kafka",
+    "libs/log/sqlite.py": "owns the database file",
+    "libs/log/table.py": "follows a topic",
+    "libs/runtime/clock.py": "is the clock",
+    "libs/runtime/config.py": "reads the configuration file and the environment",
+    "libs/runtime/events.py": "writes log lines and appends events",
+    "libs/runtime/metrics.py": "holds the metrics of the process",
+    "libs/runtime/run.py": "runs the services and takes signals",
+}
+
+# What a pure file may not import, whole or in part: I/O, clocks, randomness, concurrency.
+IMPURE = {
+    "aiokafka", "aiosmtpd", "aiosmtplib", "asyncio", "concurrent", "dns", "fcntl", "httpx", "io", "logging",
+    "multiprocessing", "os", "pathlib", "prometheus_client", "random", "secrets", "select", "signal", "socket",
+    "sqlite3", "ssl", "starlette", "subprocess", "sys", "tempfile", "threading", "time", "typer", "uuid",
+    "uvicorn", "uvloop",
+}  # fmt: skip
+CLOCKS = {"now", "utcnow", "today"}  # datetime's ways to read a clock
+OPENERS = {"open", "print", "input", "exec", "eval"}
+
+
+def sources() -> Iterator[str]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.stat().st_size:
+                yield path.relative_to(ROOT).as_posix()
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, dotted, including those under TYPE_CHECKING."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def impurities(source: str) -> list[str]:
+    """What makes this source impure, each with its line."""
+    tree = ast.parse(source)
+    found = [f"imports {name}" for name in imports(tree) if name.split(".")[0] in IMPURE]
+    shell = {name.removesuffix(".py").replace("/", ".") for name in SHELL} - {
+        "libs.runtime.clock", "libs.log.table"
+    }  # fmt: skip
+    found += [f"imports the shell file {name}" for name in imports(tree) if name in shell]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            found.append(f"line {node.lineno}: is asynchronous")
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            found.append(f"line {node.lineno}: global or nonlocal state")
+        elif isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in CLOCKS or (name in OPENERS and isinstance(node.func, ast.Name)):
+                found.append(f"line {node.lineno}: calls {name}()")
+    return found
+
+
+def crossings(name: str, source: str) -> list[str]:
+    """Imports of another service by file `name` of a service or of libs."""
+    parts = Path(name).parts
+    own = parts[1] if parts[0] == "services" and len(parts) > 2 else ""
+    if parts == ("services", "main.py"):
+        return []
+    return [
+        module
+        for module in imports(ast.parse(source))
+        if module.startswith("services.") and module.split(".")[1] != own
+    ]
+
+
+def test_the_shell_list_is_true() -> None:
+    """Every shell file exists, has a reason, and really is impure: otherwise it belongs to the pure ones."""
+    for name, reason in SHELL.items():
+        assert (ROOT / name).exists(), name
+        assert reason, name
+        assert impurities((ROOT / name).read_text()), f"{name} is pure: take it off the list"
+
+
+@pytest.mark.parametrize("name", [name for name in sources() if name not in SHELL])
+def test_pure_files_are_pure(name: str) -> None:
+    """A file that is not listed as shell does no I/O, reads no clock, draws no randomness, has no async."""
+    assert not impurities((ROOT / name).read_text())
+
+
+@pytest.mark.parametrize("name", list(sources()))
+def test_services_never_import_each_other(name: str) -> None:
+    """Services talk through topics only; libs know no service; main.py alone sees them all."""
+    assert not crossings(name, (ROOT / name).read_text())
+
+
+def test_the_checks_can_fail() -> None:
+    """A pure file that reads a clock and a service that imports another are found."""
+    assert impurities("import time\n\ndef f():\n    return time.time()\n")
+    assert impurities("from datetime import datetime\n\ndef f():\n    return datetime.now()\n")
+    assert impurities("async def f(): ...\n")
+    assert impurities("def f():\n    return open('x')\n")
+    assert crossings("services/ingest/policy.py", "from services.verify import classify\n")
+    assert crossings("libs/mail/reply.py", "import services.ingest.commit\n")
+    assert not crossings("services/ingest/server.py", "from services.ingest import session\n")
+
+
+def calls(name: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.Call):
+            yield node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def test_one_file_earns_the_250() -> None:
+    """Only commit.py constructs a Receipt; only replies.queued makes the final 250 out of one."""
+    makers = [name for name in sources() if "Receipt" in calls(name)]
+    assert makers == ["services/ingest/commit.py"]
+
+
+def test_only_libs_smtp_dials() -> None:
+    """No other file opens a connection to a mail server."""
+    dialling = {"open_connection", "create_connection", "SMTP"}
+    found = [name for name in sources() if not name.startswith("libs/smtp/") and dialling & set(calls(name))]
+    assert found == []
+
+
+def test_path_md_names_every_file() -> None:
+    """docs/path.md walks the code in order: every file it names exists, and it leaves none out."""
+    text = (ROOT / "docs/path.md").read_text()
+    named = {word.strip("`*,:()") for word in text.split() if word.strip("`*,:()").endswith(".py")}
+    missing = {name for name in named if "/" in name and not (ROOT / name).exists()}
+    assert not missing
+    silent = {name for name in sources() if name not in named}
+    assert not silent
