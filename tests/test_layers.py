@@ -29,8 +29,8 @@ SHELL = {
 # What a pure file may not import, whole or in part: I/O, clocks, randomness, concurrency.
 IMPURE = {
     "aiokafka", "aiosmtpd", "aiosmtplib", "asyncio", "concurrent", "dns", "fcntl", "httpx", "io", "logging",
-    "multiprocessing", "os", "pathlib", "prometheus_client", "random", "secrets", "select", "signal", "socket",
-    "sqlite3", "ssl", "starlette", "subprocess", "sys", "tempfile", "threading", "time", "typer", "uuid",
+    "multiprocessing", "os", "pathlib", "prometheus_client", "random", "secrets", "select", "signal",
+    "socket", "sqlite3", "ssl", "starlette", "subprocess", "sys", "tempfile", "threading", "time", "typer", "uuid",
     "uvicorn", "uvloop",
 }  # fmt: skip
 CLOCKS = {"now", "utcnow", "today"}  # datetime's ways to read a clock
