@@ -22,14 +22,15 @@ SHELL = {
     "libs/runtime/clock.py": "is the clock",
     "libs/runtime/config.py": "reads the configuration file and the environment",
     "libs/runtime/events.py": "writes log lines and appends events",
+    "libs/runtime/logs.py": "writes the log lines of the process",
     "libs/runtime/metrics.py": "holds the metrics of the process",
     "libs/runtime/run.py": "runs the services and takes signals",
 }
 
 # What a pure file may not import, whole or in part: I/O, clocks, randomness, concurrency.
 IMPURE = {
-    "aiokafka", "aiosmtpd", "aiosmtplib", "asyncio", "concurrent", "dns", "fcntl", "httpx", "io", "logging",
-    "multiprocessing", "os", "pathlib", "prometheus_client", "random", "secrets", "select", "signal",
+    "aiokafka", "aiosmtpd", "aiosmtplib", "asyncio", "concurrent", "dns", "fcntl", "httpx", "io",
+    "logging",     "multiprocessing", "os", "pathlib", "prometheus_client", "random", "secrets", "select", "signal",
     "socket", "sqlite3", "ssl", "starlette", "subprocess", "sys", "tempfile", "threading", "time", "typer", "uuid",
     "uvicorn", "uvloop",
 }  # fmt: skip
