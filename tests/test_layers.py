@@ -28,12 +28,11 @@ SHELL = {
 }
 
 # What a pure file may not import, whole or in part: I/O, clocks, randomness, concurrency.
-IMPURE = {
-    "aiokafka", "aiosmtpd", "aiosmtplib", "asyncio", "concurrent", "dns", "fcntl", "httpx", "io",
-    "logging",     "multiprocessing", "os", "pathlib", "prometheus_client", "random", "secrets", "select", "signal",
-    "socket", "sqlite3", "ssl", "starlette", "subprocess", "sys", "tempfile", "threading", "time", "typer", "uuid",
-    "uvicorn", "uvloop",
-}  # fmt: skip
+IMPURE = frozenset(
+    """aiokafka aiosmtpd aiosmtplib asyncio concurrent dns fcntl httpx io logging multiprocessing os pathlib
+    prometheus_client random secrets select signal socket sqlite3 ssl starlette structlog subprocess sys
+    tempfile threading time typer uuid uvicorn uvloop""".split()
+)
 CLOCKS = {"now", "utcnow", "today"}  # datetime's ways to read a clock
 OPENERS = {"open", "print", "input", "exec", "eval"}
 

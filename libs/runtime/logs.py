@@ -16,7 +16,10 @@ def configure(service: str, host: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="log_time"),
-        structlog.processors.dict_tracebacks,
+        # Without the frames' variables: they hold mail.
+        structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        ),
     ]
     structlog.contextvars.bind_contextvars(service=service, host=host)
     structlog.configure(
