@@ -23,7 +23,7 @@ def content(token: str, size: int = 2000) -> bytes:
         b"..two dots, \xe4\xf6\xfc",
         b".",
     ]
-    filler = random.Random(token)  # noqa: S311 the same for the same token
+    filler = random.Random(token)  # the same for the same token
     room = max(0, size - sum(len(line) + 2 for line in lines))
     while room > 0:
         line = f".{filler.getrandbits(256):064x}".encode()[: max(1, room - 2)]
@@ -109,8 +109,8 @@ class Sender:
 
 
 class Mailing:
-    """`send` many mails at once. `accepted`: got 250; `unsure`: the connection was lost after the dot at least
-    once and no 250 came; `refused`: 5yz replies; `replies`: other unexpected codes, counted."""
+    """`send` many mails at once. `accepted`: got 250; `unsure`: the connection was lost after the dot once
+    or more and no 250 came; `refused`: 5yz replies; `replies`: other unexpected codes, counted."""
 
     def __init__(
         self, ports: Callable[[], Sequence[int]], recipients: Sequence[str], size: int = 2000

@@ -1,0 +1,110 @@
+"""A load of mails from a process of its own, so that its cost is not ours: `python -m bench.load --port N`.
+
+Prints one JSON object: `seconds` for all, and the latency of the final dot in ms (`p50`, `p99`), when run with
+`--mode kept` (each connection sends many mails) or `new` (one mail a connection). With `--mode rcpt` only RCPT
+is timed, each mail's recipient being new.
+"""
+
+import argparse
+import asyncio
+import json
+import socket
+import time
+
+from tests.helpers.mailing import content, stuffed
+
+
+class Session:
+    """One SMTP connection; `command` sends and returns the code of the reply."""
+
+    @classmethod
+    async def open(cls, port: int) -> "Session":
+        self = cls()
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
+        raw = self.writer.get_extra_info("socket")
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await self.expect(220)
+        await self.command(b"EHLO client.sender.example\r\n", 250)
+        return self
+
+    async def expect(self, code: int) -> None:
+        while True:
+            line = await self.reader.readline()
+            if line[3:4] != b"-":
+                break
+        if not line.startswith(str(code).encode()):
+            raise SystemExit(f"unexpected reply: {line.decode(errors='replace').strip()}")
+
+    async def command(self, octets: bytes, *codes: int) -> None:
+        self.writer.write(octets)
+        for code in codes:
+            await self.expect(code)
+
+    async def mail(self, data: bytes, recipient: str) -> float:
+        """One pipelined transaction; returns the seconds from the final dot to its 250."""
+        await self.command(
+            f"MAIL FROM:<eve@sender.example>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode(), 250, 250, 354
+        )
+        started = time.perf_counter()
+        await self.command(data, 250)
+        return time.perf_counter() - started
+
+    async def rcpt(self, recipient: str) -> float:
+        """The seconds of one RCPT; the transaction is reset."""
+        await self.command(b"MAIL FROM:<eve@sender.example>\r\n", 250)
+        started = time.perf_counter()
+        await self.command(f"RCPT TO:<{recipient}>\r\n".encode(), 250)
+        took = time.perf_counter() - started
+        await self.command(b"RSET\r\n", 250)
+        return took
+
+    async def close(self) -> None:
+        await self.command(b"QUIT\r\n", 221)
+        self.writer.close()
+        await self.writer.wait_closed()
+
+
+async def load(options: argparse.Namespace) -> dict[str, float]:
+    data = [stuffed(content(f"bench-{number}", options.size)) for number in range(50)]
+    numbers = iter(range(options.count))
+    took: list[float] = []
+
+    async def work() -> None:
+        session = None
+        for number in numbers:
+            if session is None:
+                session = await Session.open(options.port)
+            if options.mode == "rcpt":
+                took.append(await session.rcpt(options.recipient.format(number)))
+            else:
+                took.append(await session.mail(data[number % 50], options.recipient.format(number)))
+            if options.mode == "new":
+                await session.close()
+                session = None
+        if session is not None:
+            await session.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(options.connections)))
+    seconds = time.perf_counter() - started
+    took.sort()
+    return {
+        "seconds": seconds,
+        "p50": took[len(took) // 2] * 1000,
+        "p99": took[len(took) * 99 // 100] * 1000,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--connections", type=int, default=20)
+    parser.add_argument("--size", type=int, default=10_240)
+    parser.add_argument("--mode", choices=("kept", "new", "rcpt"), default="kept")
+    parser.add_argument("--recipient", default="ann@office.example", help="{} becomes the number of the mail")
+    print(json.dumps(asyncio.run(load(parser.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()
