@@ -1,8 +1,8 @@
-"""A load of mails from a process of its own, so that its cost is not ours: `python -m bench.load --port N`.
+"""A load of mails from a process of its own, so that its cost is not ours.
 
-Prints one JSON object: `seconds` for all, and the latency of the final dot in ms (`p50`, `p99`), when run with
-`--mode kept` (each connection sends many mails) or `new` (one mail a connection). With `--mode rcpt` only RCPT
-is timed, each mail's recipient being new.
+`python -m bench.load --port N` prints one JSON object: `seconds` for all, and `p50` and `p99` in ms of the
+time from the final dot to its 250. `--mode kept`: each connection sends many mails; `new`: one mail a
+connection; `rcpt`: only RCPT is sent and timed, for a recipient that is new (`{}`) or known.
 """
 
 import argparse
