@@ -1,0 +1,249 @@
+"""Header fields: Received and Authentication-Results built, arriving fields found with their octet ranges.
+
+Everything that goes into a field of ours is made safe here: no octet of a stranger can end a line, a comment
+or a quoted string. Everything that reads a stranger's header takes time linear in its length.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+LINE = 78  # RFC 5322 section 2.1.1: where folding is possible, lines stay within this
+_LONGEST = 900  # no unit that cannot be folded is longer: 998 is the limit of a line
+
+PROTOCOLS = frozenset(  # RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3
+    "SMTP ESMTP ESMTPA ESMTPS ESMTPSA UTF8SMTP UTF8SMTPA UTF8SMTPS UTF8SMTPSA".split()
+)
+_DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_LITERAL = re.compile(r"\[[A-Za-z0-9.:-]+\]")
+_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+^_`{|}~.-]+")  # RFC 2045 section 5.1
+
+
+class Field(NamedTuple):
+    """One header field of a head: octets `start` to `end` with its CR LF; its value begins at `value`.
+
+    `name` is as sent, without blanks before the colon; b"" for a line that is no field at all.
+    """
+
+    name: bytes
+    start: int
+    value: int
+    end: int
+
+
+class Finding(NamedTuple):
+    """One resinfo of RFC 8601 section 2.2: `properties` are (`ptype.property`, value) pairs."""
+
+    method: str
+    result: str
+    properties: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+
+# --- fields of ours ---
+
+
+def received(
+    *,
+    helo: str,
+    client: str,
+    by: str,
+    protocol: str,
+    id: str,  # noqa: A002 the clause's name
+    tls: str,
+    recipient: str,
+    time: float,
+) -> bytes:
+    """The trace field of RFC 5321 section 4.4, folded, with CR LF.
+
+    `helo`: as given; what is no domain and no address literal goes into a comment. `client`: the IP address,
+    "" where unknown. `by`: our host name. `protocol`: one of PROTOCOLS (else ValueError). `id`: the mail's.
+    `tls`: protocol and cipher, "" without. `recipient`: the mailbox of a mail with one recipient, "" leaves
+    `for` out (RFC 5321 section 7.6: never more than one). `time`: wall seconds UTC.
+    """
+    if protocol not in PROTOCOLS or not _ATOM.fullmatch(id):
+        raise ValueError(f"no protocol or id for a trace field: {protocol!r} {id!r}")
+    literal = _literal(client)
+    helo = helo[:255]
+    if _DOMAIN.fullmatch(helo) or _LITERAL.fullmatch(helo):
+        units = ["Received: from", helo, f"({literal})"]
+    else:
+        units = ["Received: from", literal, f"({literal})", _comment(f"helo {helo}")]
+    units += [f"by {by}", f"with {protocol}"]
+    if tls:
+        units.append(_comment(tls[:200]))
+    units.append(f"id {id}")
+    if recipient and recipient.isprintable() and len(recipient.encode()) < _LONGEST:
+        units.append(f"for <{recipient}>")
+    units[-1] += ";"
+    units.append(_date(int(time)))
+    return _folded(units)
+
+
+def authentication_results(authserv_id: str, findings: Iterable[Finding]) -> bytes:
+    """The field of RFC 8601 section 2.2, one finding a line, with CR LF; `none` where there are no findings.
+
+    `authserv_id`: fixed for the installation, on all its hosts. Values that are no token are quoted.
+    """
+    parts = [_resinfo(finding) for finding in findings] or [["none"]]
+    for part in parts[:-1]:
+        part[-1] += ";"
+    lines = [_folded([f"Authentication-Results: {authserv_id};"])]
+    lines += [b"\t" + _folded(part, 8) for part in parts]
+    return b"".join(lines)
+
+
+def _resinfo(finding: Finding) -> list[str]:
+    units = [f"{finding.method}={finding.result}"]
+    if finding.reason:
+        units.append(f"reason={_value(finding.reason)}")
+    return units + [f"{name}={_value(value)}" for name, value in finding.properties]
+
+
+@lru_cache(maxsize=8)
+def _date(second: int) -> str:
+    """RFC 5322 section 3.3, in UTC. Remembered: many mails of one second ask for it."""
+    return format_datetime(datetime.fromtimestamp(second, UTC))
+
+
+def _literal(client: str) -> str:
+    """`[192.0.2.1]`, `[IPv6:2001:db8::1]` (RFC 5321 section 4.1.3) or `unknown`."""
+    if not client or not _LITERAL.fullmatch(f"[{client}]"):
+        return "unknown"
+    return f"[IPv6:{client}]" if ":" in client else f"[{client}]"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)[: _LONGEST // 4]
+
+
+def _comment(text: str) -> str:
+    """`text` as a comment (RFC 5322 section 3.2.2); brackets and backslashes are escaped."""
+    return "(" + re.sub(r"([()\\])", r"\\\1", _printable(text)) + ")"
+
+
+def _value(text: str) -> str:
+    """A token as it is, anything else as a quoted-string (RFC 2045 section 5.1)."""
+    text = _printable(text)
+    if _TOKEN.fullmatch(text):
+        return text
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+def _folded(units: list[str], used: int = 0) -> bytes:
+    """The units joined by blanks; before one that would pass column 78 the line is folded."""
+    text, column = units[0], used + len(units[0])
+    for unit in units[1:]:
+        if column + 1 + len(unit) <= LINE:
+            text, column = f"{text} {unit}", column + 1 + len(unit)
+        else:
+            text, column = f"{text}\r\n\t{unit}", 8 + len(unit)
+    return text.encode("utf-8", "replace") + b"\r\n"
+
+
+# --- fields of strangers ---
+
+# Possessive: no state is kept for a way back, so the time and the memory are linear.
+_FIELD = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
+_NAME = re.compile(rb"([!-9;-~]++)[ \t]*+:")  # RFC 5322 section 3.6.8, blanks as in section 4.5.8
+_CLAIMING = re.compile(rb"^authentication-results[ \t]*+:", re.IGNORECASE | re.MULTILINE)
+_WORDS = re.compile(
+    rb'\s++|(?P<comment>\()|"(?P<quoted>(?:[^"\\]|\\.)*+)"?|(?P<word>[^\s()";]++)|(?P<end>;)', re.DOTALL
+)
+_COMMENT = re.compile(rb"[^()\\]*+(?:\\.[^()\\]*+)*+([()]?)", re.DOTALL)
+# What is looked at of a header full of Authentication-Results: so many fields, so many octets of each. A
+# field that hides its id behind more than that is taken for a forged one.
+_FIELDS_LOOKED_AT = 200
+_OCTETS_LOOKED_AT = 2000
+
+
+def head_length(content: bytes) -> int:
+    """How many octets of `content` are its header: up to the empty line, which is not counted; all of it
+    where there is no empty line."""
+    if content.startswith(b"\r\n"):
+        return 0
+    at = content.find(b"\r\n\r\n")
+    return len(content) if at < 0 else at + 2
+
+
+def fields(head: bytes) -> Iterator[Field]:
+    """Each field of a header, in order; a line that is no field has the name b""."""
+    for match in _FIELD.finditer(head):
+        start, end = match.span()
+        if start == end:
+            return
+        name = _NAME.match(head, start, end)
+        yield Field(name[1], start, name.end(), end) if name else Field(b"", start, start, end)
+
+
+def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:
+    """The octet ranges of arriving Authentication-Results fields that claim one of our ids, in any spelling:
+    upper case, comments, quoted, folded, with a version, with a final dot (RFC 8601 section 5).
+
+    Ranges are in order and apart. Of more than 200 fields the rest counts as forged, from the next one to the
+    end of the last one: such a header loses what stands between them, and costs us no time and no room.
+    """
+    ours = {_plain(name.encode()) for name in authserv_ids}
+    found: list[tuple[int, int]] = []
+    for number, match in enumerate(_CLAIMING.finditer(head)):
+        field = _FIELD.match(head, match.start())
+        assert field is not None  # the expression matches anything
+        start, end = field.span()
+        beyond = number >= _FIELDS_LOOKED_AT
+        if not beyond and ours.isdisjoint(_readings(head, match.end(), end, ours)):
+            continue
+        if found and (found[-1][1] == start or number > _FIELDS_LOOKED_AT):
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return tuple(found)
+
+
+def _readings(head: bytes, start: int, end: int, ours: set[bytes]) -> set[bytes]:
+    """What the authserv-id between `start` and `end` may be read as: its first word, and all its words joined
+    (with and without a version), for readers that drop comments and blanks. All of `ours` if it is hidden."""
+    words: list[bytes] = []
+    at, limit = start, min(end, start + _OCTETS_LOOKED_AT)
+    while at < limit and (match := _WORDS.match(head, at, limit)):
+        at = match.end()
+        if match["end"]:
+            break
+        if match["comment"] is not None:
+            at = _comment_end(head, at, limit)
+        elif match["quoted"] is not None:
+            words.append(re.sub(rb"\\(.)|\r\n", rb"\1", match["quoted"], flags=re.DOTALL))
+        elif match["word"]:
+            words.append(match["word"])
+    if not words and limit < end:
+        return ours
+    readings = [*words[:1], b"".join(words)]
+    if len(words) > 1 and words[-1].isdigit():
+        readings.append(b"".join(words[:-1]))
+    return {_plain(reading) for reading in readings}
+
+
+def _comment_end(head: bytes, at: int, end: int) -> int:
+    """Where the comment whose bracket opened before `at` ends; comments nest (RFC 5322 section 3.2.2)."""
+    depth = 1
+    while depth and at < end:
+        match = _COMMENT.match(head, at, end)
+        if match is None or match.end() == at:
+            return end
+        at = match.end()
+        depth += {b"(": 1, b")": -1, b"": 0}[match[1]]
+    return at
+
+
+def _plain(name: bytes) -> bytes:
+    """For comparing ids: lower case, A-labels, no final dot."""
+    text = name.decode("utf-8", "replace").strip().rstrip(".").lower()
+    if text.isascii():
+        return text.encode()
+    try:
+        return text.encode("idna").rstrip(b".")
+    except UnicodeError:
+        return text.encode()

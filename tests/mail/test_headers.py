@@ -1,0 +1,268 @@
+"""Header fields: ours are well-formed whatever goes in, forged ones are found in any spelling."""
+
+import email
+import email.policy
+import re
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.mail.headers import (
+    Finding,
+    authentication_results,
+    claims,
+    fields,
+    head_length,
+    received,
+)
+
+OURS = "mx1.backup.example"
+AT = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 UTC
+
+
+def trace(**changes: object) -> bytes:
+    facts: dict[str, object] = {
+        "helo": "client.example", "client": "192.0.2.1", "by": OURS, "protocol": "ESMTPS", "id": "abc234",
+        "tls": "TLSv1.3 TLS_AES_256_GCM_SHA384", "recipient": "ann@office.example", "time": AT,
+    }  # fmt: skip
+    return received(**(facts | changes))  # type: ignore[arg-type]
+
+
+def test_received_has_the_clauses_of_rfc_5321() -> None:
+    """RFC 5321 section 4.4: from, by, with, id, for, and the date in UTC; the TLS facts are a comment."""
+    assert trace() == (
+        b"Received: from client.example ([192.0.2.1]) by mx1.backup.example with ESMTPS\r\n"
+        b"\t(TLSv1.3 TLS_AES_256_GCM_SHA384) id abc234 for <ann@office.example>;\r\n"
+        b"\tFri, 15 Jan 2027 08:00:00 +0000\r\n"
+    )
+
+
+def test_received_names_an_ipv6_client_as_a_literal() -> None:
+    """RFC 5321 section 4.1.3: an IPv6 address literal has its tag."""
+    assert b"from client.example ([IPv6:2001:db8::1])" in trace(client="2001:db8::1")
+
+
+def test_received_without_tls_and_with_several_recipients() -> None:
+    """RFC 5321 section 7.6: with several recipients there is no `for`; without TLS there is no comment."""
+    assert trace(tls="", recipient="", protocol="SMTP") == (
+        b"Received: from client.example ([192.0.2.1]) by mx1.backup.example with SMTP\r\n"
+        b"\tid abc234; Fri, 15 Jan 2027 08:00:00 +0000\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "helo", ["not a domain", "a)b(c\\", "x;y", 'quo"ted', "ünï.example", "a\r\nEvil: yes"]
+)
+def test_received_keeps_a_strange_helo_in_a_comment(helo: str) -> None:
+    """What is neither domain nor address literal stands in a comment, escaped, on its own line's terms."""
+    field = trace(helo=helo)
+    assert field.startswith(b"Received: from [192.0.2.1] ([192.0.2.1]) (helo ")
+    assert len(list(fields(field))) == 1
+
+
+def test_received_of_an_unknown_client() -> None:
+    """A mail from a trusted relay may have no client address: the field says so."""
+    assert trace(client="").startswith(b"Received: from client.example (unknown) by")
+    assert trace(client="", helo="no domain").startswith(b"Received: from unknown (unknown) (helo no domain)")
+
+
+def test_received_refuses_an_unknown_protocol() -> None:
+    """RFC 3848: the protocol words are a closed set; another is our own bug."""
+    with pytest.raises(ValueError, match="protocol"):
+        trace(protocol="LMTP\r\nX: y")
+
+
+def well_formed(raw: bytes, name: str) -> None:
+    """One field, CR LF line ends only, folded lines begin with a blank, nothing too long, no controls."""
+    assert raw.endswith(b"\r\n")
+    assert not re.search(rb"\r(?!\n)|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", raw)
+    lines = raw[:-2].split(b"\r\n")
+    assert lines[0].lower().startswith(name.encode() + b":")
+    assert all(line[:1] in b" \t" and line.strip() for line in lines[1:])
+    assert all(len(line) <= 998 for line in lines)
+    assert [field.name.lower().decode() for field in fields(raw)] == [name]
+    raw.decode("utf-8")
+    parsed = email.message_from_bytes(raw + b"\r\nbody", policy=email.policy.compat32)
+    assert parsed.keys() == [lines[0].split(b":")[0].decode()]
+
+
+@given(helo=st.text(), client=st.text(max_size=50), tls=st.text(), recipient=st.text(), at=st.floats(0, 4e9))
+def test_received_is_well_formed_whatever_goes_in(
+    helo: str, client: str, tls: str, recipient: str, at: float
+) -> None:
+    """No stranger's octets can break the field out of its line, its comment or the line limit."""
+    well_formed(trace(helo=helo, client=client, tls=tls, recipient=recipient, time=at), "received")
+
+
+@given(
+    st.lists(
+        st.builds(
+            Finding,
+            method=st.sampled_from(["spf", "dkim"]),
+            result=st.sampled_from(["pass", "fail"]),
+            properties=st.lists(st.tuples(st.just("smtp.mailfrom"), st.text()), max_size=3).map(tuple),
+            reason=st.text(),
+        ),
+        max_size=5,
+    )
+)
+def test_results_are_well_formed_whatever_goes_in(findings: list[Finding]) -> None:
+    """RFC 8601: a stranger's domain, selector or text cannot add a result or a field."""
+    raw = authentication_results(OURS, findings)
+    well_formed(raw, "authentication-results")
+    outside_quotes = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", raw)
+    assert outside_quotes.count(b";") == max(1, len(findings))
+    assert claims(raw, OURS) == ((0, len(raw)),)
+
+
+def test_results_in_the_form_of_rfc_8601() -> None:
+    """RFC 8601 section 2.2: our id, then one resinfo a line, values quoted at need; else `none`."""
+    findings = [
+        Finding("spf", "pass", (("smtp.mailfrom", "sender.example"),)),
+        Finding(
+            "dkim", "fail",
+            (("header.d", "sender.example"), ("header.s", "s1"), ("header.a", "rsa-sha256"),
+             ("header.b", "a+/=b")),
+            "body hash did not verify",
+        ),
+    ]  # fmt: skip
+    assert authentication_results(OURS, findings) == (
+        b"Authentication-Results: mx1.backup.example;\r\n"
+        b"\tspf=pass smtp.mailfrom=sender.example;\r\n"
+        b'\tdkim=fail reason="body hash did not verify" header.d=sender.example\r\n'
+        b'\theader.s=s1 header.a=rsa-sha256 header.b="a+/=b"\r\n'
+    )
+    assert authentication_results(OURS, []) == b"Authentication-Results: mx1.backup.example;\r\n\tnone\r\n"
+
+
+FORGED = [
+    b"Authentication-Results: mx1.backup.example; spf=pass\r\n",
+    b"authentication-RESULTS:mx1.backup.example;dkim=pass\r\n",
+    b"Authentication-Results : mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: MX1.Backup.Example; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example 1; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example (v) 1 (c); spf=pass\r\n",
+    b"Authentication-Results: (nice (nested \\) one)) mx1.backup.example; spf=pass\r\n",
+    b'Authentication-Results: "mx1.backup.example"; spf=pass\r\n',
+    b'Authentication-Results: "mx1\\.backup.\\example"; spf=pass\r\n',
+    b"Authentication-Results:\r\n\tmx1.backup.example;\r\n spf=pass\r\n",
+    b"Authentication-Results:\r\n (a\r\n b)\r\n mx1.backup.example\r\n ; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example.; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example\r\n",
+    b"Authentication-Results: mx1. backup. example; spf=pass\r\n",
+    b"Authentication-Results: mx1.(c)backup.example 1; spf=pass\r\n",
+    b'Authentication-Results: "mx1.backup.example\r\n',
+    b"Authentication-Results: " + b"(" * 3000 + b")" * 3000 + b"mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example; spf=pass",
+]
+OTHERS = [
+    b"Authentication-Results: mx.other.example; spf=pass smtp.mailfrom=mx1.backup.example\r\n",
+    b"Authentication-Results: (mx1.backup.example) mx.other.example; spf=pass\r\n",
+    b"Authentication-Results: xmx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example.evil.example; spf=pass\r\n",
+    b"Authentication-Results: (mx1.backup.example\r\n",
+    b"Authentication-Results:\r\n",
+    b"ARC-Authentication-Results: i=1; mx1.backup.example; spf=pass\r\n",
+    b"X-Authentication-Results: mx1.backup.example; spf=pass\r\n",
+    b"Subject: x\r\n Authentication-Results: mx1.backup.example; spf=pass\r\n",
+]
+
+
+@pytest.mark.parametrize("field", FORGED)
+def test_forged_results_are_found(field: bytes) -> None:
+    """RFC 8601 section 5: an arriving field that claims our id is found, however it spells it."""
+    before, after = b"From: a@b.example\r\n", b"To: c@d.example\r\n"
+    head = before + field + (after if field.endswith(b"\r\n") else b"")
+    assert claims(head, OURS) == ((len(before), len(before) + len(field)),)
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_results_of_others_stay(field: bytes) -> None:
+    """RFC 8601 section 5: fields that do not claim our id are left alone."""
+    assert claims(b"From: a@b.example\r\n" + field + b"To: c@d.example\r\n", OURS) == ()
+
+
+def test_every_host_name_of_ours_is_an_id() -> None:
+    """A field that claims any of our host names is forged."""
+    head = b"Authentication-Results: mx2.backup.example; spf=pass\r\n"
+    assert claims(head, OURS, "mx2.backup.example") == ((0, len(head)),)
+
+
+def test_a_u_label_claims_its_a_label() -> None:
+    """An id written in UTF-8 is the same as its A-label (RFC 8601 section 2.2 with RFC 6532)."""
+    head = "Authentication-Results: mx.bücher.example; spf=pass\r\n".encode()
+    assert claims(head, "mx.xn--bcher-kva.example") == ((0, len(head)),)
+
+
+def test_neighbouring_forgeries_are_one_range_and_many_are_bounded() -> None:
+    """Ranges are merged, and a header full of forgeries needs at most 201 of them."""
+    forged = b"Authentication-Results: mx1.backup.example; spf=pass\r\n"
+    assert claims(forged * 3, OURS) == ((0, 3 * len(forged)),)
+    head = (forged + b"X: y\r\n") * 2000
+    found = claims(head, OURS)
+    assert len(found) == 201
+    assert found[-1][1] == len(head) - len(b"X: y\r\n")
+    kept = b"".join(head[end:start] for (_, end), (start, _) in pairwise(found))
+    assert forged not in kept
+
+
+def test_fields_have_their_octet_ranges() -> None:
+    """Each field knows its octets: folded ones whole, lines that are no field by the empty name."""
+    head = b"A: 1\r\nB:\r\n 2\r\n\t3\r\nno field\r\nC : 4\r\n"
+    assert [(f.name, head[f.start : f.end], head[f.value : f.end]) for f in fields(head)] == [
+        (b"A", b"A: 1\r\n", b" 1\r\n"),
+        (b"B", b"B:\r\n 2\r\n\t3\r\n", b"\r\n 2\r\n\t3\r\n"),
+        (b"", b"no field\r\n", b"no field\r\n"),
+        (b"C", b"C : 4\r\n", b" 4\r\n"),
+    ]
+
+
+@given(
+    st.lists(st.sampled_from([b"A: b\r\n", b" \r\n", b"\r\n", b"x", b":", b"\n", b"\t", b"\x00\xff"])).map(
+        b"".join
+    )
+)
+def test_fields_cover_the_head(head: bytes) -> None:
+    """Fields are in order, touch each other and leave no octet out."""
+    assert b"".join(head[f.start : f.end] for f in fields(head)) == head
+
+
+@pytest.mark.parametrize(
+    ("content", "length"),
+    [
+        (b"A: b\r\n\r\nbody", 6),
+        (b"\r\nbody", 0),
+        (b"A: b\r\n", 6),
+        (b"", 0),
+        (b"A: b\r\nC: d\r\n\r\n\r\n", 12),
+    ],
+)
+def test_the_head_ends_at_the_empty_line(content: bytes, length: int) -> None:
+    """RFC 5322 section 2.1: the first empty line ends the header."""
+    assert head_length(content) == length
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b"Authentication-Results: (", b"Authentication-Results: (\\", b"Authentication-Results: \"", b"A: \r\n",
+     b" \t", b"(", b"Authentication-Results: ((()", b"\r\n ", b"Authentication-Results:\r\n (a)\r\n", b"a b ",
+     b"Authentication-Results: mx1.backup.example;\r\nX: y\r\n", b"\r\n\tx;"],
+)  # fmt: skip
+def test_reading_a_header_is_linear(unit: bytes) -> None:
+    """Twenty times the header takes about twenty times as long, whatever it is made of."""
+
+    def cost(size: int) -> float:
+        best = 9.0
+        head = b"Authentication-Results: " + unit * (size // len(unit))
+        for _ in range(3):
+            began = time.process_time()
+            claims(head, OURS)
+            for _ in fields(head):
+                pass
+            best = min(best, time.process_time() - began)
+        return best
+
+    assert cost(1_000_000) < 20 * 5 * max(cost(50_000), 0.001)
