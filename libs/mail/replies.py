@@ -1,0 +1,117 @@
+"""Every reply that ingest ever gives, by name: RFC 5321 section 4.2, enhanced codes of RFC 3463 and RFC 5248.
+
+A permanent code speaks of this mail, this recipient or the client's own fault; whatever is trouble of ours is
+a 4yz. No reply repeats what a client or a foreign server said.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from libs.mail.reply import Reply
+
+
+class Receipt(NamedTuple):
+    """The proof that the `queue` record of mail `id` is acknowledged. Constructed by commit.py only."""
+
+    id: str
+
+
+def queued(receipt: Receipt) -> Reply:
+    """The final 250, earned by a Receipt and by nothing else."""
+    return Reply(250, "2.0.0", f"Ok: queued as {receipt.id}")
+
+
+# --- a connection begins and ends ---
+
+
+def banner(host: str) -> Reply:
+    return Reply(220, "", f"{host} ESMTP backupmx")
+
+
+def helo(host: str) -> Reply:
+    return Reply(250, "", host)
+
+
+def ehlo(host: str, capabilities: Sequence[str]) -> Reply:
+    """RFC 5321 section 4.1.1.1: the host first, one keyword a line."""
+    return Reply(250, "", "\n".join((host, *capabilities)))
+
+
+def bye(host: str) -> Reply:
+    return Reply(221, "2.0.0", f"{host} closing connection")
+
+
+def too_many_connections(host: str) -> Reply:
+    return Reply(421, "4.7.0", f"{host} Too many connections")
+
+
+def too_many_errors(host: str) -> Reply:
+    return Reply(421, "4.7.0", f"{host} Too many errors")
+
+
+def timed_out(host: str) -> Reply:
+    return Reply(421, "4.4.2", f"{host} Timeout exceeded")
+
+
+def draining(host: str) -> Reply:
+    return Reply(421, "4.3.2", f"{host} Shutting down, try again or another host")
+
+
+# --- commands ---
+
+OK = Reply(250, "2.0.0", "Ok")
+HELP = Reply(214, "2.0.0", "RFC 5321; questions to postmaster")
+CANNOT_VRFY = Reply(252, "2.1.5", "Send some mail and it will be tried")
+READY_FOR_TLS = Reply(220, "2.0.0", "Ready to start TLS")
+SENDER_OK = Reply(250, "2.1.0", "Sender ok")
+RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
+SEND_CONTENT = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
+
+UNKNOWN_COMMAND = Reply(500, "5.5.2", "Command not recognized")
+BAD_LINE = Reply(500, "5.5.2", "Line too long or not ended by CR LF")
+EARLY = Reply(554, "5.5.0", "Protocol error: data before our reply")
+SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters")
+BAD_HELO = Reply(501, "5.5.4", "Host name or address literal wanted")
+UNKNOWN_PARAMETER = Reply(555, "5.5.4", "Parameter not recognized")
+HELO_FIRST = Reply(503, "5.5.1", "Send EHLO first")
+MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first")
+NESTED_MAIL = Reply(503, "5.5.1", "Sender already given")
+NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+RCPT_FIRST = Reply(503, "5.5.1", "Send RCPT first")
+TLS_ALREADY = Reply(503, "5.5.1", "TLS already active")
+TLS_NOT_AVAILABLE = Reply(502, "5.5.1", "TLS not available")
+
+# --- senders ---
+
+BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")
+SENDER_NEEDS_UTF8 = Reply(553, "5.6.7", "UTF-8 in the address needs SMTPUTF8")
+TOO_LARGE = Reply(552, "5.3.4", "Message too large")
+SPOOL_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
+
+# --- recipients ---
+
+BAD_RECIPIENT = Reply(501, "5.1.3", "Bad recipient address syntax")
+RECIPIENT_NEEDS_UTF8 = Reply(553, "5.6.7", "UTF-8 in the address needs SMTPUTF8")
+PRIMARY_LACKS_UTF8 = Reply(553, "5.6.7", "The destination does not take SMTPUTF8")
+PRIMARY_TAKES_LESS = Reply(552, "5.3.4", "Message too large for the destination")
+RELAYING_DENIED = Reply(550, "5.7.1", "Relaying denied")
+UNKNOWN_RECIPIENT = Reply(550, "5.1.1", "No such recipient here")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
+ANOTHER_DOMAIN = Reply(452, "4.5.3", "One recipient domain a transaction, send this one again")
+DOMAIN_NOT_READY = Reply(451, "4.3.5", "Domain not ready here, try again later")
+DOMAIN_SUSPENDED = Reply(451, "4.3.2", "Domain suspended, try again later")
+DOMAINS_NOT_READY = Reply(451, "4.3.2", "Not ready to answer for this domain, try again later")
+DNS_TROUBLE = Reply(451, "4.4.3", "Temporary DNS trouble, try again later")
+CANNOT_VERIFY = Reply(451, "4.4.1", "Recipient cannot be verified now, try again later")
+RECIPIENT_IN_DOUBT = Reply(451, "4.2.1", "Recipient in doubt, try again later")
+TOO_MANY_UNVERIFIED = Reply(451, "4.7.1", "Too many recipients that cannot be verified, try again later")
+STORAGE_TROUBLE = Reply(451, "4.3.0", "Temporary storage trouble, try again later")
+
+# --- content ---
+
+BARE_LINE_END = Reply(554, "5.6.11", "Bare CR or LF in the message")
+LOOP = Reply(554, "5.4.6", "Too many hops: routing loop")
+NOT_STORED = Reply(451, "4.3.0", "Not stored, try again later")
+OUR_FAULT = Reply(451, "4.3.0", "Local error, try again later")
+REJECTED = Reply(550, "5.7.1", "Message rejected by the policy of the sender's domain")
+DEFERRED = Reply(451, "4.7.0", "Message deferred by policy, try again later")
