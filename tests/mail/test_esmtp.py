@@ -66,12 +66,16 @@ def test_what_rcpt_may_say() -> None:
     assert rcpt_parameters(utf8, smtputf8=True).orcpt == "utf-8;jürgen@office.example"
 
 
-@pytest.mark.parametrize(
-    "raw",
-    """NOTIFY NOTIFY= NOTIFY=NEVER,DELAY NOTIFY=DELAY,DELAY NOTIFY=SUCCESS, NOTIFY=OFTEN ORCPT ORCPT=
+MALFORMED_RCPT = [
+    *"""NOTIFY NOTIFY= NOTIFY=NEVER,DELAY NOTIFY=DELAY,DELAY NOTIFY=SUCCESS, NOTIFY=OFTEN ORCPT ORCPT=
     ORCPT=rfc822 ORCPT=rfc822; ORCPT=;a ORCPT=a_b;c ORCPT=rfc822;a+0D+0AX: ORCPT=rfc822;a=b
-    ORCPT=rfc822;j\u00fcrgen@office.example ORCPT=utf-8;a\u0085b""".split(),
-)
+    ORCPT=rfc822;j\u00fcrgen@office.example""".split(),
+    "ORCPT=utf-8;a\u0085b",
+    f"ORCPT=rfc822;{'a' * 494}",
+]
+
+
+@pytest.mark.parametrize("raw", MALFORMED_RCPT)
 @pytest.mark.parametrize("smtputf8", [False, True])
 def test_malformed_rcpt_parameters(raw: str, smtputf8: bool) -> None:
     """CR, LF and control characters never pass; UTF-8 only in ORCPT=utf-8 of an SMTPUTF8 mail."""
