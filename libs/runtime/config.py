@@ -1,19 +1,30 @@
-"""Configuration: one TOML file, environment variables override (BACKUPMX_SMTP__MAX_SIZE=...).
+"""Configuration: one TOML file, environment variables override it.
 
-Every wrong key, type or value is one clear sentence (Wrong) and the command ends with exit code 2.
+`BACKUPMX_SMTP__MAX_CONNECTIONS=100` is `max_connections` of `[smtp]`; lists are JSON, such as
+`BACKUPMX_DIAL__ALLOW='["127.0.0.0/8"]'`. Every wrong key, type or value, in the file or in a variable, is one
+clear sentence (Wrong) and the command ends with exit code 2. Relative paths are relative to the file.
 """
 
 import ipaddress
+import json
+import os
+import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_core import ErrorDetails
 
 from libs.mail.address import BadAddress, domain_name, mailbox
 from libs.mail.records import Unverified
 from libs.mail.settings import DAY_S, Defaults
+
+PREFIX = "BACKUPMX_"
+# Variables that are no settings. Where Kubernetes adds service links (BACKUPMX_..._PORT) to the environment,
+# they must be switched off: `enableServiceLinks: false`.
+OTHER_VARIABLES = frozenset({"BACKUPMX_CONFIG"})
 
 
 class Wrong(Exception):  # noqa: N818
@@ -34,30 +45,56 @@ def _mailbox(value: str) -> str:
         raise ValueError(f"{value!r} is no mail address") from error
 
 
-def _address(value: str) -> str:
-    return str(ipaddress.ip_address(value))
-
-
 def _network(value: str) -> str:
     return str(ipaddress.ip_network(value))
+
+
+def _ipv4(value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(value))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no IPv4 address") from error
+
+
+def _ipv6(value: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(value))
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no IPv6 address") from error
+
+
+_SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+_ENDPOINT = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\]):([0-9]{1,5})")
+
+
+def _server(value: str) -> str:
+    match = _SERVER.fullmatch(value)
+    if match is None or not 0 < int(match[1]) < 65536:
+        raise ValueError(f"{value!r} is not of the form host:port")
+    return value
 
 
 class Endpoint(BaseModel):
     """`address` and `port` of a socket, written `127.0.0.1:25` or `[::1]:25`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     address: str
     port: int = Field(ge=0, le=65535)
 
     @model_validator(mode="before")
     @classmethod
     def _parse(cls, value: Any) -> Any:
-        if not isinstance(value, str):
+        if isinstance(value, dict):
             return value
-        address, colon, port = value.rpartition(":")
-        if not colon or not port.isdigit():
-            raise ValueError(f"{value!r} is not of the form address:port")
-        return {"address": str(ipaddress.ip_address(address.strip("[]"))), "port": int(port)}
+        match = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"{value!r} is not of the form address:port, such as 127.0.0.1:25 or [::1]:25")
+        return {"address": match[1] or match[2], "port": int(match[3])}
+
+    @model_validator(mode="after")
+    def _is_address(self) -> "Endpoint":
+        ipaddress.ip_address(self.address)
+        return self
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -65,9 +102,14 @@ class Endpoint(BaseModel):
 
 DomainName = Annotated[str, AfterValidator(_domain)]
 MailAddress = Annotated[str, AfterValidator(_mailbox)]
-Address = Annotated[str, AfterValidator(_address)]
+IPv4 = Annotated[str, AfterValidator(_ipv4)]
+IPv6 = Annotated[str, AfterValidator(_ipv6)]
 Network = Annotated[str, AfterValidator(_network)]
-Seconds = Annotated[float, Field(gt=0)]
+Server = Annotated[str, AfterValidator(_server)]
+# Strict: "25" and true are no numbers, and neither inf nor nan is a duration.
+Count = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Seconds = Annotated[Number, Field(gt=0)]
 
 
 class _Part(BaseModel):
@@ -78,26 +120,35 @@ class HostPart(_Part):
     """This host: the public name, and the published addresses that outgoing connections leave from."""
 
     name: DomainName
-    ipv4: tuple[Address, ...] = ()
-    ipv6: tuple[Address, ...] = ()
+    ipv4: tuple[IPv4, ...] = ()
+    ipv6: tuple[IPv6, ...] = ()
 
 
 class InstallationPart(_Part):
     """`id`: of the installation record; `hosts`: the names of all our hosts; `operators`: who reads mail to
     our own names; `activation`: `dns`, or `trusted` (only with loopback listeners)."""
 
-    id: str = Field(min_length=8)
+    id: str = Field(min_length=8, pattern=r"^[!-~]+$")
     hosts: tuple[DomainName, ...] = Field(min_length=1)
     operators: MailAddress
     activation: Literal["dns", "trusted"] = "dns"
 
+    @model_validator(mode="after")
+    def _operators_are_elsewhere(self) -> "InstallationPart":
+        domain = mailbox(self.operators).domain
+        if domain in self.hosts or domain.startswith("["):
+            raise ValueError(
+                f"operators {self.operators!r} must be in a domain with MX records, not at a host of ours"
+            )
+        return self
+
 
 class LogPart(_Part):
-    """`sqlite`: one file in the state directory. `kafka`: `bootstrap` servers; `replication` of the topics."""
+    """`sqlite`: one file in the state directory. `kafka`: `bootstrap` servers; `replication` factor."""
 
     kind: Literal["sqlite", "kafka"] = "sqlite"
-    bootstrap: tuple[str, ...] = ()
-    replication: int = Field(default=3, ge=1)
+    bootstrap: tuple[Server, ...] = ()
+    replication: Count = 3
 
     @model_validator(mode="after")
     def _needs_bootstrap(self) -> "LogPart":
@@ -109,13 +160,16 @@ class LogPart(_Part):
 class SmtpPart(_Part):
     """What ingest listens on and how much it takes. Sizes in octets."""
 
-    listen: tuple[Endpoint, ...] = (Endpoint(address="0.0.0.0", port=25),)  # noqa: S104
+    listen: tuple[Endpoint, ...] = Field(
+        default=(Endpoint(address="0.0.0.0", port=25),),
+        min_length=1,
+    )
     tls_certificate: Path | None = None
     tls_key: Path | None = None
-    max_connections: int = Field(default=2000, ge=1)
-    max_connections_per_client: int = Field(default=50, ge=1)
-    max_errors: int = Field(default=10, ge=1)
-    max_recipients: int = Field(default=100, ge=100)
+    max_connections: Count = 2000
+    max_connections_per_client: Count = 50
+    max_errors: Count = 10
+    max_recipients: int = Field(default=100, strict=True, ge=100)  # RFC 5321 section 4.5.3.1.8
     command_timeout_s: Seconds = 300.0
     data_timeout_s: Seconds = 600.0
     bare_newline: Literal["normalize", "reject"] = "normalize"
@@ -130,12 +184,12 @@ class SmtpPart(_Part):
 class DialPart(_Part):
     """How other mail servers are dialled. `allow`: forbidden networks that may be dialled all the same."""
 
-    port: int = Field(default=25, ge=1, le=65535)
+    port: int = Field(default=25, strict=True, ge=1, le=65535)
     allow: tuple[Network, ...] = ()
 
 
 class DnsPart(_Part):
-    """The resolvers; empty: those of the system."""
+    """The resolvers; empty: those of the system. `timeout_s`: what one question may take in all."""
 
     servers: tuple[Endpoint, ...] = ()
     timeout_s: Seconds = 5.0
@@ -150,10 +204,10 @@ class HealthPart(_Part):
 class DefaultsPart(_Part):
     """Defaults for every relay domain."""
 
-    lifetime_days: float = Field(default=30, gt=0, le=30)
+    lifetime_days: Number = Field(default=30.0, gt=0, le=30)
     unverified: Unverified = Unverified.ACCEPT
-    max_size: int = Field(default=50 * 2**20, ge=65536)
-    max_connections: int = Field(default=5, ge=1)
+    max_size: int = Field(default=50 * 2**20, strict=True, ge=65536)
+    max_connections: Count = 5
 
     def settings(self) -> Defaults:
         return Defaults(self.lifetime_days * DAY_S, self.unverified, self.max_size, self.max_connections)
@@ -167,16 +221,13 @@ class TimingPart(_Part):
     acknowledgement_s: Seconds = 30.0
     probe_s: Seconds = 15.0
     probe_late_s: Seconds = 60.0
-    settle_s: float = Field(default=15.0, ge=0)  # a gained partition starts attempts after this
+    settle_s: Number = Field(default=15.0, ge=0)  # a gained partition starts attempts after this
     pending_check_s: Seconds = 60.0
 
 
-class Config(BaseSettings):
+class Config(_Part):
     """The whole configuration of a process."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="BACKUPMX_", env_nested_delimiter="__"
-    )
     installation: InstallationPart
     host: HostPart
     state_directory: Path
@@ -188,24 +239,17 @@ class Config(BaseSettings):
     defaults: DefaultsPart = DefaultsPart()
     timing: TimingPart = TimingPart()
 
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **sources: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment first, then the file (given as keyword arguments)."""
-        return sources["env_settings"], init_settings
-
     @model_validator(mode="after")
-    def _trusted_is_local(self) -> "Config":
+    def _fits_together(self) -> "Config":
         local = all(ipaddress.ip_address(at.address).is_loopback for at in self.smtp.listen)
         if self.installation.activation == "trusted" and not local:
-            raise ValueError("activation 'trusted' is allowed with loopback listeners only")
+            raise ValueError("installation.activation 'trusted' is allowed with loopback listeners only")
         if self.host.name not in self.installation.hosts:
             raise ValueError(f"host.name {self.host.name!r} is not one of installation.hosts")
         return self
 
 
-def load(path: Path) -> Config:
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     """The configuration in `path` with the environment over it. Raises Wrong with one sentence."""
     try:
         data = tomllib.loads(path.read_text("utf-8"))
@@ -213,10 +257,132 @@ def load(path: Path) -> Config:
         raise Wrong(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Wrong(f"{path}: is not TOML: {error}") from error
+    variables = {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and name not in OTHER_VARIABLES
+    }
     try:
-        return Config(**data)
+        config = Config.model_validate(_merged(data, _overrides(variables)))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        message = first["msg"].removeprefix("Value error, ")
-        raise Wrong(f"{path}: {where}: {message}") from error
+        raise Wrong(_sentence(path, variables, error.errors(include_url=False)[0])) from error
+    return _resolved(config, path)
+
+
+def _resolved(config: Config, path: Path) -> Config:
+    """With paths relative to the folder of `path`. Raises Wrong when a TLS file is not there."""
+    folder = path.absolute().parent
+    smtp = config.smtp
+    files = {name: getattr(smtp, name) for name in ("tls_certificate", "tls_key")}
+    files = {name: folder / file for name, file in files.items() if file is not None}
+    for name, file in files.items():
+        if not os.access(file, os.R_OK):
+            raise Wrong(f"{path}: smtp.{name}: {file} cannot be read")
+    return config.model_copy(
+        update={
+            "state_directory": folder / config.state_directory,
+            "smtp": smtp.model_copy(update=files),
+        }
+    )
+
+
+def _overrides(variables: Mapping[str, str]) -> dict[str, Any]:
+    """The settings that variables give, as tables. Raises Wrong for a variable that is no setting."""
+    found: dict[str, Any] = {}
+    for variable, text in sorted(variables.items()):
+        names = variable.removeprefix(PREFIX).lower().split("__")
+        annotation = _annotation(names)
+        if annotation is None:
+            raise Wrong(f"environment variable {variable}: there is no such setting")
+        part = found
+        for name in names[:-1]:
+            part = part.setdefault(name, {})
+        part[names[-1]] = _value(variable, text, annotation)
+    return found
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with what `above` has put over it, table by table."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = _merged(old or {}, value) if isinstance(value, dict) and _table(old) else value
+    return merged
+
+
+def _table(value: Any) -> bool:
+    return value is None or isinstance(value, dict)
+
+
+def _annotation(names: Iterable[str]) -> Any:
+    """The type of the setting `names` (one name a level), None where there is none."""
+    annotation: Any = Config
+    for name in names:
+        fields = annotation.model_fields if _is_part(annotation) else {}
+        if name not in fields:
+            return None
+        annotation = fields[name].annotation
+    return None if _is_part(annotation) else annotation
+
+
+def _is_part(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, _Part)
+
+
+def _value(variable: str, text: str, annotation: Any) -> Any:
+    """Numbers and lists are JSON, everything else is the text itself."""
+    if annotation not in (int, float) and get_origin(annotation) is not tuple:
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        wanted = "a number" if annotation in (int, float) else 'a list in JSON, such as ["a", "b"]'
+        raise Wrong(f"environment variable {variable}: must be {wanted}, not {text!r}") from error
+
+
+def _sentence(path: Path, variables: Mapping[str, str], error: ErrorDetails) -> str:
+    """What pydantic found, for the person who wrote it: where (file and key, or variable), and what."""
+    where = [str(part) for part in error["loc"]]
+    variable = next(
+        (
+            name
+            for length in range(len(where), 0, -1)
+            if (name := PREFIX + "__".join(where[:length]).upper()) in variables
+        ),
+        None,
+    )
+    message = _message(error, where)
+    if variable is not None:
+        return f"environment variable {variable}: {message}"
+    return f"{path}: {'.'.join(where)}: {message}" if where else f"{path}: {message}"
+
+
+def _message(error: ErrorDetails, where: list[str]) -> str:
+    given = error["input"]
+    given = str(given).lower() if isinstance(given, bool) else repr(given)  # as TOML writes it
+    match error["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            part: Any = Config
+            for name in where[:-1]:
+                part = part.model_fields[name].annotation if _is_part(part) else part
+            known = part if _is_part(part) else Endpoint
+            return f"is no setting; known here are {', '.join(known.model_fields)}"
+        case "model_type" | "model_attributes_type":
+            return f"must be a table of settings, not {given}"
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "tuple_type":
+            return f"must be a list, not {given}"
+        case "too_short":
+            return "must not be empty"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return f"must be a whole number, not {given}"
+        case "float_type" | "float_parsing":
+            return f"must be a number, not {given}"
+        case "string_type" | "path_type":
+            return f"must be text, not {given}"
+        case _:
+            message = error["msg"]
+            return f"{message[:1].lower()}{message[1:]}".replace("input should", "must") + f", not {given}"
