@@ -21,6 +21,7 @@ class Metrics:
             return Histogram(f"backupmx_{name}", text, labels, registry=registry, buckets=_FAST)
 
         # every process
+        self.build_info = gauge("build_info", "Always 1", "version", "python")
         self.quarantined = counter("quarantined_records_total", "Records that could not be decoded", "topic")
         self.events_failed = counter("events_failed_total", "Events that reached the log lines only")
         self.append_seconds = histogram("append_seconds", "Time to an acknowledgement of the log", "topic")

@@ -2,11 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import NamedTuple
 
 from libs.runtime.clock import Clock
+
+FAILED_DRAIN_S = 30.0  # when a service has failed, each of the others has so long to drain
 
 
 class Phase(StrEnum):
@@ -21,6 +24,7 @@ class Life:
 
     A service calls `ready()` once its tables are at their ends and its doors are open, `progress()` whenever
     something that proves it is not stuck happened (liveness), and returns soon after `must_drain` is set.
+    While it restores, its doors are shut: it is cancelled instead.
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
@@ -34,6 +38,7 @@ class Life:
     def ready(self) -> None:
         if self.phase is Phase.RESTORING:
             self.phase = Phase.READY
+            self.progress()
         self.is_ready.set()
 
     def progress(self) -> None:
@@ -53,42 +58,92 @@ class Service(NamedTuple):
 
 
 class ServiceFailed(Exception):  # noqa: N818
-    """A service ended by itself."""
+    """A service ended by itself; the cause is its error, if it had one."""
+
+
+class CannotStart(Exception):  # noqa: N818
+    """A service cannot start, and the message is one sentence for the person who can change that."""
 
 
 async def run(services: Sequence[Service], lives: Sequence[Life]) -> None:
     """Start the last service first, each when the one before is ready; drain the first one first.
 
-    Returns when SIGTERM or SIGINT came and all have drained. When a service fails, the others are drained and
-    ServiceFailed is raised from its error: the process ends and whoever supervises it starts a new one.
+    Returns when SIGTERM or SIGINT came and all have drained; a second signal cuts the draining short. When a
+    service fails, the others are drained and ServiceFailed is raised from its error: the process ends and
+    whoever supervises it starts a new one.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.ensure_future(stop.wait())
     tasks: dict[str, asyncio.Future[None]] = {}
-    try:
-        for service, life in reversed(list(zip(services, lives, strict=True))):
-            tasks[service.name] = asyncio.ensure_future(service.main(life))
-            started = asyncio.ensure_future(life.is_ready.wait())
-            await asyncio.wait({started, stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+    with _signals() as (stop, hurry):
+        try:
+            await _start(services, lives, tasks, stop)
+            failed = next((name for name, task in tasks.items() if task.done()), None)
+            for life in lives:
+                if task := tasks.get(life.name):
+                    await _drain(life, task, hurry, None if failed is None else FAILED_DRAIN_S)
+                life.phase = Phase.ENDED
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+    if failed is not None:
+        raise ServiceFailed(f"{failed} ended by itself") from _error(tasks[failed])
+    for name, task in tasks.items():
+        if error := _error(task):
+            raise ServiceFailed(f"{name} failed while it drained") from error
+
+
+async def _start(
+    services: Sequence[Service],
+    lives: Sequence[Life],
+    tasks: "dict[str, asyncio.Future[None]]",
+    stop: "asyncio.Future[None]",
+) -> None:
+    """Start one after the other, and return when `stop` is done or a service ended."""
+    for service, life in reversed(list(zip(services, lives, strict=True))):
+        tasks[service.name] = asyncio.ensure_future(service.main(life))
+        started = asyncio.ensure_future(life.is_ready.wait())
+        try:
+            await asyncio.wait({started, stop, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
             started.cancel()
-            if stop.is_set() or any(task.done() for task in tasks.values()):
-                break
-        await asyncio.wait({stopping, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
-        failed = next((name for name, task in tasks.items() if task.done()), None)
-        for life in lives:
-            life.phase = Phase.DRAINING
-            life.must_drain.set()
-            if task := tasks.get(life.name):
-                await asyncio.wait({task})
-            life.phase = Phase.ENDED
-        if failed is not None and not stop.is_set():
-            raise ServiceFailed(f"{failed} ended by itself") from tasks[failed].exception()
-        for task in tasks.values():
-            task.result()
+        if stop.done() or any(task.done() for task in tasks.values()):
+            return
+    await asyncio.wait({stop, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _drain(
+    life: Life, task: "asyncio.Future[None]", hurry: "asyncio.Future[None]", within: float | None
+) -> None:
+    """Let one service end: at once when it was not ready yet, when `hurry` is done or `within` is over."""
+    restoring = life.phase is Phase.RESTORING
+    life.phase = Phase.DRAINING
+    life.must_drain.set()
+    if not restoring:
+        await asyncio.wait({task, hurry}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _error(task: "asyncio.Future[None]") -> BaseException | None:
+    return None if task.cancelled() else task.exception()
+
+
+@contextmanager
+def _signals() -> "Iterator[tuple[asyncio.Future[None], asyncio.Future[None]]]":
+    """Futures for the first and the second SIGTERM or SIGINT."""
+    loop = asyncio.get_running_loop()
+    stop, hurry = loop.create_future(), loop.create_future()
+
+    def received() -> None:
+        for future in (stop, hurry):
+            if not future.done():
+                future.set_result(None)
+                return
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received)
+    try:
+        yield stop, hurry
     finally:
-        stopping.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
