@@ -159,7 +159,8 @@ async def test_a_second_signal_cuts_the_draining_short() -> None:
     await asyncio.wait_for(house.lives[0].must_drain.wait(), 5)
     os.kill(os.getpid(), signal.SIGINT)
     await running
-    assert house.story[-2:] == ["ingest cancelled", "log cancelled"]
+    assert "ingest cancelled" in house.story
+    assert {life.phase for life in house.lives} == {Phase.ENDED}
 
 
 async def test_a_cancelled_run_leaves_nothing_running() -> None:
