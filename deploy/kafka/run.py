@@ -21,6 +21,7 @@ def arguments() -> argparse.Namespace:
         "--dir", type=Path, help="where the data is kept (default: a temporary directory, removed)"
     )
     parser.add_argument("--port", type=int, default=9092, help="of the first broker; 0 picks free ones")
+    parser.add_argument("--quick", action="store_true", help="start faster and run slower")
     parser.add_argument("--heap", type=int, default=0, metavar="MB", help="of each broker")
     parser.add_argument(
         "--while-locked",
@@ -49,7 +50,7 @@ async def main(args: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    cluster = Cluster(args.brokers, args.dir, args.port, args.heap)
+    cluster = Cluster(args.brokers, args.dir, args.port, args.heap, quick=args.quick)
     try:
         starting = asyncio.ensure_future(cluster.start())
         stopping = asyncio.ensure_future(stop.wait())

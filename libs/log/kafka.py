@@ -1,0 +1,174 @@
+"""The log over Apache Kafka. Shell: it puts the parts together.
+
+kafka_produce: appending     kafka_read: reading and following     kafka_group: ownership and positions
+kafka_topics: the settings   kafka_wire: the client underneath all but appending
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from aiokafka import errors
+
+from libs import topics
+from libs.log import kafka_read
+from libs.log.contract import (
+    Batch,
+    Bounds,
+    Claim,
+    Headers,
+    Misconfigured,
+    NotOwner,
+    Owner,
+    Record,
+    Stored,
+    Unavailable,
+)
+from libs.log.kafka_group import KafkaClaim, Membership, member
+from libs.log.kafka_produce import Item, Lane
+from libs.log.kafka_wire import EARLIEST, LATEST, DescribeLogDirsRequest, Wire
+from libs.runtime.clock import Clock
+
+BULK_MS, STATE_MS = (
+    15_000,
+    2_000,
+)  # a chunk may take long on a slow link; a commit should find the new leader soon
+DISK_S = 10.0
+TRY_S = 0.25
+NUMBERS = topics.QUEUE.name  # the topic whose numbers a group shares out
+
+
+class KafkaLog:
+    """See the contract. `bootstrap`: `host:port` of some brokers. `partitions`: N. `prefix`: before the names
+    of topics and groups, for a cluster shared with others."""
+
+    def __init__(
+        self, bootstrap: Sequence[str], *, partitions: int, clock: Clock, prefix: str = "", name: str = "log"
+    ) -> None:
+        self._bootstrap, self._clock, self._prefix, self._name = tuple(bootstrap), clock, prefix, name
+        self._partitions = partitions
+        names = {topic: prefix + topic for topic in topics.TOPICS}
+        content = names.pop(topics.CONTENT.name)
+        self._bulk = Lane(bootstrap, (content,), f"{name}-content", BULK_MS)
+        self._state = Lane(bootstrap, tuple(names.values()), f"{name}-state", STATE_MS)
+        self._all = (content, *names.values())
+        self._reads = Wire(bootstrap, self._all, f"{name}-read")
+        self._ends = Wire(bootstrap, self._all, f"{name}-ends")
+        self._disk: tuple[float, float] = (float("-inf"), 0.0)
+
+    async def start(self, within: float = 30.0) -> None:
+        """Connect. Raises Unavailable after `within` seconds without success."""
+        deadline = asyncio.get_running_loop().time() + within
+        for part in (self._bulk.start, self._state.start, self._reads.client, self._ends.client):
+            while True:
+                try:
+                    await part()
+                    break
+                except Unavailable:
+                    if asyncio.get_running_loop().time() > deadline:
+                        await self.close()
+                        raise
+                    await asyncio.sleep(TRY_S)
+
+    async def close(self) -> None:
+        """What waits and was not handed over is NotStored, what was and is not acknowledged is Ambiguous."""
+        for part in (self._bulk, self._state, self._reads, self._ends):
+            await part.close()
+
+    def _topic(self, topic: str) -> str:
+        if topic not in topics.TOPICS:
+            raise Misconfigured(f"there is no topic {topic}")
+        return self._prefix + topic
+
+    async def append(
+        self,
+        topic: str,
+        partition: int,
+        key: bytes,
+        value: bytes | None,
+        *,
+        within: float,
+        headers: Headers = (),
+        claim: Claim | None = None,
+    ) -> Stored:
+        name = self._topic(topic)
+        if claim is not None and not claim.held():
+            raise NotOwner(f"{claim.group} does not hold {claim.partition}")
+        item = Item(key, value, headers, claim, asyncio.get_running_loop().create_future())
+        lane = self._bulk if topic == topics.CONTENT.name else self._state
+        return await lane.append(name, partition, item, within)
+
+    def follow(self, topic: str, starts: Mapping[int, int]) -> AsyncIterator[Batch]:
+        name = self._topic(topic)
+        wire = Wire(self._bootstrap, (name,), f"{self._name}-{topic}")
+        return kafka_read.follow(wire, name, topic, starts)
+
+    async def read(self, topic: str, partition: int, offset: int, key: bytes) -> Record:
+        return await kafka_read.read(self._reads, self._topic(topic), topic, partition, offset, key)
+
+    def own(self, group: str, owner: Owner) -> AbstractAsyncContextManager[None]:
+        return self._own(group, owner)
+
+    @contextlib.asynccontextmanager
+    async def _own(self, group: str, owner: Owner) -> AsyncIterator[None]:
+        membership = Membership(
+            self._bootstrap, group, self._prefix + group, self._topic(NUMBERS), owner, self._clock
+        )
+        async with member(membership):
+            yield
+
+    async def commit(self, claim: Claim, topic: str, offset: int | None = None) -> int | None:
+        if not isinstance(claim, KafkaClaim):
+            raise NotOwner(f"{claim.group} does not hold {claim.partition}: the claim is of another log")
+        return await claim.membership.commit(claim, self._topic(topic), offset)
+
+    async def bounds(self, topic: str, partition: int, since: float = 0) -> Bounds:
+        name = self._topic(topic)
+        begin, end = await asyncio.gather(
+            self._ends.offset(name, partition, EARLIEST), self._ends.offset(name, partition, LATEST)
+        )
+        first = begin
+        if since > 0:
+            found = await self._ends.offset(name, partition, math.ceil(since * 1000))
+            first = end if found < 0 else found
+        return Bounds(begin, end, first, await self._used())
+
+    async def _used(self) -> float:
+        """The share of the fullest log directory's volume that is used, asked for each DISK_S."""
+        at, used = self._disk
+        now = asyncio.get_running_loop().time()
+        if now - at >= DISK_S:
+            used = max(await self._shares())
+            self._disk = (now, used)
+        return used
+
+    async def _shares(self) -> Iterable[float]:
+        nodes = await self._ends.nodes()
+        answers = await asyncio.gather(
+            *(self._ends.ask(node, DescribeLogDirsRequest()) for node in nodes), return_exceptions=True
+        )
+        shares = []
+        for answer in answers:
+            if isinstance(answer, Unavailable):
+                continue  # a broker that is down has no disk to fill
+            if isinstance(answer, BaseException):
+                raise answer
+            shares += [
+                1 - free / total for code, _, _, total, free, _ in answer.results if not code and total > 0
+            ]
+        if not shares:
+            raise Unavailable("no broker tells about its disks")
+        return shares
+
+    async def truncate(self, claim: Claim, topic: str, before: int) -> None:
+        if not claim.held():
+            raise NotOwner(f"{claim.group} does not hold {claim.partition}")
+        name = self._topic(topic)
+        code = await self._ends.delete_below(name, claim.partition, before)
+        if code == errors.OffsetOutOfRangeError.errno:  # beyond the end: everything
+            code = await self._ends.delete_below(name, claim.partition, -1)
+        if code == errors.PolicyViolationError.errno:
+            raise Misconfigured(f"{topic} is compacted: nothing can be truncated")
+        await self._ends.check(code, name, claim.partition)

@@ -1,0 +1,334 @@
+"""Appending to Kafka: a record is handed to a producer once, and a producer that failed is replaced.
+
+Shell: sockets and tasks. aiokafka's own send() has no moment of which one could say "before this the record
+is certainly not stored". Here there is one, `Lane._hand_over`: it is synchronous, checks the claims, and
+gives everything that waits for a partition to the producer as one batch. Before it a failure is NotStored;
+after it Ambiguous. While a batch of a partition is under way, what arrives for it waits, and becomes the next
+batch.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, errors
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+
+from libs.log.contract import (
+    Ambiguous,
+    Claim,
+    Headers,
+    LogError,
+    Misconfigured,
+    NotOwner,
+    NotStored,
+    Stored,
+    Unavailable,
+)
+
+BATCH = 1_000_000  # octets; a topic takes batches of up to 1 MiB
+LARGEST = 2**20 - 512  # octets of one record with its headers: alone in a batch it still fits
+IN_FLIGHT = 2 * 2**20  # octets handed over and not acknowledged; more would only wait in a socket
+START_S = 8.0
+RETRY_S = 0.25
+REBUILD_S = 5.0  # at most one new producer in this time
+RETIRED_S = 30.0  # a replaced producer may finish its other partitions for this long
+CANCEL_S = 5.0
+
+# The broker looked at the batch and refused it for what it is: it cannot have stored an earlier try either.
+_REFUSED = (
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.InvalidMessageError,
+    errors.InvalidTimestampError,
+    errors.InvalidTopicError,
+)
+
+
+class Item:
+    """One record on its way. `line`: the producer it was handed to."""
+
+    __slots__ = ("claim", "future", "headers", "key", "line", "size", "value")
+
+    def __init__(
+        self,
+        key: bytes,
+        value: bytes | None,
+        headers: Headers,
+        claim: Claim | None,
+        future: "asyncio.Future[Stored]",
+    ) -> None:
+        self.key, self.value, self.headers, self.claim, self.future = key, value, list(headers), claim, future
+        self.size = int(DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, self.headers))
+        self.line: Line | None = None
+
+    def fail(self, error: LogError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Line:
+    """One aiokafka producer. `stuck`: partitions it may not be given anything for any more."""
+
+    def __init__(self, bootstrap: Sequence[str], name: str, timeout_ms: int) -> None:
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=list(bootstrap),
+            client_id=f"backupmx-{name}",
+            acks="all",
+            enable_idempotence=True,
+            request_timeout_ms=timeout_ms,
+            retry_backoff_ms=50,
+            max_batch_size=BATCH,
+            max_request_size=LARGEST,
+        )
+        self.stuck: set[TopicPartition] = set()
+        self.batches: dict[TopicPartition, list[Item]] = {}
+
+    async def start(self, topics: Sequence[str]) -> None:
+        """Connect, get a producer id, learn the leaders. Raises Unavailable; then nothing is left open."""
+        try:
+            async with asyncio.timeout(START_S):
+                await self._producer.start()
+                await self._producer.client.set_topics(topics)
+        except (errors.KafkaError, OSError, TimeoutError) as error:
+            await self.discard()
+            raise Unavailable(f"no producer: {error!r}") from error
+        except BaseException:
+            await self.discard()
+            raise
+
+    @property
+    def dead(self) -> bool:
+        """Has aiokafka's sender given up?"""
+        task = self._producer._sender.sender_task
+        return task is None or task.done() or self._producer._message_accumulator._exception is not None
+
+    def knows(self, at: TopicPartition) -> bool:
+        """Is the partition in the metadata?"""
+        return at.partition in (self._producer.client.cluster.partitions_for_topic(at.topic) or ())
+
+    def builder(self) -> Any:
+        return self._producer.create_batch()
+
+    def send(self, at: TopicPartition, builder: Any, items: list[Item]) -> "asyncio.Future[Any]":
+        """Give the batch to the sender, at once. From here on nobody knows until the future does."""
+        builder.close()
+        self.batches[at] = items
+        for item in items:
+            item.line = self
+        batch: Any = self._producer._message_accumulator._append_batch(builder, at)
+        future: asyncio.Future[Any] = batch.future
+        return future
+
+    @property
+    def awaited(self) -> bool:
+        """Does anybody still wait for something handed over?"""
+        return any(not item.future.done() for items in self.batches.values() for item in items)
+
+    async def discard(self) -> None:
+        """End it for good: stop() would go on sending, or hang. What is under way fails."""
+        producer, self._producer._closed = self._producer, True
+        client, sender = producer.client, producer._sender
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise errors.KafkaConnectionError("this producer was discarded")
+
+        client.send = refuse  # a request that is being prepared must not open a new connection
+        for connection in list(client._conns.values()):
+            connection.close()
+        task = sender.sender_task
+        deadline = asyncio.get_running_loop().time() + CANCEL_S
+        while task is not None and not task.done() and asyncio.get_running_loop().time() < deadline:
+            task.cancel()
+            await asyncio.wait({task}, timeout=CANCEL_S / 5)
+        producer._message_accumulator.fail_all(errors.ProducerClosed())
+        await client.close()
+
+
+class Lane:
+    """Everything of one kind (content; queue and state) goes through one producer at a time.
+
+    Bulk and state have lanes of their own: a producer has one request under way to a broker, and a commit
+    must not wait behind a megabyte.
+    """
+
+    def __init__(self, bootstrap: Sequence[str], topics: Sequence[str], name: str, timeout_ms: int) -> None:
+        self._bootstrap, self._topics, self._name, self._timeout_ms = (
+            bootstrap,
+            tuple(topics),
+            name,
+            timeout_ms,
+        )
+        self._line: Line | None = None
+        self._waiting: dict[TopicPartition, deque[Item]] = {}
+        self._scheduled: set[TopicPartition] = set()
+        self._in_flight = 0
+        self._built_at = float("-inf")
+        self._building: asyncio.Task[None] | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Raises Unavailable."""
+        line = Line(self._bootstrap, self._name, self._timeout_ms)
+        await line.start(self._topics)
+        self._line, self._built_at = line, self._now()
+
+    async def close(self) -> None:
+        """What was not handed over is NotStored, what was and is not acknowledged is Ambiguous."""
+        self._closed = True
+        if self._building is not None:
+            self._building.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._building
+        for queue in self._waiting.values():
+            for item in queue:
+                item.fail(NotStored("the log is closed"))
+        self._waiting.clear()
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._line is not None:
+            line, self._line = self._line, None
+            await line.discard()
+
+    async def append(self, topic: str, partition: int, item: Item, within: float) -> Stored:
+        """Raises NotStored, Ambiguous, NotOwner, Misconfigured."""
+        if item.size > LARGEST:
+            raise NotStored(f"{item.size} octets are more than the {LARGEST} of the largest record")
+        if self._closed:
+            raise NotStored("the log is closed")
+        at = TopicPartition(topic, partition)
+        self._waiting.setdefault(at, deque()).append(item)
+        self._schedule(at)
+        try:
+            async with asyncio.timeout(within):
+                return await item.future
+        except TimeoutError:
+            if item.line is None:
+                raise NotStored(f"{topic}/{partition} took nothing within {within:g} s") from None
+            self._failed(item.line, at)
+            raise Ambiguous(f"no acknowledgement from {topic}/{partition} within {within:g} s") from None
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _schedule(self, at: TopicPartition) -> None:
+        """Hand over what waits for `at` at the end of this turn of the loop: appends of one turn share a
+        batch."""
+        if at not in self._scheduled:
+            self._scheduled.add(at)
+            asyncio.get_running_loop().call_soon(self._hand_over, at)
+
+    def _hand_over(self, at: TopicPartition) -> None:
+        self._scheduled.discard(at)
+        queue, line = self._waiting.get(at), self._line
+        if not queue or line is None or self._closed or at in line.batches:
+            return
+        if line.dead:
+            self._failed(line, at)
+        if at in line.stuck:
+            return
+        if not line.knows(at):
+            self._unknown(at)
+            return
+        builder, items, size = self._fill(line, queue)
+        if items:
+            self._in_flight += size
+            future = line.send(at, builder, items)
+            future.add_done_callback(lambda done: self._acknowledged(line, at, items, size, done))
+
+    def _fill(self, line: Line, queue: "deque[Item]") -> tuple[Any, list[Item], int]:
+        """A batch of what waits in `queue` and still should be stored; nothing while too much is in
+        flight."""
+        builder, items, size = line.builder(), [], 0
+        while queue:
+            item = queue[0]
+            if item.future.done():  # timed out or cancelled while it waited: certainly not stored
+                queue.popleft()
+                continue
+            if item.claim is not None and not item.claim.held():
+                queue.popleft()
+                item.fail(NotOwner(f"{item.claim.group} does not hold {item.claim.partition}"))
+                continue
+            if self._in_flight + size and self._in_flight + size + item.size > IN_FLIGHT:
+                break
+            if builder.append(timestamp=None, key=item.key, value=item.value, headers=item.headers) is None:
+                break
+            queue.popleft()
+            items.append(item)
+            size += item.size
+        return builder, items, size
+
+    def _acknowledged(
+        self, line: Line, at: TopicPartition, items: list[Item], size: int, done: "asyncio.Future[Any]"
+    ) -> None:
+        self._in_flight -= size
+        del line.batches[at]
+        error = done.exception()
+        if error is None:
+            self._stored(at, items, done.result())
+        else:
+            refused = isinstance(error, _REFUSED)
+            kind = NotStored if refused else Ambiguous
+            for item in items:
+                item.fail(kind(f"{at.topic}/{at.partition}: {error!r}"))
+            self._failed(line, at)
+        for other in self._ready():
+            self._schedule(other)
+
+    def _ready(self) -> Iterator[TopicPartition]:
+        return (at for at, queue in self._waiting.items() if queue)
+
+    def _stored(self, at: TopicPartition, items: list[Item], metadata: Any) -> None:
+        for i, item in enumerate(items):
+            if item.future.done():
+                continue
+            if (
+                metadata is None or metadata.offset < 0
+            ):  # "duplicate sequence": stored, but nobody knows where
+                item.fail(Ambiguous(f"{at.topic}/{at.partition} was acknowledged without an offset"))
+            elif metadata.timestamp_type != 1:
+                item.fail(Misconfigured(f"{at.topic} keeps the writer's time: it needs LogAppendTime"))
+            else:
+                item.future.set_result(Stored(metadata.offset + i, metadata.timestamp / 1000))
+
+    def _unknown(self, at: TopicPartition) -> None:
+        for item in self._waiting.pop(at, ()):
+            item.fail(Misconfigured(f"there is no partition {at.partition} of topic {at.topic}"))
+
+    def _failed(self, line: Line, at: TopicPartition) -> None:
+        """After any failure the partition gets nothing from this producer any more, and a new one is made."""
+        line.stuck.add(at)
+        if line is self._line and self._building is None and not self._closed:
+            self._building = asyncio.get_running_loop().create_task(self._rebuild(line))
+
+    async def _rebuild(self, old: Line) -> None:
+        await asyncio.sleep(max(0.0, self._built_at + REBUILD_S - self._now()))
+        while True:
+            try:
+                await self.start()
+                break
+            except Unavailable:
+                await asyncio.sleep(RETRY_S)
+        self._building = None
+        task = asyncio.get_running_loop().create_task(self._retire(old))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        for at in self._ready():
+            self._schedule(at)
+
+    async def _retire(self, line: Line) -> None:
+        """Let the replaced producer finish what somebody still waits for, then discard it."""
+        try:
+            deadline = self._now() + RETIRED_S
+            while line.awaited and self._now() < deadline:
+                futures = [i.future for items in line.batches.values() for i in items if not i.future.done()]
+                await asyncio.wait(
+                    futures, timeout=deadline - self._now(), return_when=asyncio.FIRST_COMPLETED
+                )
+        finally:
+            await line.discard()

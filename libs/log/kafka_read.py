@@ -1,0 +1,139 @@
+"""Reading from Kafka: one record by its offset, and partitions followed for ever.
+
+Shell: sockets and tasks. Both send fetch requests of their own instead of using aiokafka's consumer: one that
+seeks stalls for half a second, and one that is silent does not say whether the broker answered, which is what
+freshness needs to know.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from aiokafka import errors
+
+from libs.log.contract import BEGIN, Batch, Gone, Record, Superseded, Unavailable
+from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Fetched, Wire, fetch_request, fetched
+
+WAIT_MS = 500  # how long a leader waits for new records; an empty answer after that proves freshness
+EACH, TOTAL = 2**20, 8 * 2**20  # octets of a partition, and of a broker, per fetch
+OUT_OF_RANGE = errors.OffsetOutOfRangeError.errno
+
+
+async def read(wire: Wire, topic: str, name: str, partition: int, offset: int, key: bytes) -> Record:
+    """Exactly this record. Raises Gone, Superseded, Unavailable."""
+    node = await wire.leader(topic, partition)
+    asked = {partition: offset}
+    # max_bytes=1 gives one whole batch: the one that holds the offset
+    response = await wire.ask(node, fetch_request(topic, asked, wait_ms=0, each=1, total=1))
+    part = fetched(response, topic, name, asked)[partition]
+    if part.code == OUT_OF_RANGE:
+        begin = await wire.offset(topic, partition, EARLIEST)
+        if offset < begin:
+            raise Gone(f"{name}/{partition} begins at {begin}, after {offset}")
+        raise Unavailable(f"{name}/{partition} has no offset {offset} yet")
+    await wire.check(part.code, topic, partition)
+    if part.position <= offset:
+        raise Unavailable(f"{name}/{partition} gave nothing at {offset}")
+    record = part.records[0] if part.records else None
+    if record is None or record.offset != offset:
+        raise Superseded(f"{name}/{partition}: offset {offset} was compacted away")
+    if record.key != key:
+        raise Gone(f"{name}/{partition}: offset {offset} holds another key")
+    return record
+
+
+async def follow(wire: Wire, topic: str, name: str, starts: Mapping[int, int]) -> AsyncIterator[Batch]:
+    """What the contract says of `follow`. Closes `wire` at the end."""
+    follower = Follower(wire, topic, name, starts)
+    try:
+        while True:
+            for batch in await follower.turn():
+                yield batch
+    finally:
+        await follower.close()
+
+
+class Follower:
+    """One long poll under way for each leader. `turn` waits for an answer, asks again, then gives what
+    came."""
+
+    def __init__(self, wire: Wire, topic: str, name: str, starts: Mapping[int, int]) -> None:
+        self._wire, self._topic, self._name = wire, topic, name
+        self._unresolved = dict(starts)
+        self._positions: dict[int, int] = {}
+        self._asking: dict[asyncio.Task[dict[int, Fetched]], dict[int, int]] = {}
+        self._gaps: set[int] = set()
+
+    async def close(self) -> None:
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        await self._wire.close()
+
+    async def turn(self) -> list[Batch]:
+        """Wait until a leader has answered. [] after trouble: nothing is known, the next turn tries again."""
+        try:
+            await self._resolve()
+            await self._ask()
+            if not self._asking:
+                await asyncio.sleep(RETRY_S)
+                return []
+            done, _ = await asyncio.wait(self._asking, return_when=asyncio.FIRST_COMPLETED)
+        except Unavailable:
+            await asyncio.sleep(RETRY_S)
+            return []
+        batches: list[Batch] = []
+        trouble = False
+        for task in done:
+            asked = self._asking.pop(task)
+            try:
+                answer = task.result()
+            except Unavailable:
+                trouble = True
+                continue
+            for number, part in answer.items():
+                trouble |= bool(part.code)
+                batches += self._took(number, asked[number], part)
+        if trouble:
+            await asyncio.sleep(RETRY_S)
+            await self._wire.refresh()
+        else:
+            await self._ask()
+        return batches
+
+    def _took(self, number: int, asked: int, part: Fetched) -> list[Batch]:
+        if part.code == OUT_OF_RANGE:
+            self._gaps.add(number)
+            del self._positions[number]
+            self._unresolved[number] = BEGIN
+            return []
+        if part.code:
+            return []
+        self._positions[number] = part.position
+        gap = number in self._gaps
+        self._gaps.discard(number)
+        return [Batch(number, part.records, part.position, part.end, gap)]
+
+    async def _resolve(self) -> None:
+        """Turn BEGIN and END into offsets."""
+        for number, start in list(self._unresolved.items()):
+            at = {BEGIN: EARLIEST, -1: LATEST}.get(start)
+            offset = start if at is None else await self._wire.offset(self._topic, number, at)
+            self._positions[number] = offset
+            del self._unresolved[number]
+
+    async def _ask(self) -> None:
+        """Ask each leader for those of its partitions that nobody has been asked for."""
+        busy = {number for asked in self._asking.values() for number in asked}
+        leaders = await self._wire.leaders(self._topic, self._positions.keys() - busy)
+        wanted: dict[int, dict[int, int]] = {}
+        for number, node in sorted(leaders.items()):
+            wanted.setdefault(node, {})[number] = self._positions[number]
+        for node, offsets in wanted.items():
+            task = asyncio.get_running_loop().create_task(self._fetch(node, offsets))
+            self._asking[task] = offsets
+
+    async def _fetch(self, node: int, offsets: dict[int, int]) -> dict[int, Fetched]:
+        request: Any = fetch_request(self._topic, offsets, wait_ms=WAIT_MS, each=EACH, total=TOTAL)
+        response = await self._wire.ask(node, request)
+        return fetched(response, self._topic, self._name, offsets)

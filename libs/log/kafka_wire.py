@@ -1,0 +1,238 @@
+"""A client of a Kafka cluster that answers within a bounded time, and the request that aiokafka lacks.
+
+Shell: sockets. Used for everything but producing; each user has a client of its own, because Kafka answers
+the requests of one connection in order and a long poll would hold the others up.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import errors
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.admin import DeleteRecordsRequest
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.protocol.types import (
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    TaggedFields,
+)
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+
+from libs.log.contract import Record, Unavailable
+
+REQUEST_MS = 2000  # a frozen broker accepts connections and never answers: ask another one after this time
+RETRY_S = 0.05
+START_S = 8.0
+
+EARLIEST, LATEST = -2, -1  # ListOffsets' words for begin and end; the contract's BEGIN and END are the same
+
+
+class DescribeLogDirsResponse_v4(Response):  # type: ignore[misc]  # noqa: N801 aiokafka names them so
+    """KIP-827: with the size and the free space of each log directory's volume."""
+
+    API_KEY = 35
+    API_VERSION = 4
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        (
+            "results",
+            CompactArray(
+                ("error_code", Int16),
+                ("log_dir", CompactString("utf-8")),
+                (
+                    "topics",
+                    CompactArray(
+                        ("name", CompactString("utf-8")),
+                        ("partitions", CompactArray(("partition_index", Int32), ("tags", TaggedFields))),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("total_bytes", Int64),
+                ("usable_bytes", Int64),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class DescribeLogDirsRequest_v4(RequestStruct):  # type: ignore[misc]  # noqa: N801
+    API_KEY = 35
+    API_VERSION = 4
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = DescribeLogDirsResponse_v4
+    SCHEMA = Schema(
+        (
+            "topics",
+            CompactArray(
+                ("topic", CompactString("utf-8")),
+                ("partitions", CompactArray(Int32)),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class DescribeLogDirsRequest(Request[DescribeLogDirsRequest_v4]):  # type: ignore[misc]
+    """Of no topic at all: only the directories and their volumes."""
+
+    API_KEY = 35
+
+    def build(self, request_struct_class: type[DescribeLogDirsRequest_v4]) -> DescribeLogDirsRequest_v4:
+        return request_struct_class([], {})
+
+
+class Wire:
+    """A client of `topics` (Kafka's names). Every method raises Unavailable when no broker can answer."""
+
+    def __init__(self, bootstrap: Sequence[str], topics: Sequence[str], name: str) -> None:
+        self._bootstrap, self._topics, self._name = tuple(bootstrap), tuple(topics), name
+        self._client: AIOKafkaClient | None = None
+        self._connecting = asyncio.Lock()
+
+    async def close(self) -> None:
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+    async def client(self) -> Any:
+        """The connected client; connects when there is none."""
+        async with self._connecting:
+            if self._client is None:
+                client = AIOKafkaClient(
+                    bootstrap_servers=list(self._bootstrap),
+                    client_id=f"backupmx-{self._name}",
+                    request_timeout_ms=REQUEST_MS,
+                    retry_backoff_ms=int(RETRY_S * 1000),
+                )
+                try:
+                    await asyncio.wait_for(client.bootstrap(), START_S)
+                    await asyncio.wait_for(client.set_topics(self._topics), START_S)
+                except (errors.KafkaError, OSError, TimeoutError) as error:
+                    await client.close()
+                    raise Unavailable(f"no broker of {', '.join(self._bootstrap)} answers") from error
+                except BaseException:
+                    await client.close()
+                    raise
+                self._client = client
+        return self._client
+
+    async def refresh(self) -> None:
+        """Ask for the leaders again."""
+        client = await self.client()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(client.force_metadata_update(), 2 * REQUEST_MS / 1000)
+
+    async def leaders(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Partition -> node, of those with a known leader; when one has none, the leaders are asked for
+        again."""
+        client = await self.client()
+        found = {
+            number: client.cluster.leader_for_partition(TopicPartition(topic, number))
+            for number in partitions
+        }
+        known = {number: node for number, node in found.items() if node is not None and node != -1}
+        if len(known) < len(found):
+            client.force_metadata_update()
+        return known
+
+    async def leader(self, topic: str, partition: int) -> int:
+        """The node that leads the partition."""
+        found = await self.leaders(topic, (partition,))
+        if not found:
+            await self.refresh()
+            found = await self.leaders(topic, (partition,))
+        if not found:
+            raise Unavailable(f"{topic}/{partition} has no leader")
+        return found[partition]
+
+    async def ask(self, node: int, request: Any) -> Any:
+        """The response of `node`."""
+        client = await self.client()
+        try:
+            return await client.send(node, request)
+        except (errors.KafkaError, OSError, TimeoutError) as error:
+            client.force_metadata_update()
+            raise Unavailable(f"broker {node} does not answer: {error!r}") from error
+
+    async def nodes(self) -> list[int]:
+        client = await self.client()
+        return [broker.nodeId for broker in client.cluster.brokers()]
+
+    async def offset(self, topic: str, partition: int, at: int) -> int:
+        """The first offset with a time of at least `at` (milliseconds; EARLIEST, LATEST); -1: there is
+        none."""
+        node = await self.leader(topic, partition)
+        response = await self.ask(node, OffsetRequest(-1, 0, [(topic, [(partition, at)])]))
+        code, found = response.topics[0][1][0][1], response.topics[0][1][0][3]
+        await self.check(code, topic, partition)
+        return int(found)
+
+    async def delete_below(self, topic: str, partition: int, offset: int) -> int:
+        """Let the leader delete what is below `offset` (-1: everything); returns the error code."""
+        node = await self.leader(topic, partition)
+        request = DeleteRecordsRequest([(topic, [(partition, offset)])], REQUEST_MS // 2)
+        response = await self.ask(node, request)
+        return int(response.topics[0][1][0][2])
+
+    async def check(self, code: int, topic: str, partition: int) -> None:
+        """Raise Unavailable for an error code, and ask for the leaders again."""
+        if code:
+            await self.refresh()
+            raise Unavailable(f"{topic}/{partition}: {errors.for_code(code).__name__}")
+
+
+class Fetched:
+    """What a leader answered about one partition. `records` may start before the offset asked for."""
+
+    __slots__ = ("code", "end", "position", "records")
+
+    def __init__(self, code: int, end: int, position: int, records: list[Record]) -> None:
+        self.code, self.end, self.position, self.records = code, end, position, records
+
+
+def fetch_request(
+    topic: str, offsets: Mapping[int, int], *, wait_ms: int, each: int, total: int
+) -> FetchRequest:
+    """A fetch from each partition's offset: at most `each` octets of a partition (but always one whole batch)
+    and `total` in all; the leader waits up to `wait_ms` for something to come."""
+    partitions = [(number, offset, each) for number, offset in offsets.items()]
+    return FetchRequest(wait_ms, 1, total, 0, [(topic, partitions)])
+
+
+def fetched(response: Any, topic: str, name: str, offsets: Mapping[int, int]) -> dict[int, Fetched]:
+    """Read a fetch response. `name` is the contract's name of Kafka's `topic`. A batch that fails its
+    checksum ends the reading of its partition; the position stays before it, so that it is fetched again."""
+    result = {}
+    for got, partitions in response.topics:
+        if got != topic:
+            continue
+        for part in partitions:
+            number, code, end, raw = part[0], part[1], part[2], part[-1]
+            position, records = offsets[number], []
+            batches = MemoryRecords(raw or b"")
+            while not code and batches.has_next():
+                batch = batches.next_batch()
+                if not batch.validate_crc():
+                    break
+                if not batch.is_control_batch:
+                    for r in batch:
+                        if r.offset >= offsets[number]:
+                            headers = tuple(r.headers)
+                            key = r.key or b""
+                            time = r.timestamp / 1000
+                            records.append(Record(name, number, r.offset, key, r.value, headers, time))
+                position = max(position, batch.next_offset)
+            result[number] = Fetched(code, end, position, records)
+    return result
