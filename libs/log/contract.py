@@ -4,7 +4,7 @@ Everything that passes between services is a record on a topic of this log. Offs
 never used twice; `time` is the log's clock (wall seconds UTC), never the writer's.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -132,7 +132,7 @@ class Log(Protocol):
         """
         ...
 
-    def follow(self, topic: str, starts: Mapping[int, int]) -> AsyncIterator[Batch]:
+    def follow(self, topic: str, starts: Mapping[int, int]) -> AsyncGenerator[Batch, None]:
         """Yield batches of each partition in `starts` (number -> first offset, BEGIN or END), for ever.
 
         An empty Batch for each partition at least once a second proves freshness; when the log cannot be
