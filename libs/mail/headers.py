@@ -187,6 +187,8 @@ def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:
     Ranges are in order and apart. Of more than 200 fields the rest counts as forged, from the next one to the
     end of the last one: such a header loses what stands between them, and costs us no time and no room.
     """
+    if b"authentication-results" not in head.lower():
+        return ()  # nearly all mail: told apart ten times as fast
     ours = {_plain(name.encode()) for name in authserv_ids}
     found: list[tuple[int, int]] = []
     for number, match in enumerate(_CLAIMING.finditer(head)):

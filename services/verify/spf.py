@@ -62,8 +62,8 @@ class Checked(NamedTuple):
 
 
 FOR_EVER = float("inf")
-# Octets of a record and of one term that are read at all (section 3.4 asks for what fits one UDP answer): some
-# expressions of pyspf take time quadratic in a term.
+# Octets of a record and of one term that are read at all (section 3.4 asks for what fits one UDP answer):
+# some expressions of pyspf take time quadratic in a term.
 _RECORD, _TERM = 4096, 512
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})+\.?")
 _MODIFIER = re.compile(r"(?<= )(?:redirect|exp)=", re.IGNORECASE)

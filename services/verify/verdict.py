@@ -1,0 +1,97 @@
+"""What was found about a message -> its Verdict: header fields, what to strip, whether its sender may be told.
+
+Facts only: nothing is rejected or deferred for an authentication result.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from libs.mail.headers import Finding, authentication_results
+from libs.mail.records import Action, Trace, Verdict
+from services.verify import dkim, spf
+
+
+class Found(NamedTuple):
+    """`mailfrom`: SPF of the MAIL FROM identity, None with the null reverse-path; `helo`: of the HELO identity;
+    `signatures`: one a DKIM signature, none for an unsigned message; `strip`: ranges of forged fields."""
+
+    mailfrom: spf.Result | None
+    helo: spf.Result
+    signatures: tuple[dkim.Checked, ...]
+    strip: tuple[tuple[int, int], ...]
+
+
+def domain_of(reverse_path: str) -> str:
+    """The domain of a mailbox, lower case; "" for the null reverse-path."""
+    return reverse_path.rpartition("@")[2].lower()
+
+
+def verdict(id_: str, trace: Trace, found: Found, authserv_id: str) -> Verdict:
+    """The record for `verdicts`. `authserv_id`: the installation's (RFC 8601 section 2.5)."""
+    sender = domain_of(trace.reverse_path)
+    results = {"spf": str(found.helo if found.mailfrom is None else found.mailfrom)}
+    results["dkim"] = _best(found.signatures)
+    return Verdict(
+        id=id_,
+        action=Action.ACCEPT,
+        fields=_fields(authserv_id, sender, trace.helo, found.mailfrom, found.helo, found.signatures),
+        may_notify=_may_notify(sender, found),
+        strip=found.strip,
+        results=results,
+    )
+
+
+@lru_cache(maxsize=4096)
+def _fields(
+    authserv_id: str,
+    sender: str,
+    helo: str,
+    mailfrom: spf.Result | None,
+    at_helo: spf.Result,
+    signatures: tuple[dkim.Checked, ...],
+) -> bytes:
+    """The field for the message; remembered, since one sender's mails share it. HELO is named where it says
+    something, or where it is all there is (RFC 7208 section 2.4)."""
+    findings = []
+    if mailfrom is not None:
+        findings.append(Finding("spf", mailfrom, (("smtp.mailfrom", sender),)))
+    if mailfrom is None or at_helo is not spf.Result.NONE:
+        findings.append(Finding("spf", at_helo, (("smtp.helo", helo),)))
+    findings += [_signature(checked) for checked in signatures] or [Finding("dkim", "none")]
+    return authentication_results(authserv_id, findings)
+
+
+def _signature(checked: dkim.Checked) -> Finding:
+    """RFC 8601 section 2.7.1 with header.s (section 2.7.1), header.a and header.b (RFC 6008)."""
+    properties = (
+        ("header.d", checked.domain),
+        ("header.s", checked.selector),
+        ("header.a", checked.algorithm),
+        ("header.b", checked.b),
+    )
+    return Finding("dkim", checked.result, tuple(pair for pair in properties if pair[1]), checked.reason)
+
+
+def _best(signatures: Sequence[dkim.Checked]) -> str:
+    """One result for events: pass where any passes, else the first."""
+    if any(checked.result is dkim.Result.PASS for checked in signatures):
+        return str(dkim.Result.PASS)
+    return str(signatures[0].result) if signatures else "none"
+
+
+def _may_notify(sender: str, found: Found) -> bool:
+    """Rule 12: did the domain of the return path authenticate? By SPF for MAIL FROM, or by a DKIM signature of
+    that domain or of one above it (a domain below it may belong to somebody else)."""
+    if not sender:
+        return False
+    if found.mailfrom is spf.Result.PASS:
+        return True
+    return any(
+        checked.result is dkim.Result.PASS and _signs_for(checked.domain, sender)
+        for checked in found.signatures
+    )
+
+
+def _signs_for(signer: str, sender: str) -> bool:
+    return signer == sender or ("." in signer and sender.endswith(f".{signer}"))
