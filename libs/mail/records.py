@@ -87,9 +87,10 @@ class State(StrEnum):
 
 class Progress(Struct, frozen=True, omit_defaults=True):
     """What changes while a mail waits. `done`: indexes into Mail.recipients that need nothing more (delivered
-    or notified); `next_attempt`: wall seconds, 0 for now; `last_reply`: the primary's, one line, escaped;
-    `dsn_id`: set from the moment a DSN is being written until its outcome is settled; `request`: offset of
-    the last request applied, -1 for none; `since`: when `state` began."""
+    or notified); `failed`: indexes that failed for good and of whom nobody was told yet; `next_attempt`: wall
+    seconds, 0 for now; `last_reply`: the primary's, one line, escaped; `dsn_id`: set from the moment a DSN is
+    being written until its outcome is settled; `request`: offset of the last request applied, -1 for none;
+    `since`: when `state` began."""
 
     state: State = State.QUEUED
     attempts: int = 0
@@ -100,6 +101,7 @@ class Progress(Struct, frozen=True, omit_defaults=True):
     request: int = -1
     since: float = 0.0
     delay_told: bool = False
+    failed: tuple[int, ...] = ()
 
 
 class QueueEntry(Struct, frozen=True):

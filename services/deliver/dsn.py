@@ -1,0 +1,195 @@
+"""A non-delivery notice as octets: multipart/report (RFC 6522), delivery-status (RFC 3464), codes (RFC 3463).
+
+The original's header is returned, never its content: RFC 3461 section 6.2 lets us set the length up to which
+RET=FULL is honoured, and a notice may go to somebody who never sent the mail. With non-ASCII addresses the
+parts take the forms of RFC 6533. Nothing here reads a clock or draws a boundary: both are arguments.
+"""
+
+import re
+from base64 import b32encode
+from binascii import b2a_qp
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from hashlib import sha256
+
+from msgspec import Struct
+
+from libs.mail.records import Mail
+from libs.mail.reply import escaped
+
+HEADER_OCTETS = 32_768  # so much of the original's header is returned
+_WIDTH = 76
+
+
+class Failure(Struct, frozen=True):
+    """One recipient (index into Mail.recipients) that was given up. `status`: enhanced status code 5.x.x or
+    4.x.x; `diagnostic`: the remote reply on one line, "" for none; `remote`: the MX host that said it, "" for
+    none."""
+
+    index: int
+    status: str
+    diagnostic: str = ""
+    remote: str = ""
+
+
+class Written(Struct, frozen=True):
+    """`boundary`: must not occur in the original's header; `now`: wall seconds; `host`: our name."""
+
+    id: str
+    host: str
+    now: float
+    boundary: str
+
+
+def dsn_id(mail_id: str, kind: str, recipients: Iterable[str]) -> str:
+    """The id of a DSN follows from what it says: written twice, it is one mail."""
+    text = "\n".join([mail_id, kind, *sorted(recipients)])
+    return b32encode(sha256(text.encode()).digest()[:15]).decode().lower()
+
+
+def build(mail: Mail, failures: Sequence[Failure], header: bytes, by: Written, *, expired: bool) -> bytes:
+    """The whole message about `failures` of `mail`, lines ended by CR LF, at most 998 octets long.
+
+    `header`: the original's header fields as received; `expired`: its lifetime ended, nobody said no.
+    """
+    utf8 = not all(text.isascii() for text in (mail.reverse_path, *(r.mailbox for r in mail.recipients)))
+    parts = [
+        _human(mail, failures, by, expired=expired),
+        _status(mail, failures, by, utf8=utf8),
+        _original(header, utf8=utf8),
+    ]
+    lines = [
+        _field("From", f"Mail Delivery System <mailer-daemon@{by.host}>"),
+        _field("To", f"<{_plain(mail.reverse_path)}>"),
+        _field("Subject", "Undelivered mail returned to sender"),
+        _field("Date", _date(by.now)),
+        _field("Message-ID", f"<{by.id}@{by.host}>"),
+        _field("Auto-Submitted", "auto-replied"),
+        _field("MIME-Version", "1.0"),
+        f'Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary="{by.boundary}"\r\n',
+        "Content-Transfer-Encoding: 8bit\r\n" if not all(part.isascii() for part in parts) else "",
+        "\r\n",
+        "This is a report in MIME format (RFC 6522).\r\n",
+    ]
+    cut = f"\r\n--{by.boundary}\r\n".encode()
+    end = f"\r\n--{by.boundary}--\r\n".encode()
+    return "".join(lines).encode() + b"".join(cut + part for part in parts) + end
+
+
+def _human(mail: Mail, failures: Sequence[Failure], by: Written, *, expired: bool) -> bytes:
+    said = []
+    for failure in failures:
+        said.append(f"<{_plain(mail.recipients[failure.index].mailbox)}>")
+        if failure.diagnostic:
+            host = failure.remote or f"the mail server of {mail.next_hop}"
+            said += _wrapped(f"{host} said: {failure.diagnostic}", "    ")
+        said.append("")
+    if expired:
+        why = (
+            f"Your mail waited here for {mail.next_hop} and could not be delivered in time. It is given up "
+            f"for the recipients below; you may send it again."
+        )
+    else:
+        why = "Your mail could not be delivered to the recipients below. It is not tried again for them."
+    opening = f"This is the mail system of {by.host}, a backup mail exchanger for {mail.domain}."
+    lines = [*_wrapped(opening), "", *_wrapped(why), "", *said]
+    text = "\r\n".join(lines).rstrip("\r\n") + "\r\n"
+    charset = "us-ascii" if text.isascii() else "utf-8"
+    transfer = "7bit" if text.isascii() else "8bit"
+    head = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {transfer}\r\n\r\n"
+    return (head + text).encode()
+
+
+def _status(mail: Mail, failures: Sequence[Failure], by: Written, *, utf8: bool) -> bytes:
+    """RFC 3464 section 2: the fields of the message, then a group of fields for each recipient."""
+    groups = [_field("Reporting-MTA", f"dns; {by.host}")]
+    if mail.envid:
+        groups[0] = _field("Original-Envelope-Id", _plain(mail.envid)) + groups[0]
+    if mail.helo:
+        groups[0] += _field("Received-From-MTA", f"dns; {_plain(mail.helo)}")
+    groups[0] += _field("Arrival-Date", _date(mail.arrived))
+    for failure in failures:
+        recipient = mail.recipients[failure.index]
+        kind = "rfc822" if recipient.mailbox.isascii() else "utf-8"
+        group = _field("Original-Recipient", _typed(recipient.orcpt)) if recipient.orcpt else ""
+        group += _field("Final-Recipient", f"{kind}; {_plain(recipient.mailbox)}")
+        group += _field("Action", "failed")
+        group += _field("Status", failure.status)
+        if failure.remote:
+            group += _field("Remote-MTA", f"dns; {failure.remote}")
+        if failure.diagnostic:
+            group += _field("Diagnostic-Code", f"smtp; {failure.diagnostic}")
+        group += _field("Last-Attempt-Date", _date(by.now))
+        groups.append(group)
+    body = "\r\n".join(groups).encode()
+    if not utf8:
+        body = body.decode().encode("ascii", "backslashreplace")
+    name = "global-delivery-status" if utf8 else "delivery-status"
+    transfer = "7bit" if body.isascii() else "8bit"
+    return f"Content-Type: message/{name}\r\nContent-Transfer-Encoding: {transfer}\r\n\r\n".encode() + body
+
+
+def _original(header: bytes, *, utf8: bool) -> bytes:
+    """The header fields of the original (RFC 6522 section 4; RFC 6533 section 6 for global-headers)."""
+    lines = _cut(header)
+    if lines.isascii() and all(len(line) <= 998 for line in lines.split(b"\r\n")):
+        kind, transfer = "text/rfc822-headers", "7bit"
+    elif utf8 and _is_utf8(lines) and all(len(line) <= 998 for line in lines.split(b"\r\n")):
+        kind, transfer = "message/global-headers", "8bit"
+    else:
+        kind, transfer = "text/rfc822-headers", "quoted-printable"
+        lines = b"\r\n".join(_quoted(line) for line in lines.split(b"\r\n"))
+    return f"Content-Type: {kind}\r\nContent-Transfer-Encoding: {transfer}\r\n\r\n".encode() + lines
+
+
+def _cut(header: bytes) -> bytes:
+    """At most HEADER_OCTETS of `header`, ended at a line, without the empty line that ends it."""
+    if len(header) > HEADER_OCTETS:
+        header = header[: header.rfind(b"\r\n", 0, HEADER_OCTETS) + 2]
+    return header.rstrip(b"\r\n") + b"\r\n" if header else b"\r\n"
+
+
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _quoted(line: bytes) -> bytes:
+    return b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n")
+
+
+def _plain(text: str) -> str:
+    """What a stranger sent, safe inside a header field."""
+    return escaped(text, 900)
+
+
+def _typed(orcpt: str) -> str:
+    """`rfc822;ann@office.example` -> `rfc822; ann@office.example`."""
+    kind, _, address = _plain(orcpt).partition(";")
+    return f"{kind}; {address}"
+
+
+def _date(seconds: float) -> str:
+    return format_datetime(datetime.fromtimestamp(int(seconds), UTC))
+
+
+def _field(name: str, value: str) -> str:
+    """One header field, folded at spaces; a single word longer than a line may be is left alone below 998."""
+    first, *rest = _wrapped(f"{name}: {value}", "\t")
+    return "\r\n".join([first, *rest]) + "\r\n"
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    """`text` in lines of at most 76 characters where it has spaces; all but the first begin with `indent`."""
+    lines = [""]
+    for word in re.findall(r"\S+", text):
+        candidate = f"{lines[-1]} {word}" if lines[-1].strip() else lines[-1] + word
+        if len(candidate) > _WIDTH and lines[-1].strip():
+            lines.append(indent + word)
+        else:
+            lines[-1] = candidate
+    return lines
