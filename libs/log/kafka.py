@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from aiokafka import errors
 
 from libs import topics
-from libs.log import kafka_read
+from libs.log import kafka_read, kafka_topics
 from libs.log.contract import (
     Batch,
     Bounds,
@@ -37,18 +37,29 @@ BULK_MS, STATE_MS = (
 )  # a chunk may take long on a slow link; a commit should find the new leader soon
 DISK_S = 10.0
 TRY_S = 0.25
+CHECK_S, CHECK_AGAIN_S = 3600.0, 60.0
+KEPT = (topics.CONTENT.name, topics.QUEUE.name)
 NUMBERS = topics.QUEUE.name  # the topic whose numbers a group shares out
 
 
 class KafkaLog:
-    """See the contract. `bootstrap`: `host:port` of some brokers. `partitions`: N. `prefix`: before the names
-    of topics and groups, for a cluster shared with others."""
+    """See the contract. `bootstrap`: `host:port` of some brokers. `partitions`: N. `replication`: how many
+    replicas each topic should have. `prefix`: before the names of topics and groups, for a cluster shared
+    with others. `differences`: by topic, what differs from libs/topics.py, in sentences (read at start and
+    hourly)."""
 
     def __init__(
-        self, bootstrap: Sequence[str], *, partitions: int, clock: Clock, prefix: str = "", name: str = "log"
+        self,
+        bootstrap: Sequence[str],
+        *,
+        partitions: int,
+        replication: int,
+        clock: Clock,
+        prefix: str = "",
+        name: str = "log",
     ) -> None:
         self._bootstrap, self._clock, self._prefix, self._name = tuple(bootstrap), clock, prefix, name
-        self._partitions = partitions
+        self._partitions, self._replication = partitions, replication
         names = {topic: prefix + topic for topic in topics.TOPICS}
         content = names.pop(topics.CONTENT.name)
         self._bulk = Lane(bootstrap, (content,), f"{name}-content", BULK_MS)
@@ -57,6 +68,8 @@ class KafkaLog:
         self._reads = Wire(bootstrap, self._all, f"{name}-read")
         self._ends = Wire(bootstrap, self._all, f"{name}-ends")
         self._disk: tuple[float, float] = (float("-inf"), 0.0)
+        self._checking: asyncio.Task[None] | None = None
+        self.differences: Mapping[str, list[str]] = {}
 
     async def start(self, within: float = 30.0) -> None:
         """Connect. Raises Unavailable after `within` seconds without success."""
@@ -71,9 +84,34 @@ class KafkaLog:
                         await self.close()
                         raise
                     await asyncio.sleep(TRY_S)
+        await self._check()
+        self._checking = asyncio.get_running_loop().create_task(self._check_hourly())
+
+    async def _check(self) -> None:
+        """Compare the topics with libs/topics.py. Raises Unavailable."""
+        self.differences = await kafka_topics.differences(
+            self._ends,
+            topics.TOPICS,
+            partitions=self._partitions,
+            replication=self._replication,
+            prefix=self._prefix,
+        )
+
+    async def _check_hourly(self) -> None:
+        wait = CHECK_S
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                await self._check()
+                wait = CHECK_S
+            except Unavailable:
+                wait = CHECK_AGAIN_S
 
     async def close(self) -> None:
         """What waits and was not handed over is NotStored, what was and is not acknowledged is Ambiguous."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait({self._checking})
         for part in (self._bulk, self._state, self._reads, self._ends):
             await part.close()
 
@@ -81,6 +119,11 @@ class KafkaLog:
         if topic not in topics.TOPICS:
             raise Misconfigured(f"there is no topic {topic}")
         return self._prefix + topic
+
+    def _agreed(self, topic: str) -> None:
+        """New mail must not go into a topic that may lose it; an owner's state and a tombstone still may."""
+        if topic in KEPT and (found := self.differences.get(topic)):
+            raise Misconfigured(" ".join(found))
 
     async def append(
         self,
@@ -96,6 +139,8 @@ class KafkaLog:
         name = self._topic(topic)
         if claim is not None and not claim.held():
             raise NotOwner(f"{claim.group} does not hold {claim.partition}")
+        if claim is None and value is not None:
+            self._agreed(topic)
         item = Item(key, value, headers, claim, asyncio.get_running_loop().create_future())
         lane = self._bulk if topic == topics.CONTENT.name else self._state
         return await lane.append(name, partition, item, within)
@@ -165,6 +210,7 @@ class KafkaLog:
     async def truncate(self, claim: Claim, topic: str, before: int) -> None:
         if not claim.held():
             raise NotOwner(f"{claim.group} does not hold {claim.partition}")
+        self._agreed(topic)
         name = self._topic(topic)
         code = await self._ends.delete_below(name, claim.partition, before)
         if code == errors.OffsetOutOfRangeError.errno:  # beyond the end: everything

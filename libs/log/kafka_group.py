@@ -12,7 +12,7 @@ gains them. So a number is never held twice, and a claim whose number comes back
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from aiokafka import errors
@@ -68,6 +68,7 @@ class Membership:
         self._good = float("-inf")  # when the last request that proved the membership was sent
         self._joined_at: float | None = None  # first JoinGroup sent since the last assignment: limbo
         self._gain_at = float("-inf")  # before this, another member may still hold what we were given
+        self._broken: Exception | None = None  # what a callback of the owner raised
 
     def holds(self, claim: KafkaClaim) -> bool:
         """Without I/O: is it of the present assignment, and proved recently enough?"""
@@ -87,6 +88,8 @@ class Membership:
                     await asyncio.sleep(WATCH_S)
                     self._coordinator.check_errors()
                     self._tell()
+                    if self._broken is not None:
+                        raise self._broken
             except (errors.KafkaError, OSError, TimeoutError):
                 await self._disconnect(leave=False)
                 await asyncio.sleep(RETRY_S)
@@ -192,13 +195,22 @@ class Membership:
         for number, claim in list(self._claims.items()):
             if not claim.held():
                 del self._claims[number]
-                self._owner.lost(claim)
+                self._call(self._owner.lost, claim)
         now = self._clock.mono()
-        if self._joined_at is not None or now < self._gain_at or now - self._good >= HELD_S:
+        if self._assigned and now - self._good >= HELD_S:
+            self._gain_at = now + LIMBO_S  # one good answer may be that of a broker that has been asleep
+        if self._joined_at is not None or now < self._gain_at:
             return
         for number in sorted(self._assigned - self._claims.keys()):
             claim = self._claims[number] = KafkaClaim(self._group, number, self)
-            self._owner.gained(claim)
+            self._call(self._owner.gained, claim)
+
+    def _call(self, tell: Callable[[Claim], None], claim: Claim) -> None:
+        """What the owner raises must not end aiokafka's tasks, which would hide it: `run` raises it."""
+        try:
+            tell(claim)
+        except Exception as error:
+            self._broken = self._broken or error
 
     async def commit(self, claim: Claim, topic: str, offset: int | None) -> int | None:
         """`topic` is Kafka's name. Raises NotOwner, Unavailable."""
@@ -206,7 +218,7 @@ class Membership:
             raise NotOwner(f"{claim.group} does not hold {claim.partition}")
         at = TopicPartition(topic, claim.partition)
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(3 * ANSWER_S):
                 await self._coordinator.ensure_coordinator_known()
                 if offset is not None:
                     await self._coordinator._do_commit_offsets(None, {at: OffsetAndMetadata(offset, "")})
@@ -230,14 +242,27 @@ async def _cancel(*tasks: "asyncio.Future[Any] | None") -> None:
 
 @contextlib.asynccontextmanager
 async def member(membership: Membership) -> AsyncIterator[None]:
-    """Be a member inside the context. What the owner's callbacks raise comes out at its end."""
+    """Be a member inside the context. What a callback of the owner raises cancels its body and comes out of
+    it."""
+    body = asyncio.current_task()
     running = asyncio.ensure_future(membership.run())
+
+    def interrupt(done: "asyncio.Future[None]") -> None:
+        if not done.cancelled() and body is not None:
+            body.cancel()
+
+    running.add_done_callback(interrupt)
     try:
         yield
+    except asyncio.CancelledError:
+        if running.done() and body is not None:
+            body.uncancel()
+            running.result()
+        raise
     finally:
+        running.remove_done_callback(interrupt)
         running.cancel()
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-        finally:
-            await membership.leave()
+        await asyncio.wait({running})
+        await membership.leave()
+        if not running.cancelled():
+            running.result()

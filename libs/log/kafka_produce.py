@@ -85,6 +85,7 @@ class Line:
             max_request_size=LARGEST,
         )
         self.stuck: set[TopicPartition] = set()
+        self._sent: dict[TopicPartition, Any] = {}
         self.batches: dict[TopicPartition, list[Item]] = {}
 
     async def start(self, topics: Sequence[str]) -> None:
@@ -92,13 +93,16 @@ class Line:
         try:
             async with asyncio.timeout(START_S):
                 await self._producer.start()
-                await self._producer.client.set_topics(topics)
+                answered = await self._producer.client.set_topics(topics)
         except (errors.KafkaError, OSError, TimeoutError) as error:
             await self.discard()
             raise Unavailable(f"no producer: {error!r}") from error
         except BaseException:
             await self.discard()
             raise
+        if not answered:
+            await self.discard()
+            raise Unavailable("no broker tells about the topics")
 
     @property
     def dead(self) -> bool:
@@ -107,8 +111,12 @@ class Line:
         return task is None or task.done() or self._producer._message_accumulator._exception is not None
 
     def knows(self, at: TopicPartition) -> bool:
-        """Is the partition in the metadata?"""
-        return at.partition in (self._producer.client.cluster.partitions_for_topic(at.topic) or ())
+        """Is the partition in the metadata? When it is not, the brokers are asked again, for the next
+        time."""
+        known = at.partition in (self._producer.client.cluster.partitions_for_topic(at.topic) or ())
+        if not known:
+            self._producer.client.force_metadata_update()
+        return known
 
     def builder(self) -> Any:
         return self._producer.create_batch()
@@ -120,6 +128,7 @@ class Line:
         for item in items:
             item.line = self
         batch: Any = self._producer._message_accumulator._append_batch(builder, at)
+        self._sent[at] = batch
         future: asyncio.Future[Any] = batch.future
         return future
 
@@ -145,6 +154,9 @@ class Line:
             task.cancel()
             await asyncio.wait({task}, timeout=CANCEL_S / 5)
         producer._message_accumulator.fail_all(errors.ProducerClosed())
+        for batch in self._sent.values():
+            if batch._drain_waiter.done():
+                batch._drain_waiter.exception()  # nobody waits for it; asyncio would report it as forgotten
         await client.close()
 
 
@@ -165,6 +177,7 @@ class Lane:
         self._line: Line | None = None
         self._waiting: dict[TopicPartition, deque[Item]] = {}
         self._scheduled: set[TopicPartition] = set()
+        self._known: set[TopicPartition] = set()
         self._in_flight = 0
         self._built_at = float("-inf")
         self._building: asyncio.Task[None] | None = None
@@ -232,7 +245,12 @@ class Lane:
             self._failed(line, at)
         if at in line.stuck:
             return
-        if not line.knows(at):
+        if line.knows(at):
+            self._known.add(at)
+        elif at in self._known:  # a broker that has just come back may not know it yet
+            asyncio.get_running_loop().call_later(RETRY_S, self._schedule, at)
+            return
+        else:
             self._unknown(at)
             return
         builder, items, size = self._fill(line, queue)

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiokafka import errors
 
-from libs.log.contract import BEGIN, Batch, Gone, Record, Superseded, Unavailable
+from libs.log.contract import BEGIN, END, Batch, Gone, Misconfigured, Record, Superseded, Unavailable
 from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Fetched, Wire, fetch_request, fetched
 
 WAIT_MS = 500  # how long a leader waits for new records; an empty answer after that proves freshness
@@ -79,7 +79,7 @@ class Follower:
                 await asyncio.sleep(RETRY_S)
                 return []
             done, _ = await asyncio.wait(self._asking, return_when=asyncio.FIRST_COMPLETED)
-        except Unavailable:
+        except (Unavailable, Misconfigured):  # a topic that is missing may be made
             await asyncio.sleep(RETRY_S)
             return []
         batches: list[Batch] = []
@@ -117,7 +117,7 @@ class Follower:
     async def _resolve(self) -> None:
         """Turn BEGIN and END into offsets."""
         for number, start in list(self._unresolved.items()):
-            at = {BEGIN: EARLIEST, -1: LATEST}.get(start)
+            at = {BEGIN: EARLIEST, END: LATEST}.get(start)
             offset = start if at is None else await self._wire.offset(self._topic, number, at)
             self._positions[number] = offset
             del self._unresolved[number]

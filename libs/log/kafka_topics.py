@@ -79,34 +79,55 @@ async def check(
     """What differs from libs/topics.py, a sentence each; [] when nothing does. Raises Unavailable."""
     wire = Wire(bootstrap, (), "topics")
     try:
-        return await differences(wire, only, partitions=partitions, replication=replication, prefix=prefix)
+        found = await differences(wire, only, partitions=partitions, replication=replication, prefix=prefix)
+        return [sentence for sentences in found.values() for sentence in sentences]
     finally:
         await wire.close()
 
 
 async def differences(
     wire: Wire, only: Iterable[str], *, partitions: int, replication: int, prefix: str = ""
-) -> list[str]:
-    """The same over a connected client."""
+) -> dict[str, list[str]]:
+    """The same over a connected client, by topic (without the prefix); a topic without differences is not
+    there."""
     wanted = {prefix + name: topics.TOPICS[name] for name in only}
     found = await _described(wire, list(wanted))
     configured = await _configured(wire, list(found))
-    sentences = [f"Topic {name} is missing." for name in wanted if name not in found]
-    for name, of in found.items():
-        if len(of) != partitions:
-            sentences.append(f"Topic {name} has {len(of)} partitions, not {partitions}.")
-        copies = {len(replicas) for _, replicas in of.values()}
-        sentences += [
-            f"Topic {name} has partitions with {count} replicas, not {replication}."
-            for count in sorted(copies - {replication})
-        ]
-        expected = settings(wanted[name], replication)
-        actual = configured.get(name, {})
-        sentences += [
-            f"Topic {name} has {key}={actual.get(key)}, not {value}."
-            for key, value in expected.items()
-            if actual.get(key) != value
-        ]
+    result = {}
+    for name, topic in wanted.items():
+        if name in found:
+            expected = settings(topic, replication)
+            sentences = _compared(
+                name, found[name], configured.get(name, {}), expected, partitions, replication
+            )
+        else:
+            sentences = [f"Topic {name} is missing."]
+        if sentences:
+            result[topic.name] = sentences
+    return result
+
+
+def _compared(
+    name: str,
+    found: Mapping[int, tuple[int, list[int]]],
+    actual: Mapping[str, str],
+    expected: Mapping[str, str],
+    partitions: int,
+    replication: int,
+) -> list[str]:
+    sentences = []
+    if len(found) != partitions:
+        sentences.append(f"Topic {name} has {len(found)} partitions, not {partitions}.")
+    copies = {len(replicas) for _, replicas in found.values()}
+    sentences += [
+        f"Topic {name} has partitions with {count} replicas, not {replication}."
+        for count in sorted(copies - {replication})
+    ]
+    sentences += [
+        f"Topic {name} has {key}={actual.get(key)}, not {value}."
+        for key, value in expected.items()
+        if actual.get(key) != value
+    ]
     return sentences
 
 

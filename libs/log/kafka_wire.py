@@ -5,7 +5,6 @@ the requests of one connection in order and a long poll would hold the others up
 """
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ from aiokafka.protocol.types import (
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from libs.log.contract import Record, Unavailable
+from libs.log.contract import Misconfigured, Record, Unavailable
 
 REQUEST_MS = 2000  # a frozen broker accepts connections and never answers: ask another one after this time
 RETRY_S = 0.05
@@ -128,11 +127,13 @@ class Wire:
                 self._client = client
         return self._client
 
-    async def refresh(self) -> None:
-        """Ask for the leaders again."""
+    async def refresh(self) -> bool:
+        """Ask for the leaders again. Has a broker answered?"""
         client = await self.client()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(client.force_metadata_update(), 2 * REQUEST_MS / 1000)
+        try:
+            return bool(await asyncio.wait_for(client.force_metadata_update(), 2 * REQUEST_MS / 1000))
+        except TimeoutError:
+            return False
 
     async def leaders(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Partition -> node, of those with a known leader; when one has none, the leaders are asked for
@@ -148,11 +149,14 @@ class Wire:
         return known
 
     async def leader(self, topic: str, partition: int) -> int:
-        """The node that leads the partition."""
+        """The node that leads the partition. Raises Misconfigured when there is no such partition."""
         found = await self.leaders(topic, (partition,))
         if not found:
-            await self.refresh()
+            answered = await self.refresh()
             found = await self.leaders(topic, (partition,))
+            client = await self.client()
+            if answered and partition not in (client.cluster.partitions_for_topic(topic) or ()):
+                raise Misconfigured(f"there is no partition {partition} of topic {topic}")
         if not found:
             raise Unavailable(f"{topic}/{partition} has no leader")
         return found[partition]

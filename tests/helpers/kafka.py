@@ -94,7 +94,9 @@ async def log_on(
     await kafka_topics.apply(
         bootstrap, partitions=partitions, replication=replication, prefix=name, only=only
     )
-    log = KafkaLog(bootstrap, partitions=partitions, clock=clock or SystemClock(), prefix=name)
+    log = KafkaLog(
+        bootstrap, partitions=partitions, replication=replication, clock=clock or SystemClock(), prefix=name
+    )
     await log.start()
     try:
         yield log
