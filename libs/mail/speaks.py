@@ -2,7 +2,8 @@
 
 Callouts and deliveries read replies with the same eyes. Only a clear sentence about the mailbox is
 NO_MAILBOX: a wrong "cannot tell" costs a callout, a wrong "no such user" costs somebody's mail. So whatever
-speaks of the sender, of our address, of lists, of relaying or of limits wins over a code that speaks of a mailbox.
+speaks of the sender, of our address, of lists, of relaying or of limits wins over a code that speaks of a
+mailbox.
 Codes: RFC 5321 section 4.2, enhanced status codes: RFC 3463 and its registry.
 """
 

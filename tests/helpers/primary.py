@@ -116,6 +116,11 @@ class Primary:
         """Wait before each reply (to `stage`)."""
         self._delays[stage] = seconds
 
+    def hint(self, reply: str, *, close: bool = True) -> None:
+        """Say `reply` on every open connection although nobody asked, then perhaps close them."""
+        for session in tuple(self._sessions):
+            session.hint(reply, close=close)
+
     async def until(self, predicate: Callable[[], object], within: float = 10.0) -> None:
         """Return once `predicate()` is true; TimeoutError after `within` seconds."""
         async with asyncio.timeout(within):
@@ -254,6 +259,11 @@ class _Session(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
         if self._task:
+            self._task.cancel()
+
+    def hint(self, reply: str, *, close: bool) -> None:
+        self._transport.write(reply.encode() + b"\r\n")
+        if close and self._task:
             self._task.cancel()
 
     async def ended(self) -> None:

@@ -1,0 +1,79 @@
+"""An envelope as commands: parameters only where the server offers them (RFC 1870, 3461, 6152, 6531)."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from libs.mail.esmtp import xtext
+
+Capabilities = Mapping[str, str]  # EHLO keyword in upper case -> its parameters, "" for none
+
+
+class To(NamedTuple):
+    """A recipient; `notify`, `orcpt` as in libs/mail/records.py."""
+
+    mailbox: str
+    notify: tuple[str, ...] = ()
+    orcpt: str = ""
+
+
+class Envelope(NamedTuple):
+    """What MAIL and RCPT say. `reverse_path` "" for <>; `size` in octets, 0 for unknown."""
+
+    reverse_path: str
+    recipients: tuple[To, ...]
+    size: int = 0
+    eightbit: bool = False
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+
+
+class Unsendable(ValueError):  # noqa: N818 says what the envelope is to this server
+    """`smtputf8`: it is needed and not offered; `syntax`: there is a control character in an address."""
+
+
+def needs_smtputf8(envelope: Envelope) -> bool:
+    """RFC 6531 section 3.4: the mail was declared so, or an address is not ASCII."""
+    return (
+        envelope.smtputf8
+        or not envelope.reverse_path.isascii()
+        or any(not to.mailbox.isascii() for to in envelope.recipients)
+    )
+
+
+def mail_command(envelope: Envelope, offered: Capabilities) -> bytes:
+    """Raises Unsendable."""
+    words = [f"MAIL FROM:<{envelope.reverse_path}>"]
+    if envelope.size and "SIZE" in offered:
+        words.append(f"SIZE={envelope.size}")
+    if envelope.eightbit and "8BITMIME" in offered:
+        words.append("BODY=8BITMIME")
+    if needs_smtputf8(envelope):
+        if "SMTPUTF8" not in offered:
+            raise Unsendable("smtputf8")
+        words.append("SMTPUTF8")
+    if "DSN" in offered:
+        if envelope.ret:
+            words.append(f"RET={envelope.ret}")
+        if envelope.envid:
+            words.append(f"ENVID={xtext(envelope.envid)}")
+    return _line(words)
+
+
+def rcpt_command(to: To, offered: Capabilities) -> bytes:
+    """Raises Unsendable. An ORCPT in UTF-8 is left out where SMTPUTF8 is not offered (RFC 6533 section 3)."""
+    words = [f"RCPT TO:<{to.mailbox}>"]
+    if "DSN" in offered:
+        if to.notify:
+            words.append(f"NOTIFY={','.join(to.notify)}")
+        if to.orcpt and (to.orcpt.isascii() or "SMTPUTF8" in offered):
+            kind, _, address = to.orcpt.partition(";")
+            words.append(f"ORCPT={kind};{xtext(address)}")
+    return _line(words)
+
+
+def _line(words: list[str]) -> bytes:
+    line = " ".join(words)
+    if any(ord(c) < 32 or ord(c) == 127 for c in line):
+        raise Unsendable("syntax")
+    return line.encode() + b"\r\n"
