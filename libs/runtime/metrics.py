@@ -34,3 +34,18 @@ class Metrics:
         self.recipients = counter("recipients_total", "RCPT answers", "answer", "source")
         self.commit_seconds = histogram("commit_seconds", "Final dot to the queue acknowledgement")
         self.accepted = counter("accepted_total", "Mails that got 250")
+        self.orphans = counter(
+            "orphan_domain_total", "RCPTs of a domain that names us and that we do not serve"
+        )
+        self.unverdicted = counter("unverdicted_total", "Mails accepted without a verdict")
+        self.content_budget = gauge("content_budget_bytes", "Content being filled or not yet acknowledged")
+        self.session_errors = counter("session_errors_total", "Exceptions of ours in a session")
+
+        # verify, content
+        self.verdicts = counter("verdicts_total", "Verdicts stored", "spf", "dkim")
+        self.verdict_seconds = histogram("verdict_seconds", "Last chunk read to the verdict stored")
+        self.contents_broken = counter("contents_broken_total", "Contents that did not come together")
+        self.contents_stepped_over = counter(
+            "contents_stepped_over_total", "Contents too old for anybody to wait for their verdict"
+        )
+        self.assembly_bytes = gauge("assembly_bytes", "Content held in memory for evaluation")

@@ -1,8 +1,8 @@
 """Chunks -> messages, under one budget of octets; and the lowest offset that is still needed.
 
-A gap, a repeat or an unreadable chunk breaks an assembly: its octets are let go, and when its last chunk comes
-it is Complete with the reason in `broken`: authentication says temperror, nobody is refused for it. Where the
-octets are (memory or the spill file) is the caller's business: here they are parts with a length.
+A gap, a repeat or an unreadable chunk breaks an assembly: its octets are let go, and when its last chunk
+comes it is Complete with the reason in `broken`: authentication says temperror, nobody is refused for it.
+Where the octets are (memory or the spill file) is the caller's business: here they are parts with a length.
 """
 
 from collections.abc import Iterator
@@ -26,9 +26,9 @@ Part = bytes | Extent
 
 
 class Chunk(NamedTuple):
-    """A `content` record read: `index` counts from 0; `trace` on the last one; `error`: why it cannot be read."""
+    """A `content` record: `number` counts from 0; `trace` on the last one; `error`: why it cannot be read."""
 
-    index: int
+    number: int
     trace: Trace | None
     error: str = ""
 
@@ -115,6 +115,10 @@ class Assemblies:
         id_ = key.decode("ascii", "replace")
         return Complete(id_, opened.first, tuple(opened.parts), chunk.trace, opened.broken), freed
 
+    def evaluate(self, key: bytes, offset: int) -> None:
+        """A message that is whole in one chunk counts as evaluated until `done(key)`."""
+        self._evaluated[key] = offset
+
     def drop(self, key: bytes) -> tuple[Part, ...]:
         """An abort chunk came. Returns the parts that are not needed any more."""
         opened = self._open.pop(key, None)
@@ -146,8 +150,8 @@ class Assemblies:
 
 def _wrong(chunk: Chunk, expected: int) -> str:
     """Why this is not the chunk that comes next."""
-    if chunk.index != expected:
-        return "chunk repeated" if 0 <= chunk.index < expected else "chunk missing"
+    if chunk.number != expected:
+        return "chunk repeated" if 0 <= chunk.number < expected else "chunk missing"
     if chunk.trace is not None and chunk.trace.chunks != expected + 1:
         return "chunks miscounted"
     return ""

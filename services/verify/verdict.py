@@ -1,4 +1,4 @@
-"""What was found about a message -> its Verdict: header fields, what to strip, whether its sender may be told.
+"""What was found about a message -> its Verdict: header fields, what to strip, may its sender be told.
 
 Facts only: nothing is rejected or deferred for an authentication result.
 """
@@ -13,8 +13,8 @@ from services.verify import dkim, spf
 
 
 class Found(NamedTuple):
-    """`mailfrom`: SPF of the MAIL FROM identity, None with the null reverse-path; `helo`: of the HELO identity;
-    `signatures`: one a DKIM signature, none for an unsigned message; `strip`: ranges of forged fields."""
+    """`mailfrom`: SPF of the MAIL FROM identity, None with the null reverse-path; `helo`: of the HELO
+    identity; `signatures`: one a DKIM signature, none if unsigned; `strip`: ranges of forged fields."""
 
     mailfrom: spf.Result | None
     helo: spf.Result
@@ -81,8 +81,8 @@ def _best(signatures: Sequence[dkim.Checked]) -> str:
 
 
 def _may_notify(sender: str, found: Found) -> bool:
-    """Rule 12: did the domain of the return path authenticate? By SPF for MAIL FROM, or by a DKIM signature of
-    that domain or of one above it (a domain below it may belong to somebody else)."""
+    """Rule 12: did the domain of the return path authenticate? By SPF for MAIL FROM, or by a DKIM signature
+    of that domain or of one above it (a domain below it may belong to somebody else)."""
     if not sender:
         return False
     if found.mailfrom is spf.Result.PASS:
