@@ -151,7 +151,10 @@ class KafkaLog:
         return kafka_read.follow(wire, name, topic, starts)
 
     async def read(self, topic: str, partition: int, offset: int, key: bytes) -> Record:
-        return await kafka_read.read(self._reads, self._topic(topic), topic, partition, offset, key)
+        name = self._topic(topic)
+        return await self._reads.patiently(
+            lambda: kafka_read.read(self._reads, name, topic, partition, offset, key)
+        )
 
     def own(self, group: str, owner: Owner) -> AbstractAsyncContextManager[None]:
         return self._own(group, owner)
@@ -171,14 +174,17 @@ class KafkaLog:
 
     async def bounds(self, topic: str, partition: int, since: float = 0) -> Bounds:
         name = self._topic(topic)
+        begin, end, first = await self._ends.patiently(lambda: self._ranges(name, partition, since))
+        return Bounds(begin, end, first, await self._ends.patiently(self._used))
+
+    async def _ranges(self, name: str, partition: int, since: float) -> tuple[int, int, int]:
         begin, end = await asyncio.gather(
             self._ends.offset(name, partition, EARLIEST), self._ends.offset(name, partition, LATEST)
         )
-        first = begin
-        if since > 0:
-            found = await self._ends.offset(name, partition, math.ceil(since * 1000))
-            first = end if found < 0 else found
-        return Bounds(begin, end, first, await self._used())
+        if since <= 0:
+            return begin, end, begin
+        first = await self._ends.offset(name, partition, math.ceil(since * 1000))
+        return begin, end, end if first < 0 else max(first, begin)
 
     async def _used(self) -> float:
         """The share of the fullest log directory's volume that is used, asked for each DISK_S."""

@@ -11,10 +11,11 @@ from typing import Any
 from aiokafka import errors
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
 
 from libs import topics
 from libs.log.contract import Misconfigured, Unavailable
-from libs.log.kafka_wire import RETRY_S, Wire
+from libs.log.kafka_wire import LATEST, RETRY_S, Wire
 
 APPLY_S = 60.0
 CREATE_MS = 15_000
@@ -57,7 +58,7 @@ async def apply(
                         created += await _create(
                             wire, {n: wanted[n] for n in missing}, partitions, replication
                         )
-                    elif all(leader >= 0 for of in found.values() for leader, _ in of.values()):
+                    elif await _serving(wire, found):
                         return [name.removeprefix(prefix) for name in created]
                 except Unavailable:
                     await wire.refresh()
@@ -141,6 +142,19 @@ async def _described(wire: Wire, names: Sequence[str]) -> dict[str, dict[int, tu
         elif errors.for_code(code) is not errors.UnknownTopicOrPartitionError:
             raise Unavailable(f"topic {name}: {errors.for_code(code).__name__}")
     return found
+
+
+async def _serving(wire: Wire, found: Mapping[str, Mapping[int, tuple[int, list[int]]]]) -> bool:
+    """Does the leader of every partition know that it is?"""
+    by_node: dict[int, list[tuple[str, list[tuple[int, int]]]]] = {}
+    for name, of in found.items():
+        for node in {leader for leader, _ in of.values()}:
+            numbers = [(number, LATEST) for number, (leader, _) in of.items() if leader == node]
+            by_node.setdefault(node, []).append((name, numbers))
+    if -1 in by_node:
+        return False
+    answers = [await wire.ask(node, OffsetRequest(-1, 0, asked)) for node, asked in by_node.items()]
+    return not any(part[1] for answer in answers for _, parts in answer.topics for part in parts)
 
 
 async def _configured(wire: Wire, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -5,8 +5,8 @@ the requests of one connection in order and a long poll would hold the others up
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from aiokafka import errors
 from aiokafka.client import AIOKafkaClient
@@ -30,7 +30,10 @@ from libs.log.contract import Misconfigured, Record, Unavailable
 
 REQUEST_MS = 2000  # a frozen broker accepts connections and never answers: ask another one after this time
 RETRY_S = 0.05
+TRIES = 3
 START_S = 8.0
+
+T = TypeVar("T")
 
 EARLIEST, LATEST = -2, -1  # ListOffsets' words for begin and end; the contract's BEGIN and END are the same
 
@@ -189,6 +192,15 @@ class Wire:
         request = DeleteRecordsRequest([(topic, [(partition, offset)])], REQUEST_MS // 2)
         response = await self.ask(node, request)
         return int(response.topics[0][1][0][2])
+
+    async def patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` gives; a leader that has just moved is worth another try."""
+        for _ in range(TRIES - 1):
+            try:
+                return await call()
+            except Unavailable:
+                await asyncio.sleep(RETRY_S)
+        return await call()
 
     async def check(self, code: int, topic: str, partition: int) -> None:
         """Raise Unavailable for an error code, and ask for the leaders again."""
