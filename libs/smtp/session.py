@@ -55,11 +55,11 @@ class Sent(NamedTuple):
 class Fault(Exception):  # noqa: N818 the word of the design
     """A session that did not get to its end. The connection is gone, save for smtputf8 and syntax.
 
-    `stage`: how far it got (DOT: the final dot was sent, whether the mail was taken is unknown). `reply`: what
-    the server said on its way out, if it did. `reason`: refused, timeout, unreachable, forbidden, source (our
-    address is not on this machine), rejected (see reply), closed, malformed, smtputf8 (needed, not offered),
-    syntax (an address no command can hold), withheld (`may_finish` said no). `known`: the replies of the
-    transaction so far; `answers`: those of verify().
+    `stage`: how far it got (DOT: the final dot was sent, whether the mail was taken is unknown). `reply`:
+    what the server said on its way out, if it did. `reason`: refused, timeout, unreachable, forbidden, source
+    (our address is not on this machine), rejected (see reply), closed, malformed, smtputf8 (needed, not
+    offered), syntax (an address no command can hold), withheld (`may_finish` said no). `known`: the replies
+    of the transaction so far; `answers`: those of verify().
     """
 
     def __init__(self, stage: Stage, reply: Foreign | None, reason: str) -> None:

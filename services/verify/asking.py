@@ -1,0 +1,143 @@
+"""May this primary be asked now, and what did asking teach about it: hold-offs, blocks, budgets, the
+brake."""
+
+from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from libs.mail.records import Callouts, PrimaryFacts
+
+UNREACHABLE_S = 15.0  # after all its addresses failed, nobody waits for another time-out
+BLOCKED_S = 900.0  # a primary that blocks us is tried so often
+NEGATIVES, NEGATIVES_S = 30, 3600.0  # more are a dictionary attack through us
+FLIPS, FLIPS_S = 3, 3600.0  # so many contradicted recipients pull the callout brake
+POLICIES = 2  # different recipients refused for policy in a row: it is about us
+
+
+class Asked(Struct, frozen=True):
+    """What this process remembers of one primary. Times are monotonic seconds; `negatives`, `flips`: when
+    (and who); `refused`: recipients refused for policy since the last that was not."""
+
+    held_until: float = 0.0
+    hold: str = ""
+    negatives: tuple[float, ...] = ()
+    flips: tuple[tuple[float, str], ...] = ()
+    refused: frozenset[str] = frozenset()
+
+
+class Heard(NamedTuple):
+    """One answer about one recipient: `outcome` deliverable, undeliverable or an Unverifiable's reason;
+    `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status."""
+
+    mailbox: str
+    outcome: str
+    blocked: bool = False
+    pending: bool = False
+    known: bool = False
+
+
+def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float) -> str:
+    """Why a recipient is not asked about now, as RecipientTry.last_outcome; "": ask. `known`: it has a
+    status; a spent budget never touches it."""
+    if facts is not None and facts.callouts in (Callouts.CATCH_ALL, Callouts.LATE_REJECT):
+        return facts.callouts.value
+    if now < asked.held_until:
+        return asked.hold
+    if not known and len(_recent(asked.negatives, now - NEGATIVES_S)) >= NEGATIVES:
+        return "budget"
+    return ""
+
+
+def unreachable(asked: Asked, reason: str, now: float) -> Asked:
+    """No address of the best preference took us to RCPT."""
+    return replace(asked, held_until=now + UNREACHABLE_S, hold=reason)
+
+
+def heard(asked: Asked, h: Heard, now: float) -> Asked:
+    """After an answer."""
+    if h.outcome == "policy" and not h.blocked:
+        return _held(replace(asked, refused=asked.refused | {h.mailbox}), now)
+    if h.blocked:
+        return replace(asked, held_until=now + BLOCKED_S, hold="blocked")
+    if h.outcome not in ("deliverable", "undeliverable", "contradicted"):
+        return asked
+    negatives = _recent(asked.negatives, now - NEGATIVES_S)
+    if h.outcome == "undeliverable" and not h.known:
+        negatives = (*negatives, now)
+    flips = tuple(flip for flip in asked.flips if flip[0] > now - FLIPS_S and flip[1] != h.mailbox)
+    if h.pending:
+        flips = (*flips, (now, h.mailbox))
+    elif h.outcome == "deliverable" and h.known:
+        flips = ()  # the primary still knows its users: the brake ends
+    return replace(asked, held_until=0.0, hold="", negatives=negatives, flips=flips, refused=frozenset())
+
+
+def _held(asked: Asked, now: float) -> Asked:
+    if len(asked.refused) < POLICIES:
+        return asked
+    return replace(asked, held_until=now + BLOCKED_S, hold="blocked")
+
+
+def _recent(times: tuple[float, ...], after: float) -> tuple[float, ...]:
+    return tuple(time for time in times if time > after)
+
+
+class Offered(NamedTuple):
+    """What EHLO said."""
+
+    size: int = 0
+    smtputf8: bool = False
+    dsn: bool = False
+    starttls: bool = False
+
+
+def facts(
+    old: PrimaryFacts | None,
+    domain: str,
+    asked: Asked,
+    now: float,
+    offered: Offered | None,
+    *,
+    confirmed: bool,
+) -> PrimaryFacts:
+    """What to publish about the primary. `now`: wall seconds; `offered`: None where no EHLO was heard;
+    `confirmed`: a recipient that was known deliverable has just been confirmed, which ends the brake."""
+    blocked = asked.hold == "blocked"
+    before = old or PrimaryFacts(domain, Callouts.OPEN, now)
+    callouts = before.callouts
+    if callouts in (Callouts.OPEN, Callouts.BLOCKED):
+        callouts = Callouts.BLOCKED if blocked else Callouts.OPEN
+    braked = (before.braked or len(asked.flips) >= FLIPS) and not confirmed
+    new = replace(before, callouts=callouts, braked=braked)
+    if offered is not None:
+        size, smtputf8, dsn, starttls = offered
+        new = replace(new, size=size, smtputf8=smtputf8, dsn=dsn, starttls=starttls)
+    return replace(new, since=now) if callouts is not before.callouts else new
+
+
+def rejects_late(old: PrimaryFacts | None, domain: str, now: float, *, late: bool) -> PrimaryFacts:
+    """A delivery saw an unknown mailbox after the final dot (`late`) or at RCPT."""
+    before = old or PrimaryFacts(domain, Callouts.OPEN, now)
+    if late:
+        callouts = Callouts.LATE_REJECT
+    else:
+        callouts = Callouts.OPEN if before.callouts is Callouts.LATE_REJECT else before.callouts
+    return before if callouts is before.callouts else replace(before, callouts=callouts, since=now)
+
+
+class Pace(Struct, frozen=True):
+    """A token bucket for one dialled address: `tokens` at `at` (monotonic)."""
+
+    tokens: float
+    at: float
+
+
+PACE_PER_S, PACE_BURST = 20.0, 60.0  # recipients asked about, of all domains that share the address
+
+
+def paced(pace: Pace | None, count: int, now: float) -> tuple[Pace, float]:
+    """Take `count` tokens; the seconds to wait before using them."""
+    before = pace or Pace(PACE_BURST, now)
+    tokens = min(PACE_BURST, before.tokens + (now - before.at) * PACE_PER_S) - count
+    return Pace(tokens, now), max(0.0, -tokens / PACE_PER_S)

@@ -1,0 +1,197 @@
+"""A probe -> a finding -> what is known of the recipient; and when to ask again. For callouts and
+deliveries."""
+
+from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from libs.mail.records import Health, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.reply import Foreign
+from libs.mail.speaks import Speaks, Stage, speaks
+
+HOUR_S, DAY_S = 3600.0, 86_400.0
+
+
+class Deliverable(NamedTuple):
+    """The primary takes mail for it, or would if there were room (quota proves existence)."""
+
+    reply: str
+
+
+class Undeliverable(NamedTuple):
+    """A clear sentence about the mailbox."""
+
+    reply: str
+
+
+class Unverifiable(NamedTuple):
+    """Nothing is known. `reason` is one word (RecipientTry.last_outcome); `blocked`: the primary refuses us
+    before it hears whom we ask about."""
+
+    reason: str
+    blocked: bool
+    reply: str = ""
+
+
+Finding = Deliverable | Undeliverable | Unverifiable
+
+_REASONS = {
+    Speaks.POLICY: "policy",
+    Speaks.GREYLIST: "greylisted",
+    Speaks.TEMPORARY: "deferred",
+    Speaks.OVERLOADED: "overloaded",
+    Speaks.SYSTEM: "system",
+    Speaks.OTHER_PERMANENT: "refused",
+    Speaks.NO_MAILBOX: "refused",
+    Speaks.QUOTA: "deferred",
+}
+_BEFORE_RCPT = (Stage.BANNER, Stage.EHLO, Stage.MAIL)
+
+
+def classify(stage: str, reply: Foreign | None, reason: str = "unreachable") -> Finding:
+    """What an answer, or none (`reason`: a Fault's), says of the recipient. `stage`: a Stage, any case."""
+    if reply is None:
+        return Unverifiable(_word(reason), blocked=False)
+    stage = stage.upper()
+    about = speaks(stage, reply)
+    if stage in (Stage.RCPT, Stage.DOT):
+        if about in (Speaks.OK, Speaks.QUOTA):
+            return Deliverable(reply.line())
+        if about is Speaks.NO_MAILBOX:
+            return Undeliverable(reply.line())
+    blocked = stage in _BEFORE_RCPT and about is Speaks.POLICY
+    return Unverifiable(_REASONS.get(about, "unexpected"), blocked, reply.line())
+
+
+def _word(reason: str) -> str:
+    return "unreachable" if reason in ("refused", "timeout", "unreachable", "source") else reason
+
+
+class Lifetimes(Struct, frozen=True):
+    """Seconds. `deliverable_s`: asked again after; `recheck_s`: a negative is asked again after, while the
+    primary is up; `unverifiable_s`: tried again after; `witness_s`: between the two callouts of a flip,
+    `alone_s` when no other recipient could be asked in the same session; `greylist_s`: asked again in the
+    background."""
+
+    deliverable_s: float = 7 * DAY_S
+    recheck_s: float = 3 * HOUR_S
+    unverifiable_s: float = 60.0
+    witness_s: float = 900.0
+    alone_s: float = DAY_S
+    greylist_s: float = 310.0
+    refresh_s: float = DAY_S  # a delivery confirms what is known; written at most so often
+
+
+LIFETIMES = Lifetimes()
+
+
+class Learnt(NamedTuple):
+    """What to write. `pending`: the recipient was deliverable, is contradicted, and the
+    second witness is missing."""
+
+    status: RecipientStatus | None
+    tried: RecipientTry | None
+    pending: bool = False
+
+    @property
+    def records(self) -> tuple[RecipientStatus | RecipientTry, ...]:
+        """In the order of writing: nobody shall see the end of a doubt before the flip, nor a confirmation
+        beside the doubt that it ends."""
+        undeliverable = self.status is not None and self.status.status is Status.UNDELIVERABLE
+        both = (self.status, self.tried) if undeliverable else (self.tried, self.status)
+        return tuple(record for record in both if record is not None)
+
+
+class Known(NamedTuple):
+    """What was known of `mailbox` before."""
+
+    mailbox: str
+    status: RecipientStatus | None
+    tried: RecipientTry | None
+
+
+class Circumstances(NamedTuple):
+    """`now`: wall seconds; `host`: whose callout; `control`: was another known recipient accepted in the same
+    session (None: none could be asked); `braked`: the callout brake is pulled; `source`: callout,
+    delivery."""
+
+    now: float
+    host: str
+    control: bool | None = None
+    braked: bool = False
+    source: str = "callout"
+
+
+def learn(known: Known, finding: Finding, c: Circumstances, t: Lifetimes = LIFETIMES) -> Learnt:
+    """What `finding` adds to what is known.
+
+    A flip from deliverable to undeliverable needs two witnesses: two callouts at least `witness_s` apart, the
+    last in a session that accepted a control recipient; without a control `alone_s` apart. A primary that
+    refuses the control too has lost its users, not this one: nothing flips.
+    """
+    match finding:
+        case Deliverable(reply):
+            return Learnt(_status(known, Status.DELIVERABLE, reply, c), _settled(known, "deliverable", c))
+        case Undeliverable(reply):
+            if known.status is not None and known.status.status is Status.DELIVERABLE:
+                return _contradicted(known, reply, c, t)
+            if c.braked:
+                return Learnt(None, RecipientTry(known.mailbox, c.now, "braked"))
+            return Learnt(_status(known, Status.UNDELIVERABLE, reply, c), None)
+        case Unverifiable(reason):
+            before = known.tried or RecipientTry(known.mailbox, 0.0, "")
+            return Learnt(None, replace(before, last_tried=c.now, last_outcome=reason))
+
+
+def _contradicted(known: Known, reply: str, c: Circumstances, t: Lifetimes) -> Learnt:
+    since = known.tried.against_since if known.tried is not None else 0.0
+    host = known.tried.against_host if known.tried is not None else ""
+    apart = t.witness_s if c.control else t.alone_s
+    if since and not c.braked and c.control is not False and c.now - since >= apart:
+        return Learnt(_status(known, Status.UNDELIVERABLE, reply, c), _settled(known, "undeliverable", c))
+    tried = RecipientTry(known.mailbox, c.now, "contradicted", since or c.now, host or c.host)
+    return Learnt(None, tried, pending=True)
+
+
+def _status(known: Known, status: Status, reply: str, c: Circumstances) -> RecipientStatus:
+    same = known.status is not None and known.status.status is status
+    since = known.status.since if known.status is not None and same else c.now
+    return RecipientStatus(known.mailbox, status, since, c.now, c.source, reply)
+
+
+def _settled(known: Known, outcome: str, c: Circumstances) -> RecipientTry | None:
+    """The end of a contradiction, where there was one."""
+    if known.tried is None or not known.tried.against_since:
+        return None
+    return RecipientTry(known.mailbox, c.now, outcome)
+
+
+def worth_writing(known: Known, learnt: Learnt, t: Lifetimes = LIFETIMES) -> bool:
+    """A delivery to a recipient that is known anyway teaches nothing for a day."""
+    old, new = known.status, learnt.status
+    if learnt.tried is not None or new is None or old is None or old.status is not new.status:
+        return True
+    return new.confirmed - old.confirmed >= t.refresh_s
+
+
+def next_probe(s: RecipientStatus, primary: PrimaryState | None, t: Lifetimes = LIFETIMES) -> float | None:
+    """From when (wall seconds) the status is worth another question; None: not while the primary is away,
+    when nothing that was valid expires."""
+    if primary is not None and primary.health in (Health.DOWN, Health.DEFERRING):
+        return None
+    return s.confirmed + (t.deliverable_s if s.status is Status.DELIVERABLE else t.recheck_s)
+
+
+def next_try(tried: RecipientTry, t: Lifetimes = LIFETIMES) -> float:
+    """From when (wall seconds) a recipient that could not be verified is worth another question."""
+    if tried.against_since:
+        return tried.last_tried + t.witness_s
+    return tried.last_tried + t.unverifiable_s
+
+
+def again_after(tried: RecipientTry, t: Lifetimes = LIFETIMES) -> float | None:
+    """In how many seconds to ask again in the background although nobody waits; None: not at all."""
+    if tried.against_since:
+        return t.witness_s
+    return t.greylist_s if tried.last_outcome == "greylisted" else None
