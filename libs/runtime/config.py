@@ -144,11 +144,13 @@ class InstallationPart(_Part):
 
 
 class LogPart(_Part):
-    """`sqlite`: one file in the state directory. `kafka`: `bootstrap` servers; `replication` factor."""
+    """`sqlite`: one file in the state directory. `kafka`: `bootstrap` servers, `replication` factor, `prefix`
+    of the names of topics and groups (for a cluster shared with others)."""
 
     kind: Literal["sqlite", "kafka"] = "sqlite"
     bootstrap: tuple[Server, ...] = ()
     replication: Count = 3
+    prefix: str = Field(default="", max_length=100, pattern=r"^[A-Za-z0-9._-]*$")
 
     @model_validator(mode="after")
     def _needs_bootstrap(self) -> "LogPart":

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from libs.runtime.clock import Clock
 
@@ -103,7 +103,8 @@ async def _start(
         tasks[service.name] = asyncio.ensure_future(service.main(life))
         started = asyncio.ensure_future(life.is_ready.wait())
         try:
-            await asyncio.wait({started, stop, *tasks.values()}, return_when=asyncio.FIRST_COMPLETED)
+            awaited: set[asyncio.Future[Any]] = {started, stop, *tasks.values()}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             started.cancel()
         if stop.done() or any(task.done() for task in tasks.values()):

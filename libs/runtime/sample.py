@@ -1,0 +1,83 @@
+"""A configuration file for a newcomer: every setting explained, those with a default commented out."""
+
+
+def sample(*, id: str, listen: str, health: str) -> str:  # noqa: A002 the setting's name
+    """TOML that `config.load` takes. `id`: of the new installation; `listen`, `health`: address:port."""
+    return f"""\
+# backupmx: every setting there is. Commented lines show the default.
+# An environment variable overrides a setting: BACKUPMX_SMTP__MAX_CONNECTIONS=100 (lists are JSON).
+# Paths are relative to this file.
+
+# The log (SQLite), and the socket through which the backupmx command speaks to the running service.
+state_directory = "state"
+
+[installation]
+# Written into the log when that is made, and compared ever after. Never change it.
+id = "{id}"
+# The public names of all our hosts, as they stand in the MX records of those whose mail we take.
+hosts = ["mx1.backup.example"]
+# Who reads mail to postmaster@ and abuse@ our hosts: an address elsewhere, in a domain with MX records.
+operators = "postmaster@isp.example"
+# dns: a domain is active once its MX records name one of `hosts` below its own server.
+# trusted: at once; for trying it out, and allowed with listeners on loopback only.
+activation = "trusted"
+
+[host]
+# This host: its public name, and the published addresses that outgoing connections leave from.
+name = "mx1.backup.example"
+# ipv4 = []
+# ipv6 = []
+
+[log]
+# sqlite: one file in the state directory. kafka: the services run as processes of their own.
+# kind = "sqlite"
+# bootstrap = []            # of Kafka, such as ["kafka1:9092", "kafka2:9092"]
+# replication = 3           # copies of each topic
+# prefix = ""               # before the names of topics and groups, on a cluster shared with others
+
+[smtp]
+# Where mail is received. The real thing is ["0.0.0.0:25", "[::]:25"].
+listen = ["{listen}"]
+# STARTTLS is offered with a certificate (PEM, with its chain) and its key.
+# tls_certificate = "cert.pem"
+# tls_key = "key.pem"
+# max_connections = 2000
+# max_connections_per_client = 50
+# max_errors = 10           # 5yz in a session before 421
+# max_recipients = 100      # of a mail; RFC 5321 wants at least 100
+# command_timeout_s = 300.0
+# data_timeout_s = 600.0
+# bare_newline = "normalize"   # a lone LF in content becomes CR LF; or "reject"
+
+[dial]
+# How the mail servers of others are reached: their port, and forbidden networks (loopback, private,
+# link-local ...) that may be dialled all the same, such as ["192.168.1.0/24"].
+# port = 25
+# allow = []
+
+[dns]
+# The resolvers, such as ["127.0.0.1:53"]; none: those of the system.
+# servers = []
+# timeout_s = 5.0           # for one question in all
+
+[health]
+# /livez, /readyz and /metrics. Their labels name your domains: never on a public address.
+listen = "{health}"
+
+[defaults]
+# For every relay domain.
+# lifetime_days = 30.0      # how long mail waits for its primary, at most 30
+# unverified = "accept"     # a recipient that cannot be asked for: accept (250), or defer (451)
+# max_size = 52428800       # octets of a mail
+# max_connections = 5       # at once to one primary
+
+[timing]
+# Seconds.
+# rcpt_deadline_s = 20.0    # RCPT waits so long for a callout
+# verdict_deadline_s = 20.0 # the final dot waits so long for SPF and DKIM
+# acknowledgement_s = 30.0  # and so long for the log
+# probe_s = 15.0            # between probes of a primary that is down
+# probe_late_s = 60.0       # the same after 6 hours
+# settle_s = 15.0           # before the first attempt after taking over mail
+# pending_check_s = 60.0    # between looks at the DNS of a pending domain
+"""

@@ -1,0 +1,99 @@
+"""The desk over HTTP on a Unix socket: JSON in, JSON out; what is refused is {"error": one sentence}."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from libs.log.contract import LogError
+from services.control.desk import PAGE, Desk
+from services.control.domains import Malformed, Refused, Unknown
+from services.control.queue import Cursor
+
+_Page = Callable[[Request], Awaitable[Any]]
+
+
+def application(desk: Desk) -> Starlette:
+    """GET and POST /domains; GET and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
+    POST /domains/NAME/flush."""
+
+    async def domain_list(_: Request) -> Any:
+        return desk.domain_list()
+
+    async def domain_add(request: Request) -> Any:
+        return await desk.domain_add(await _text(request, "domain"))
+
+    async def domain_show(request: Request) -> Any:
+        return await desk.domain_show(request.path_params["name"])
+
+    async def domain_remove(request: Request) -> Any:
+        return await desk.domain_remove(request.path_params["name"])
+
+    async def flush(request: Request) -> Any:
+        return await desk.queue_flush(request.path_params["name"], await _text(request, "by"))
+
+    async def queue_list(request: Request) -> Any:
+        query = request.query_params
+        after = _cursor(query.get("after"))
+        return await desk.queue_page(query.get("domain"), after, int(query.get("limit", PAGE)))
+
+    async def queue_show(request: Request) -> Any:
+        return await desk.queue_show(request.path_params["id"])
+
+    async def trace(request: Request) -> Any:
+        return await desk.trace(request.path_params["id"])
+
+    return Starlette(
+        routes=[
+            Route("/domains", _page(domain_list), methods=["GET"]),
+            Route("/domains", _page(domain_add), methods=["POST"]),
+            Route("/domains/{name}", _page(domain_show), methods=["GET"]),
+            Route("/domains/{name}", _page(domain_remove), methods=["DELETE"]),
+            Route("/domains/{name}/flush", _page(flush), methods=["POST"]),
+            Route("/queue", _page(queue_list), methods=["GET"]),
+            Route("/queue/{id}", _page(queue_show), methods=["GET"]),
+            Route("/trace/{id}", _page(trace), methods=["GET"]),
+        ]
+    )
+
+
+def _page(answer: _Page) -> Callable[[Request], Awaitable[Response]]:
+    async def page(request: Request) -> Response:
+        try:
+            return JSONResponse(await answer(request))
+        except Refused as error:
+            code = 400 if isinstance(error, Malformed) else 404 if isinstance(error, Unknown) else 409
+            return JSONResponse({"error": str(error)}, code)
+        except LogError as error:
+            return JSONResponse({"error": f"the log cannot do that now: {error}"}, 503)
+        except Exception:
+            structlog.get_logger().error("control failed to answer", path=request.url.path, exc_info=True)
+            return JSONResponse({"error": "control failed to answer: its log says why"}, 500)
+
+    return page
+
+
+async def _text(request: Request, name: str) -> str:
+    """The member `name` of the JSON object in the request. Raises Malformed."""
+    try:
+        value = (await request.json())[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed(f"the request lacks {name!r}") from error
+    if not isinstance(value, str):
+        raise Malformed(f"{name!r} must be text")
+    return value
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    """`ARRIVED,ID`. Raises Malformed."""
+    if text is None:
+        return None
+    arrived, _, mail_id = text.partition(",")
+    try:
+        return Cursor(float(arrived), mail_id)
+    except ValueError as error:
+        raise Malformed("`after` is not what a page gave") from error

@@ -1,0 +1,123 @@
+"""The relay domains: what may be added and removed, and in which order that is written (rule 7).
+
+`count` of the installation record is raised after an add and lowered before a remove. So a reader that sees
+fewer than `count` domains knows that it does not see all, and never the other way round.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from libs.mail.address import BadAddress, domain_name
+from libs.mail.records import Domain, Installation
+
+DAY_S = 86_400.0
+LATE_CHECK_S = 3600.0
+
+
+class Refused(Exception):  # noqa: N818
+    """Not done; the message is one sentence for the person who asked."""
+
+
+class Unknown(Refused):
+    """There is no such thing."""
+
+
+class Malformed(Refused):
+    """What was asked for is not well-formed."""
+
+
+class Book(NamedTuple):
+    """What `domains` holds, and what it is compared with: the configured `id`; `closed` are domains that
+    cannot be relay domains: those of our hosts and of the operators."""
+
+    id: str
+    closed: tuple[str, ...]
+    installation: Installation | None
+    domains: Mapping[str, Domain]
+
+    @property
+    def whole(self) -> bool:
+        record = self.installation
+        return record is not None and record.id == self.id and len(self.domains) >= record.count
+
+
+# One step of a change, in order: a domain's record, its tombstone, or the installation record.
+Step = Domain | str | Installation
+
+
+def named(text: str) -> str:
+    """The domain that a person typed, as lower-case A-label. Raises Malformed."""
+    try:
+        name = domain_name(text.strip())
+    except BadAddress as error:
+        raise Malformed(f"{text!r} is no domain name") from error
+    labels = name.split(".")
+    if len(labels) < 2 or labels[-1].isdigit():
+        raise Malformed(f"{text!r} is no domain name that can receive mail from everywhere")
+    return name
+
+
+def add(book: Book, name: str, now: float, *, active: bool) -> Sequence[Step]:
+    """The steps that add `name` (lower-case A-label). Raises Refused."""
+    record = _writable(book)
+    if name in book.domains:
+        raise Refused(f"{name} is a relay domain already")
+    if name in book.closed:
+        raise Refused(f"{name} cannot be a relay domain: it is ours or the operators' own")
+    domain = Domain(domain=name, added=now, active_since=now if active else 0.0)
+    return domain, replace(record, count=len(book.domains) + 1)
+
+
+def remove(book: Book, name: str, waiting: int) -> Sequence[Step]:
+    """The steps that remove `name`, for which `waiting` mails are in the queue. Raises Refused."""
+    record = _writable(book)
+    known(book, name)
+    if waiting:
+        mails = "1 mail waits" if waiting == 1 else f"{waiting} mails wait"
+        raise Refused(f"{name} cannot be removed: {mails} for its primary")
+    return replace(record, count=len(book.domains) - 1), name
+
+
+def known(book: Book, name: str) -> Domain:
+    """Raises Unknown."""
+    if (domain := book.domains.get(name)) is None:
+        raise Unknown(f"{name} is no relay domain")
+    return domain
+
+
+def healed(book: Book) -> Installation | None:
+    """The installation record with the count raised, when an add was cut off before that; else None.
+
+    A count that is too high is left alone: it says that domains are missing.
+    """
+    record = book.installation
+    if record is None or record.id != book.id or record.count >= len(book.domains):
+        return None
+    return replace(record, count=len(book.domains))
+
+
+def activated(domain: Domain, now: float) -> Domain:
+    """`domain`, whose DNS has named us. That is kept whatever DNS says later."""
+    return domain if domain.active_since else replace(domain, active_since=now)
+
+
+def check_due(domain: Domain, checked_s: float | None, now: float, every_s: float) -> bool:
+    """Is it time to look at the MX records of a pending domain? `checked_s`: seconds since the last look;
+    `now`: wall time. Each `every_s` for a day, then hourly."""
+    if domain.active_since:
+        return False
+    interval_s = every_s if now - domain.added < DAY_S else max(every_s, LATE_CHECK_S)
+    return checked_s is None or checked_s >= interval_s
+
+
+def _writable(book: Book) -> Installation:
+    record = book.installation
+    if record is None:
+        raise Refused("there is no installation record: this log was never set up (topics apply --new)")
+    if record.id != book.id:
+        raise Refused(f"the log belongs to installation {record.id}, not to {book.id}")
+    if not book.whole:
+        raise Refused(f"{record.count - len(book.domains)} relay domains are missing in the log")
+    return record

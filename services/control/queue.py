@@ -1,0 +1,108 @@
+"""The queue as a person sees it: one row a mail, with postqueue -j's field names where they exist."""
+
+from collections.abc import Callable, Iterable, Mapping
+from heapq import nsmallest
+from typing import Any, NamedTuple
+
+from libs.log.contract import Record
+from libs.mail.records import (
+    ContentRef,
+    Health,
+    PrimaryState,
+    QueueEntry,
+    State,
+    Undecodable,
+    decode,
+    mail_of,
+)
+
+Row = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Where the newest `queue` record of a mail is, and what is needed to find and order it."""
+
+    partition: int
+    offset: int
+    domain: str
+    arrived: float
+
+
+class Cursor(NamedTuple):
+    """The last row of a page: the next one begins after it."""
+
+    arrived: float
+    id: str
+
+
+def place(record: Record, domain: Callable[[str], str]) -> Place | None:
+    """The index entry of a `queue` record; `domain` makes one object of equal names. Raises Undecodable."""
+    if record.value is None:
+        return None
+    mail = mail_of(decode(record.value, QueueEntry))
+    return Place(record.partition, record.offset, domain(mail.domain), mail.arrived)
+
+
+def page(
+    places: Iterable[tuple[bytes, Place]], domain: str | None, after: Cursor | None, limit: int
+) -> list[tuple[bytes, Place]]:
+    """Up to `limit` mails of `domain` (None: of all), oldest first, those after `after`."""
+    beyond = (-1.0, b"") if after is None else (after.arrived, after.id.encode())
+    wanted = (
+        (place.arrived, key, place)
+        for key, place in places
+        if (domain is None or place.domain == domain) and (place.arrived, key) > beyond
+    )
+    return [(key, place) for _, key, place in nsmallest(limit, wanted)]
+
+
+def row(record: Record, primary: PrimaryState | None) -> Row:
+    """One mail. `recipients` are those that need something still. Raises Undecodable.
+
+    queue_name is the state of docs/states.md: queued, waiting (its primary cannot be reached), deferred,
+    held, parked, content-lost.
+    """
+    if record.value is None:
+        raise Undecodable("a tombstone is no mail")
+    entry = decode(record.value, QueueEntry)
+    mail, progress = mail_of(entry), entry.progress
+    header = record.header("content")
+    ref = None if header is None else decode(header, ContentRef)
+    reason = progress.last_reply or _reason(primary)
+    return {
+        "queue_name": state(progress.state, primary),
+        "queue_id": mail.id,
+        "arrival_time": int(mail.arrived),
+        "message_size": 0 if ref is None else ref.size,
+        "forced_expire": False,
+        "sender": mail.reverse_path,
+        "recipients": [
+            {"address": recipient.mailbox, "delay_reason": reason}
+            for number, recipient in enumerate(mail.recipients)
+            if number not in progress.done
+        ],
+        "domain": mail.domain,
+        "kind": mail.kind.value,
+        "attempts": progress.attempts,
+        "next_attempt": progress.next_attempt,
+    }
+
+
+def state(written: State, primary: PrimaryState | None) -> str:
+    """The state of a mail whose record says `written`: waiting while its primary is not up."""
+    away = primary is not None and primary.health is not Health.UP
+    return "waiting" if away and written in (State.QUEUED, State.DEFERRED) else written.value
+
+
+def summary(places: Iterable[Place]) -> Mapping[str, int]:
+    """How many mails each domain has."""
+    counts: dict[str, int] = {}
+    for each in places:
+        counts[each.domain] = counts.get(each.domain, 0) + 1
+    return counts
+
+
+def _reason(primary: PrimaryState | None) -> str:
+    if primary is None or primary.health is Health.UP:
+        return ""
+    return primary.last_reply or f"the primary is {primary.health.value}"

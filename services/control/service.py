@@ -1,0 +1,44 @@
+"""control: the relay domains, what a person asks for, and what people see."""
+
+import asyncio
+
+from libs.runtime.deps import Deps
+from libs.runtime.http import serving, unix_socket
+from libs.runtime.run import CannotStart, Life
+from services.control.api import application
+from services.control.desk import Desk
+
+SOCKET = "control.sock"  # in the state directory
+TEND_S = 1.0
+
+
+async def control(deps: Deps, life: Life) -> None:
+    """Follow the topics; once they are read, answer on the socket and tend what is pending, until drained.
+
+    Raises CannotStart when the socket cannot be made."""
+    desk = Desk(deps)
+    path = deps.config.state_directory / SOCKET
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(each) for each in desk.followers()]
+        await desk.restored()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            listener = unix_socket(path)
+        except OSError as error:
+            raise CannotStart(f"{path}: {error.strerror or error}") from error
+        async with deps.log.own("control", desk.claims), serving(application(desk), listener):
+            tasks.append(group.create_task(_tend(desk, life)))
+            life.ready()
+            await life.must_drain.wait()
+        path.unlink(missing_ok=True)
+        for task in tasks:
+            task.cancel()
+
+
+async def _tend(desk: Desk, life: Life) -> None:
+    """For ever: what goes on by itself, and the proof that the tables are kept up."""
+    while True:
+        await desk.tend()
+        if desk.fresh():
+            life.progress()
+        await asyncio.sleep(TEND_S)

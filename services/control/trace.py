@@ -1,0 +1,83 @@
+"""What happened to one mail: an index of the topic `events`, and the events themselves when asked."""
+
+import asyncio
+from array import array
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from libs.log.contract import BEGIN, Gone, Unavailable
+from libs.runtime.deps import Deps
+from libs.topics import EVENTS, partition_of
+from services.control.domains import Unknown
+
+ROOM = 250_000  # mails that can be traced; the oldest go first
+READY_S = 30.0
+
+
+class _Id(msgspec.Struct, frozen=True):
+    """The part of an event that is indexed."""
+
+    id: str = ""
+
+
+class Trail:
+    """Follows all of `events`; `of` reads the events of one mail."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._places: dict[str, array[int]] = {}  # id -> domain number and offset, again and again
+        self._domains: list[str] = []
+        self._numbers: dict[bytes, int] = {}
+        self._decoder = msgspec.json.Decoder(_Id)
+        self._at_end: set[int] = set()
+        self._ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """For ever."""
+        every = dict.fromkeys(range(self._deps.partitions), BEGIN)
+        async with aclosing(self._deps.log.follow(EVENTS.name, every)) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    self._fold(record.key, record.offset, record.value or b"{}")
+                if batch.position >= batch.end:
+                    self._at_end.add(batch.partition)
+                    if len(self._at_end) == self._deps.partitions:
+                        self._ready.set()
+
+    async def of(self, mail_id: str) -> list[dict[str, Any]]:
+        """The events of a mail, oldest first, as in their JSON. Raises Unknown, Unavailable."""
+        try:
+            await asyncio.wait_for(self._ready.wait(), READY_S)
+        except TimeoutError as error:
+            raise Unavailable("the events are still being read: try again later") from error
+        places = list(self._places.get(mail_id, ()))
+        found: list[dict[str, Any]] = []
+        for number, offset in zip(places[::2], places[1::2], strict=True):
+            domain = self._domains[number]
+            partition = partition_of(domain, self._deps.partitions)
+            try:
+                record = await self._deps.log.read(EVENTS.name, partition, offset, domain.encode())
+            except Gone:
+                continue  # older than the topic keeps
+            found.append(msgspec.json.decode(record.value or b"{}"))
+        if not found:
+            raise Unknown(f"no event of the last days names a mail {mail_id}")
+        return sorted(found, key=lambda event: event.get("event_time", 0.0))
+
+    def _fold(self, key: bytes, offset: int, value: bytes) -> None:
+        try:
+            mail_id = self._decoder.decode(value).id
+        except msgspec.MsgspecError:
+            self._deps.metrics.quarantined.labels(EVENTS.name).inc()
+            return
+        if not mail_id:
+            return
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._domains)
+            self._domains.append(key.decode("ascii", "replace"))
+        self._places.setdefault(mail_id, array("q")).extend((number, offset))
+        if len(self._places) > ROOM:
+            del self._places[next(iter(self._places))]

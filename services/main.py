@@ -1,0 +1,274 @@
+"""The command `backupmx`: one process is built here in sight, and its services run.
+
+    health, log, events, then the services, the last of SERVICES first
+
+The log is a part like the others: a process whose Kafka is away has its health pages, is not ready, and
+keeps trying. The commands `domain`, `queue` and `trace` are in services/control/cli.py.
+"""
+
+import asyncio
+import secrets
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvloop
+
+from libs.log.contract import LogError
+from libs.log.open import open_log, partitions_agree
+from libs.mail.records import Event, EventType
+from libs.runtime import logs
+from libs.runtime.clock import SystemClock
+from libs.runtime.config import Config, Wrong, load
+from libs.runtime.deps import Deps
+from libs.runtime.dns import Dns
+from libs.runtime.events import Events
+from libs.runtime.health import health
+from libs.runtime.metrics import Metrics
+from libs.runtime.run import CannotStart, Life, Service, ServiceFailed, run
+from libs.runtime.sample import sample
+from services.control import cli, setup
+from services.control.cli import DEFAULT_CONFIG, ConfigFile, fail
+
+SERVICES = ("ingest", "verify", "deliver", "control")  # the order in which they drain
+TICK_S = 60.0  # rule 10: every process appends a tick each minute
+FLUSH_S = 10.0
+
+_Main = Callable[[Deps, Life], Awaitable[None]]
+
+
+async def process(config: Config, names: Sequence[str]) -> None:
+    """Run the services `names` until SIGTERM. Raises ServiceFailed."""
+    clock, metrics = SystemClock(), Metrics()
+    called = names[0] if len(names) == 1 else "solo"
+    dns = Dns([(at.address, at.port) for at in config.dns.servers], clock, config.dns.timeout_s)
+    mains = {name: _main(name) for name in names}
+    built: list[Deps] = []  # by `log`; whoever starts after it finds it
+
+    async def log(life: Life) -> None:
+        async with open_log(config, clock, called) as (an_open_log, partitions):
+            events = Events(
+                an_open_log, clock, metrics, service=called, host=config.host.name, partitions=partitions
+            )
+            built.append(Deps(config, an_open_log, clock, dns, events, metrics, partitions))
+            life.ready()
+            draining = asyncio.ensure_future(life.must_drain.wait())
+            agreeing = asyncio.ensure_future(partitions_agree(an_open_log, partitions))
+            try:
+                await asyncio.wait({draining, agreeing}, return_when=asyncio.FIRST_COMPLETED)
+                if agreeing.done():
+                    agreeing.result()
+                await draining
+            finally:
+                draining.cancel()
+                agreeing.cancel()
+
+    def service(name: str) -> Service:
+        return Service(name, lambda life: mains[name](built[0], life))
+
+    beside = [Service("events", lambda life: _events(built[0].events, life)), Service("log", log)]
+    services = [*map(service, names), *beside]
+    lives = [Life(each.name, clock) for each in services]
+    pages = Service("health", lambda life: health(config.health.listen, lives[: len(names)], metrics, life))
+    try:
+        await run([*services, pages], [*lives, Life("health", clock)])
+    finally:
+        await dns.close()
+
+
+def _main(name: str) -> _Main:
+    """The coroutine of a service. Imported here: a process loads what it runs."""
+    match name:
+        case "ingest":
+            from services.ingest.service import ingest
+
+            return ingest
+        case "verify":
+            from services.verify.service import verify
+
+            return verify
+        case "deliver":
+            from services.deliver.service import deliver
+
+            return deliver
+        case _:
+            from services.control.service import control
+
+            return control
+
+
+async def _events(events: Events, life: Life) -> None:
+    """Moves events to the log, ticks, and at the end waits until all have arrived."""
+
+    async def tick() -> None:
+        while True:
+            events.emit(Event(type=EventType.TICK, event_time=0.0, service="", host=""))
+            await asyncio.sleep(TICK_S)
+
+    running = [asyncio.ensure_future(each) for each in (events.run(), tick())]
+    try:
+        life.ready()
+        draining = asyncio.ensure_future(life.must_drain.wait())
+        await asyncio.wait({draining, *running}, return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        for task in running:
+            if task.done():
+                task.result()
+        try:
+            await asyncio.wait_for(events.flush(), FLUSH_S)
+        except TimeoutError:
+            structlog.get_logger().warning("the log is away: the last events are in these lines only")
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+# --- the commands ---
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="A backup mail exchanger as a service.",
+)  # fmt: skip
+topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")
+app.add_typer(cli.domain, name="domain")
+app.add_typer(cli.queue, name="queue")
+app.add_typer(topics, name="topics")
+app.command("trace")(cli.trace)
+
+
+def _serve(config: Config, names: Sequence[str]) -> None:
+    """Run a process to its end; whatever goes wrong is one sentence on standard error and exit code 1."""
+    called = names[0] if len(names) == 1 else "solo"
+    if config.log.kind == "sqlite" and len(names) == 1:
+        fail("log.kind 'sqlite' is one process: `backupmx solo`; services run alone over kafka", 2)
+    logs.configure(called, config.host.name)
+    try:
+        uvloop.run(process(config, names))
+    except ServiceFailed as failed:
+        error = _innermost(failed.__cause__)
+        if isinstance(error, CannotStart | LogError | OSError):
+            fail(str(error), 1)
+        structlog.get_logger().critical(str(failed), exc_info=error)
+        fail(f"{failed}: the log line before this one says why", 1)
+
+
+def _innermost(error: BaseException | None) -> BaseException | None:
+    """Out of groups that hold a single error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _load(path: Path) -> Config:
+    try:
+        return load(path)
+    except Wrong as error:
+        fail(str(error), 2)
+
+
+@app.command()
+def solo(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """All services in one process."""
+    _serve(_load(config), SERVICES)
+
+
+@app.command()
+def ingest(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Receive mail (over Kafka)."""
+    _serve(_load(config), ["ingest"])
+
+
+@app.command()
+def verify(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Ask primaries for recipients, authenticate senders (over Kafka)."""
+    _serve(_load(config), ["verify"])
+
+
+@app.command()
+def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Hand mail over to the primaries (over Kafka)."""
+    _serve(_load(config), ["deliver"])
+
+
+@app.command()
+def control(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Keep the relay domains, answer the commands (over Kafka)."""
+    _serve(_load(config), ["control"])
+
+
+@app.command("run")
+def run_here(folder: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("run")) -> None:
+    """Try it out: write a configuration on first use, then run it."""
+    path = folder / "backupmx.toml"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        at, health_at = (f"127.0.0.1:{_free_port(port)}" for port in (2525, 9125))
+        path.write_text(sample(id=secrets.token_hex(8), listen=at, health=health_at), "utf-8")
+        print(f"Written: {path}, with every setting explained.")
+    config = _load(path)
+    listen = config.smtp.listen[0]
+    command = f"{Path(sys.argv[0])} domain add YOUR-DOMAIN --config {path}"
+    print(
+        f"Mail is received on {listen} as soon as the service is ready. In another terminal, take on a\n"
+        f"domain whose mail server you know, then send it a mail:\n\n"
+        f"    {command}\n"
+        f"    printf 'Subject: hello\\n\\nhello\\n' | curl --url smtp://{listen} --mail-from me@isp.example "
+        f"--mail-rcpt you@YOUR-DOMAIN -T -\n\n"
+        f"^C ends it. One JSON line follows for each thing that happens.\n",
+        flush=True,
+    )
+    _serve(config, SERVICES)
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted`, or any free one on loopback when that is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise Wrong("no port is free on 127.0.0.1")
+
+
+@topics.command()
+def apply(
+    config: ConfigFile = DEFAULT_CONFIG,
+    new: Annotated[bool, typer.Option("--new", help="Write the record of a new installation.")] = False,
+) -> None:
+    """Create the topics that are missing."""
+    for line in _on_kafka(_load(config), lambda settings: setup.apply(settings, new=new)):
+        print(line)
+
+
+@topics.command()
+def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Say what differs from what the services need; exit code 1 when something does."""
+    differences = _on_kafka(_load(config), setup.check)
+    for line in differences:
+        print(line)
+    raise typer.Exit(1 if differences else 0)
+
+
+def _on_kafka(config: Config, doing: Callable[[Config], Awaitable[list[str]]]) -> list[str]:
+    if config.log.kind != "kafka":
+        fail("log.kind is 'sqlite': only Kafka has topics to apply", 2)
+
+    async def done() -> list[str]:
+        return await doing(config)
+
+    try:
+        return asyncio.run(done())
+    except (setup.NotDone, LogError) as error:
+        fail(str(error), 1)
+
+
+def main() -> None:
+    app()
