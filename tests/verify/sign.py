@@ -1,0 +1,104 @@
+"""Makes the signed messages of cases/auth from the recipes in their .result files, with dkimpy's signer.
+
+    python -m tests.verify.sign        writes every NNN-name.msg whose .result has a recipe
+
+A recipe is the lines `message`, `sign` and `change` above the `---` of a .result, applied in order:
+
+    message                            start from MESSAGE (this line may be left out)
+    field Name: value                  put a field on top
+    sign KEY tag=value ...             sign with keys/KEY and put the field on top; the tags d= s= c= a= i= x=
+                                       q= v= h= as in the field, `l=whole`, `l=N`
+    change OLD => NEW                  replace octets (\\r \\n \\t as written)
+"""
+
+import re
+from base64 import b64encode
+from pathlib import Path
+
+import dkim
+from dkim.crypto import parse_pem_private_key
+from nacl.encoding import Base64Encoder
+from nacl.signing import SigningKey
+
+CASES = Path(__file__).parent / "cases" / "auth"
+MESSAGE = (
+    b"From: Bob <bob@sender.example>\r\n"
+    b"To: ann@office.example\r\n"
+    b"Subject: The  quarterly\r\n"
+    b"\tfigures\r\n"
+    b"Date: Fri, 15 Jan 2027 07:59:00 +0000\r\n"
+    b"Message-ID: <1@sender.example>\r\n"
+    b"\r\n"
+    b"Dear Ann,\r\n"
+    b"\r\n"
+    b"here are the  figures. \r\n"
+    b"\r\n"
+    b"\r\n"
+)
+
+
+def made(recipe: list[str]) -> bytes:
+    """The message of a recipe. Raises ValueError for an unknown line."""
+    message = MESSAGE
+    for line in recipe:
+        keyword, _, rest = line.partition(" ")
+        if keyword == "message":
+            message = MESSAGE
+        elif keyword == "field":
+            message = _octets(rest) + b"\r\n" + message
+        elif keyword == "sign":
+            key, *tags = rest.split()
+            message = _signature(message, key, dict(tag.split("=", 1) for tag in tags)) + message
+        elif keyword == "change":
+            old, new = (_octets(part) for part in rest.split(" => "))
+            if old not in message:
+                raise ValueError(f"{line!r}: the message has no {old!r}")
+            message = message.replace(old, new)
+        else:
+            raise ValueError(f"{line!r}: known are message, field, sign, change")
+    return message
+
+
+def _octets(text: str) -> bytes:
+    return re.sub(r"\\([rnt])", lambda match: {"r": "\r", "n": "\n", "t": "\t"}[match[1]], text).encode()
+
+
+def _signature(message: bytes, key: str, tags: dict[str, str]) -> bytes:
+    """The field, made by dkimpy's hashing and signing with the tags that are wanted."""
+    algorithm = tags.get("a", "ed25519-sha256" if key == "ed25519" else "rsa-sha256").encode()
+    signer = dkim.DKIM(message, signature_algorithm=algorithm)
+    signer.hasher = dkim.HASH_ALGORITHMS[algorithm]
+    policy = dkim.CanonicalizationPolicy.from_c_value(tags.get("c", "relaxed/relaxed").encode())
+    body = policy.canonicalize_body(signer.body)
+    limit = len(body) if tags.get("l", "whole") == "whole" else int(tags["l"])
+    names = tags.get("h", "from:to:subject:date:message-id").encode()
+    fields = [(b"v", tags.get("v", "1").encode()), (b"a", algorithm), (b"c", policy.to_c_value())]
+    fields += [(name.encode(), tags[name].encode()) for name in ("d", "i", "q", "s", "x") if name in tags]
+    if "l" in tags:
+        fields.append((b"l", str(limit).encode()))
+    digest = b64encode(signer.hasher(body[:limit]).digest())
+    fields += [(b"h", names), (b"bh", digest), (b"b", b"0" * 60)]
+    value = signer.gen_header(fields, names.split(b":"), policy, b"DKIM-Signature", _private(key))
+    return b"DKIM-Signature: " + bytes(value)
+
+
+def _private(key: str) -> object:
+    if key == "ed25519":
+        return SigningKey((CASES / "keys" / "ed25519.seed").read_bytes().strip(), Base64Encoder)
+    return parse_pem_private_key((CASES / "keys" / f"{key}.pem").read_bytes())
+
+
+def recipe(result: str) -> list[str]:
+    """The recipe lines of a .result text; none where the message is written by hand."""
+    head = result.split("\n---\n")[0].splitlines()
+    return [line for line in head if line.split(" ")[0] in ("message", "field", "sign", "change")]
+
+
+def main() -> None:
+    for path in sorted(CASES.glob("*.result")):
+        if lines := recipe(path.read_text()):
+            path.with_suffix(".msg").write_bytes(made(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The case files of cases/auth: message, DNS and session in, results out; the README is one of them."""
+
+import re
+import shlex
+from typing import NamedTuple
+
+import pytest
+
+from libs.mail.headers import Finding, authentication_results
+from libs.mail.records import Action, Trace, Verdict
+from libs.runtime.dns import Dns
+from services.verify.authenticate import Authenticator
+from services.verify.heavy import Pool
+from tests.helpers.clock import Clock
+from tests.helpers.zone import Zone
+from tests.verify import sign
+
+CASES = sign.CASES
+HOSTS = ("mx1.backup.example", "mx2.backup.example")
+ABOVE = ("client", "helo", "from", "now", "message", "field", "sign", "change")
+BELOW = ("spf", "helo", "dkim", "may_notify", "strip", "fields")
+
+
+class Case(NamedTuple):
+    name: str
+    result: str
+    dns: str
+    message: bytes
+
+
+def stored() -> list[Case]:
+    return [
+        Case(
+            path.stem,
+            path.read_text(),
+            path.with_suffix(".dns").read_text(),
+            path.with_suffix(".msg").read_bytes(),
+        )
+        for path in sorted(CASES.glob("*.result"))
+    ]
+
+
+def readme() -> Case:
+    text = (CASES / "README.md").read_text()
+    blocks = dict(re.findall(r"```(result|dns|msg)\n(.*?)```", text, re.DOTALL))
+    message = blocks["msg"].encode().replace(b"\n", b"\r\n")
+    signed = sign.made(sign.recipe(blocks["result"]))
+    signature = signed[: signed.index(b"\r\nFrom:") + 2]
+    return Case("README", blocks["result"], blocks["dns"],
+                message.replace(b"DKIM-Signature: SIGNATURE\r\n", signature))  # fmt: skip
+
+
+def lines(case: Case) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The (keyword, rest) pairs above and below the `---`. An unknown keyword fails with file and line."""
+    parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    below = False
+    for number, line in enumerate(case.result.splitlines(), 1):
+        if line == "---":
+            below = True
+        elif line and not line.startswith("#"):
+            keyword, _, rest = line.partition(" ")
+            known = BELOW if below else ABOVE
+            assert keyword in known, f"{case.name}.result:{number}: {keyword}: known are {', '.join(known)}"
+            parts[below].append((keyword, rest))
+    return parts
+
+
+def zone_text(text: str) -> str:
+    """Key records put in, in strings of at most 255 octets."""
+
+    def record(match: re.Match[str]) -> str:
+        key, _, more = match[1].partition(";")
+        whole = (CASES / "keys" / f"{key}.txt").read_text().strip() + (f";{more}" if more else "")
+        return " ".join(f'"{whole[at : at + 255]}"' for at in range(0, len(whole), 255))
+
+    return re.sub(r"\{((?:rsa|ed)\d+[^}]*)\}", record, text)
+
+
+def found(verdict: Verdict) -> dict[str, list[str]]:
+    """The field of the verdict taken apart: method or `helo` -> the words of each of its results."""
+    text = verdict.fields.decode().replace("\r\n", "")
+    name, _, rest = text.partition(";")
+    assert name == f"Authentication-Results: {HOSTS[0]}"
+    results: dict[str, list[str]] = {"dkim": []}
+    for part in re.findall(r'(?:[^;"]|"(?:[^"\\]|\\.)*")+', rest):
+        words = dict(word.split("=", 1) for word in shlex.split(part))
+        method = "dkim" if "dkim" in words else "helo" if "smtp.helo" in words else "spf"
+        facts = [words.get("dkim") or words["spf"]]
+        facts += [words[key] for key in ("header.d", "header.s", "header.a") if key in words]
+        facts += [f'"{words["reason"]}"'] if "reason" in words else []
+        results.setdefault(method, []).append(" ".join(facts))
+    return results
+
+
+@pytest.mark.parametrize("case", [*stored(), readme()], ids=lambda case: case.name)
+async def test_case(case: Case) -> None:
+    """Each case file's own rule (its first line), the slow way and then, from what is known, at once."""
+    assert case.result.startswith("# "), f"{case.name}.result begins with its rule"
+    above, below = lines(case)
+    given = dict(above)
+    reverse_path = "" if given["from"] == "<>" else given["from"]
+    client = "" if given["client"] == "-" else given["client"]
+    trace = Trace(1, "office.example", client, given["helo"], reverse_path)
+    clock = Clock(float(given.get("now", 1_800_000_000)))
+    async with Zone(zone_text(case.dns)) as zone:
+        dns = Dns(zone.servers, clock, 0.4)
+        pool = Pool()
+        authenticator = Authenticator(dns, clock, pool, authserv_id=HOSTS[0], hosts=HOSTS, within_s=5)
+
+        async def load() -> bytes:
+            return case.message
+
+        verdict = await authenticator.verdict("id1", trace, load)
+        at_once = authenticator.now("id1", trace, case.message)
+        await dns.close()
+        await pool.close()
+    compare(case, verdict, below)
+    assert at_once == verdict
+    assert "exp" not in {name.partition(".")[0] for name, _ in zone.questions}
+
+
+def compare(case: Case, verdict: Verdict, below: list[tuple[str, str]]) -> None:
+    results = found(verdict)
+    wanted = [rest for keyword, rest in below if keyword == "dkim"]
+    if wanted:
+        assert results["dkim"] == wanted
+    cut = [case.message[start:end] for start, end in verdict.strip]
+    assert [shown(text) for text in cut] == [rest for keyword, rest in below if keyword == "strip"]
+    for keyword, rest in below:
+        if keyword in ("spf", "helo"):
+            assert results.get(keyword, ["none"]) == [rest], keyword
+        elif keyword == "may_notify":
+            assert verdict.may_notify is (rest == "yes")
+        elif keyword == "fields":
+            assert shown(verdict.fields) == rest
+    assert verdict.action is Action.ACCEPT
+    assert verdict.id == "id1"
+
+
+def shown(text: bytes) -> str:
+    return text.decode().replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
+
+
+@pytest.mark.parametrize("case", stored(), ids=lambda case: case.name)
+def test_messages_are_those_of_their_recipes(case: Case) -> None:
+    """A stored message is what dkimpy's signer makes of its recipe: nobody edited it by hand."""
+    if recipe := sign.recipe(case.result):
+        assert case.message == sign.made(recipe)
+
+
+def test_there_are_cases() -> None:
+    """The folder was found: every case has its three files, and nothing else is there."""
+    names = {path.name for path in CASES.iterdir() if path.is_file()}
+    cases = {case.name for case in stored()}
+    assert len(cases) >= 25
+    assert names == {f"{case}.{end}" for case in cases for end in ("msg", "dns", "result")} | {"README.md"}
+
+
+def test_an_unknown_keyword_is_named() -> None:
+    """A misspelt line in a case fails with file, line and the list of keywords."""
+    with pytest.raises(AssertionError, match=r"x\.result:2: clint: known are client"):
+        lines(Case("x", "# rule\nclint 1\n---\n", "", b""))
+
+
+def test_found_reads_what_is_written() -> None:
+    """The reader of this test sees each result with its properties."""
+    fields = authentication_results(
+        HOSTS[0],
+        [
+            Finding("spf", "pass", (("smtp.mailfrom", "a.example"),)),
+            Finding("spf", "fail", (("smtp.helo", "[192.0.2.1]"),)),
+            Finding("dkim", "fail", (("header.d", "a;b"),), 'it "failed"; really'),
+        ],
+    )
+    assert found(Verdict("id1", Action.ACCEPT, fields, False)) == {
+        "spf": ["pass"],
+        "helo": ["fail"],
+        "dkim": ['fail a;b "it "failed"; really"'],
+    }
