@@ -29,6 +29,13 @@ SHELL = {
     "libs/runtime/logs.py": "writes the log lines of the process",
     "libs/runtime/metrics.py": "holds the metrics of the process",
     "libs/runtime/run.py": "runs the services and takes signals",
+    "services/ingest/ask.py": "publishes questions and waits for answers",
+    "services/ingest/commit.py": "appends to the queue",
+    "services/ingest/content.py": "appends content while it arrives",
+    "services/ingest/known.py": "follows tables",
+    "services/ingest/server.py": "listens and speaks",
+    "services/ingest/service.py": "runs the service",
+    "services/ingest/verdicts.py": "follows a topic",
 }
 
 # What a pure file may not import, whole or in part: I/O, clocks, randomness, concurrency.

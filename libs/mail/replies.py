@@ -4,10 +4,13 @@ A permanent code speaks of this mail, this recipient or the client's own fault; 
 a 4yz. No reply repeats what a client or a foreign server said.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from libs.mail.reply import Reply
+from libs.mail.reply import Reply, escaped
+
+_ENHANCED = re.compile(r"([45]\.\d{1,3}\.\d{1,3}) (.+)", re.DOTALL)
 
 
 class Receipt(NamedTuple):
@@ -113,5 +116,14 @@ BARE_LINE_END = Reply(554, "5.6.11", "Bare CR or LF in the message")
 LOOP = Reply(554, "5.4.6", "Too many hops: routing loop")
 NOT_STORED = Reply(451, "4.3.0", "Not stored, try again later")
 OUR_FAULT = Reply(451, "4.3.0", "Local error, try again later")
-REJECTED = Reply(550, "5.7.1", "Message rejected by the policy of the sender's domain")
+REJECTED = Reply(550, "5.7.1", "Message rejected by policy")
 DEFERRED = Reply(451, "4.7.0", "Message deferred by policy, try again later")
+
+
+def policy(said: str, *, permanent: bool) -> Reply:
+    """The reply of a verdict: `said` is an enhanced code and a text of ours; without the code that fits
+    `permanent` the words are not used."""
+    match = _ENHANCED.fullmatch(said)
+    if match is None or match[1].startswith("5") != permanent:
+        return REJECTED if permanent else DEFERRED
+    return Reply(550 if permanent else 451, match[1], escaped(match[2]).encode("ascii", "replace").decode())

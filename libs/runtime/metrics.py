@@ -49,3 +49,19 @@ class Metrics:
             "contents_stepped_over_total", "Contents too old for anybody to wait for their verdict"
         )
         self.assembly_bytes = gauge("assembly_bytes", "Content held in memory for evaluation")
+
+        # deliver
+        self.queue_messages = gauge("queue_messages", "Waiting mails", "domain")
+        self.queue_bytes = gauge("queue_bytes", "Octets of waiting mails", "domain")
+        self.queue_oldest_seconds = gauge("queue_oldest_seconds", "Age of the oldest waiting mail", "domain")
+        self.primary_up = gauge("primary_up", "1: the primary takes mail, 0: it is away", "domain")
+        self.braked = gauge("braked", "1: the bounce brake of the domain is pulled", "domain")
+        self.attempts = counter("attempts_total", "Recipients of attempts by outcome", "outcome")
+        self.probes = counter("probes_total", "Probes of primaries", "outcome")
+        self.bounces = counter("bounces_total", "Recipients that failed for good", "reason")
+        self.dsns_suppressed = counter("dsns_suppressed_total", "Failures nobody was told of", "reason")
+        self.content_lost = counter("content_lost_total", "Mails whose content is missing")
+        self.slots_used = gauge("slots_used", "Attempts whose outcome is not acknowledged yet")
+        self.clock_difference_seconds = gauge(
+            "clock_difference_seconds", "This process's clock minus the log's at the last acknowledgement"
+        )

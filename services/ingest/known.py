@@ -1,0 +1,144 @@
+"""What ingest knows: full replicas of `domains`, `recipients` and `primaries`, and the facts in them."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from libs import topics
+from libs.log.contract import Record
+from libs.log.table import Table
+from libs.mail.address import Mailbox, mailbox
+from libs.mail.records import (
+    Domain,
+    Installation,
+    PrimaryFacts,
+    PrimaryState,
+    RecipientRecord,
+    RecipientStatus,
+    RecipientTry,
+    decode,
+    decode_recipient,
+)
+from libs.mail.settings import DomainSettings, complete
+from libs.runtime.deps import Deps
+from services.ingest.limits import Load
+from services.ingest.policy import Facts, OurNames
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Known:
+    """Facts from the tables. `run` each of `tables`, and wait for `caught_up` before the first question."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self.names = our_names(deps)
+        defaults = deps.config.defaults.settings()
+
+        def domain(record: Record) -> DomainSettings | Installation:
+            assert record.value is not None
+            if record.key == topics.INSTALLATION_KEY:
+                return decode(record.value, Installation)
+            return complete(defaults, decode(record.value, Domain))
+
+        self.domains: Table[DomainSettings | Installation] = self._table("domains", domain)
+        self.recipients: Table[RecipientRecord] = self._table("recipients", _recipient)
+        self.primaries: Table[PrimaryState] = self._table("primaries", _primary)
+
+    @property
+    def tables(
+        self,
+    ) -> "tuple[Table[DomainSettings | Installation], Table[RecipientRecord], Table[PrimaryState]]":
+        return self.domains, self.recipients, self.primaries
+
+    async def caught_up(self) -> None:
+        for table in self.tables:
+            await table.caught_up()
+
+    def whole(self, partition: int) -> bool:
+        """Rule 7: `domains` is that of this installation, complete, and fresh where it matters."""
+        installation = self.domains.get(topics.INSTALLATION_KEY)
+        return (
+            isinstance(installation, Installation)
+            and installation.id == self._deps.config.installation.id
+            and installation.partitions == self._deps.partitions
+            and len(self.domains.values) > installation.count  # the installation record is one of them
+            and self.domains.fresh(partition)
+            and self.domains.fresh(0)
+        )
+
+    def facts(self, to: Mailbox, load: Load) -> Facts:
+        domain = to.domain.encode()
+        settings = self.domains.get(domain)
+        if not isinstance(settings, DomainSettings):
+            return Facts(self.names, self.whole(self.partition(to.domain)), None, load=load)
+        key = to.key.encode()
+        status = self.recipients.get(key)
+        tried = self.recipients.get(b"try:" + key)
+        learnt = self.recipients.get(b"@" + domain)
+        return Facts(
+            self.names,
+            whole=True,
+            settings=settings,
+            fresh=self.recipients.fresh(self.partition(to.domain)),
+            status=status if isinstance(status, RecipientStatus) else None,
+            tried=tried if isinstance(tried, RecipientTry) else None,
+            primary=self.primaries.get(domain),
+            learnt=learnt if isinstance(learnt, PrimaryFacts) else None,
+            load=load,
+        )
+
+    def max_size(self, domain: str) -> int:
+        """Octets of a content for `domain`; for our own names and as a fallback the installation's."""
+        settings = self.domains.get(domain.encode())
+        if isinstance(settings, DomainSettings):
+            return settings.max_size
+        return self._deps.config.defaults.max_size
+
+    def largest_size(self) -> int:
+        """The most octets that any domain takes."""
+        sizes = (
+            value.max_size for value in self.domains.values.values() if isinstance(value, DomainSettings)
+        )
+        return max(sizes, default=0) or self._deps.config.defaults.max_size
+
+    def partition(self, domain: str) -> int:
+        return topics.partition_of(domain, self._deps.partitions)
+
+    def _table(self, topic: str, decode: Callable[[Record], T]) -> Table[T]:
+        return Table(
+            self._deps.log,
+            topic,
+            range(self._deps.partitions),
+            decode,
+            self._deps.clock,
+            quarantined=self._quarantined,
+        )
+
+    def _quarantined(self, record: Record) -> None:
+        self._deps.metrics.quarantined.labels(record.topic).inc()
+        log.error(
+            "record cannot be decoded", topic=record.topic, partition=record.partition, offset=record.offset
+        )
+
+
+def our_names(deps: Deps) -> OurNames:
+    """All host names of the installation, and the address literals of this host."""
+    host = deps.config.host
+    hosts = {name: name for name in deps.config.installation.hosts}
+    hosts |= {f"[{address}]": host.name for address in host.ipv4}
+    hosts |= {f"[IPv6:{address}]": host.name for address in host.ipv6}
+    return OurNames(host.name, hosts, mailbox(deps.config.installation.operators))
+
+
+def _recipient(record: Record) -> RecipientRecord:
+    assert record.value is not None
+    return decode_recipient(record.value)
+
+
+def _primary(record: Record) -> PrimaryState:
+    assert record.value is not None
+    return decode(record.value, PrimaryState)

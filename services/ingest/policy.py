@@ -1,0 +1,248 @@
+"""What a client is told, from facts alone: at connect, MAIL, RCPT, a callout's deadline and the final dot.
+
+A permanent no about a recipient needs a fresh and whole table (rule 7); whatever is not known is temporary,
+or accepted on suspicion.
+"""
+
+from msgspec import Struct
+
+from libs.mail import replies
+from libs.mail.address import Mailbox
+from libs.mail.records import (
+    Action,
+    Basis,
+    Callouts,
+    Health,
+    Kind,
+    PrimaryFacts,
+    PrimaryState,
+    Recipient,
+    RecipientStatus,
+    RecipientTry,
+    Status,
+    Unverified,
+    Verdict,
+)
+from libs.mail.reply import Reply
+from libs.mail.settings import DomainSettings
+from services.ingest.limits import Load
+
+OWN = frozenset({"postmaster", "abuse", "mailer-daemon"})  # RFC 5321 section 4.5.1, RFC 2142
+HOUR_S, DAY_S = 3600.0, 86_400.0
+NEGATIVE_S = 3 * HOUR_S  # while the primary is up an older negative is asked again before a 550
+NEGATIVE_LATE_S = DAY_S  # when it cannot be asked, an older one is not enough for a 550
+UNVERIFIABLE_S = 60.0  # a recipient that could not be verified is tried again after this
+
+
+class OurNames(Struct, frozen=True):
+    """`host`: this host; `hosts`: the names of all our hosts and the address literals of this one, each with
+    the host name it stands for; `operators`: who reads the mail to them."""
+
+    host: str
+    hosts: dict[str, str]
+    operators: Mailbox
+
+
+class Envelope(Struct, frozen=True):
+    """The transaction so far. `reverse_path` "" for <>; `size`: declared, 0 where not. `domain`, `next_hop`
+    and `kind` are those of the recipients, "" before the first."""
+
+    reverse_path: str
+    size: int = 0
+    smtputf8: bool = False
+    ret: str = ""
+    envid: str = ""
+    recipients: tuple[Recipient, ...] = ()
+    domain: str = ""
+    next_hop: str = ""
+    kind: Kind = Kind.RELAYED
+
+
+class Facts(Struct, frozen=True):
+    """All that is known when a recipient is judged. `whole`: the table of domains is fresh and complete;
+    `fresh`: what is known of recipients is; `tried`: the last callout, with or without a result."""
+
+    names: OurNames
+    whole: bool
+    settings: DomainSettings | None
+    fresh: bool = False
+    status: RecipientStatus | None = None
+    tried: RecipientTry | None = None
+    primary: PrimaryState | None = None
+    learnt: PrimaryFacts | None = None
+    load: Load = Load()
+
+
+class Accept(Struct, frozen=True):
+    """The recipient is taken. `mailbox`: whom the mail is for (mail to our own names: the operators);
+    `source`: own, cache, callout or suspicion, for metrics."""
+
+    domain: str
+    next_hop: str
+    mailbox: str
+    basis: Basis
+    source: str
+    kind: Kind = Kind.RELAYED
+
+
+class Ask(Struct, frozen=True):
+    """Only a callout can tell. `wait`: it is worth waiting for."""
+
+    wait: bool = True
+
+
+class FindOut(Struct, frozen=True):
+    """We do not serve this domain: does its MX set name us?"""
+
+    domain: str
+
+
+def at_connect(*, room: bool, host: str) -> Reply:
+    return replies.banner(host) if room else replies.too_many_connections(host)
+
+
+def at_mail(envelope: Envelope, max_size: int, load: Load) -> Reply:
+    """RFC 1870 section 6.1: a declared size that is too large is refused at once."""
+    if envelope.size > max_size:
+        return replies.TOO_LARGE
+    return replies.SPOOL_FULL if load.full else replies.SENDER_OK
+
+
+def at_rcpt(to: Mailbox, f: Facts, envelope: Envelope, now: float) -> Reply | Accept | Ask | FindOut:
+    """`now`: wall seconds."""
+    if not to.domain or to.domain in f.names.hosts:
+        return _own(to, f, envelope)
+    if f.settings is None:
+        return _strange(to, whole=f.whole)
+    if envelope.recipients and envelope.domain != to.domain:
+        return replies.ANOTHER_DOMAIN
+    return (
+        _unready(f.settings)
+        or (replies.STORAGE_TROUBLE if f.load.failed else None)
+        or _incapable(f, envelope)
+        or _known(to, f, now)
+    )
+
+
+def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
+    """No callout told anything, or none was worth waiting for."""
+    if f.settings is None:
+        return replies.DOMAINS_NOT_READY  # it went away while we waited
+    if (unready := _unready(f.settings)) is not None:
+        return unready
+    if f.status is not None and f.status.status is Status.DELIVERABLE:
+        return _accept(to, Basis.DELIVERABLE, "cache")
+    if f.status is not None and f.fresh and _age_s(f.status, f.primary, now) <= NEGATIVE_LATE_S:
+        return replies.UNKNOWN_RECIPIENT
+    if f.settings.unverified is Unverified.DEFER:
+        return replies.CANNOT_VERIFY
+    if f.load.suspicious:
+        return replies.TOO_MANY_UNVERIFIED
+    return _accept(to, Basis.SUSPICION, "suspicion")
+
+
+def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
+    """A callout was answered since we asked, `f` is what is known after it."""
+    if f.settings is not None and f.fresh and f.status is not None and _unready(f.settings) is None:
+        answer = _doubted(f) or _said(to, f.status, now, "callout")
+        if answer is not None:
+            return answer
+    return at_deadline(to, f, now)
+
+
+def at_look_up(*, trouble: bool, names_us: bool) -> Reply:
+    """What DNS says of a domain that we do not serve."""
+    if trouble:
+        return replies.DNS_TROUBLE
+    return replies.DOMAIN_NOT_READY if names_us else replies.RELAYING_DENIED
+
+
+def at_dot(verdict: Verdict | None) -> Reply | None:
+    """None: the mail is accepted; without a verdict always (DNS trouble and time-outs are temperror)."""
+    if verdict is None or verdict.action is Action.ACCEPT:
+        return None
+    return replies.policy(verdict.reply, permanent=verdict.action is Action.REJECT)
+
+
+def _own(to: Mailbox, f: Facts, envelope: Envelope) -> Reply | Accept:
+    host = f.names.hosts.get(to.domain, f.names.host)
+    if to.local.lower() not in OWN:
+        return replies.UNKNOWN_RECIPIENT
+    if envelope.recipients and envelope.domain != host:
+        return replies.ANOTHER_DOMAIN
+    if f.load.failed:
+        return replies.STORAGE_TROUBLE
+    operators = f.names.operators
+    return Accept(host, operators.domain, str(operators), Basis.DELIVERABLE, "own", Kind.OPERATOR)
+
+
+def _strange(to: Mailbox, *, whole: bool) -> Reply | FindOut:
+    """No domain of ours, as far as the table knows. A literal or a single label never is one."""
+    if to.domain.startswith("[") or "." not in to.domain:
+        return replies.RELAYING_DENIED
+    return FindOut(to.domain) if whole else replies.DOMAINS_NOT_READY
+
+
+def _unready(settings: DomainSettings) -> Reply | None:
+    if settings.suspended:
+        return replies.DOMAIN_SUSPENDED
+    return None if settings.active else replies.DOMAIN_NOT_READY
+
+
+def _incapable(f: Facts, envelope: Envelope) -> Reply | None:
+    """What the domain or its primary is known not to take."""
+    assert f.settings is not None
+    if envelope.size > f.settings.max_size:
+        return replies.TOO_LARGE
+    if f.learnt is None:
+        return None
+    if f.fresh and f.learnt.size and envelope.size > f.learnt.size:
+        return replies.PRIMARY_TAKES_LESS
+    if f.fresh and envelope.smtputf8 and f.learnt.smtputf8 is False:
+        return replies.PRIMARY_LACKS_UTF8
+    if f.learnt.callouts is Callouts.LATE_REJECT and envelope.recipients:
+        return replies.TOO_MANY_RECIPIENTS  # its 5yz after the dot must speak of one recipient
+    return None
+
+
+def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask:
+    away = f.primary is not None and f.primary.health in (Health.DOWN, Health.DEFERRING)
+    if f.status is not None and f.fresh:
+        answer: Reply | Accept | None = _doubted(f)
+        if answer is None and (f.status.status is Status.DELIVERABLE or not away):
+            answer = _said(to, f.status, now, "cache")
+        if answer is not None:
+            return answer
+    if f.status is not None and f.status.status is Status.DELIVERABLE:
+        return _accept(to, Basis.DELIVERABLE, "cache")
+    if f.learnt is not None and f.learnt.braked:
+        return replies.RECIPIENT_IN_DOUBT  # callout brake: nobody new is believed, nobody is refused
+    lately = f.tried is not None and 0 <= now - f.tried.last_tried < UNVERIFIABLE_S
+    if away or lately or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
+        return at_deadline(to, f, now)
+    return Ask(wait=f.learnt is None or f.learnt.callouts is not Callouts.BLOCKED)
+
+
+def _said(to: Mailbox, status: RecipientStatus, now: float, source: str) -> Reply | Accept | None:
+    """What a status says as long as it can be asked again; None: ask again."""
+    if status.status is Status.DELIVERABLE:
+        return _accept(to, Basis.DELIVERABLE, source)
+    return replies.UNKNOWN_RECIPIENT if now - status.confirmed <= NEGATIVE_S else None
+
+
+def _doubted(f: Facts) -> Reply | None:
+    """A recipient once deliverable that a callout contradicts is in doubt until a second witness comes."""
+    if f.tried is None or not f.tried.against_since or (f.learnt is not None and f.learnt.braked):
+        return None
+    return replies.RECIPIENT_IN_DOUBT
+
+
+def _age_s(status: RecipientStatus, primary: PrimaryState | None, now: float) -> float:
+    """How old a status is, not counting the time of an outage: nothing expires during one."""
+    if primary is not None and primary.health in (Health.DOWN, Health.DEFERRING):
+        now = min(now, primary.since)
+    return now - status.confirmed
+
+
+def _accept(to: Mailbox, basis: Basis, source: str) -> Accept:
+    return Accept(to.domain, to.domain, str(to), basis, source)

@@ -1,0 +1,119 @@
+"""ingest: follow the tables, wait for their ends, listen, drain."""
+
+import asyncio
+import ssl
+
+import structlog
+from msgspec.structs import replace
+
+from libs.log.contract import LogError
+from libs.runtime.config import Config
+from libs.runtime.deps import Deps
+from libs.runtime.run import Life
+from services.ingest.ask import Asker
+from services.ingest.commit import Committer
+from services.ingest.content import Contents
+from services.ingest.known import Known
+from services.ingest.limits import DISK_FULL, Breakdowns, Limits, Load
+from services.ingest.server import Server
+from services.ingest.verdicts import Verdicts
+
+LOOK_S = 1.0  # between two looks at the load and two signs of progress
+DISK_S = 10.0  # between two looks at the log's disk
+DRAIN_S = 60.0  # sessions in DATA may take so long when the process ends
+
+log = structlog.get_logger()
+
+
+async def ingest(deps: Deps, life: Life) -> None:
+    """Turn sessions into committed mail until `life.must_drain`. Raises OSError when a port is taken, and
+    whatever ends one of its tails."""
+    known = Known(deps)
+    verdicts = Verdicts(deps)
+    breakdowns = Breakdowns()
+    asker = Asker(deps, known, breakdowns)
+    contents = Contents(deps, verdicts, breakdowns)
+    committer = Committer(deps, verdicts, breakdowns)
+    async with asyncio.TaskGroup() as group:
+        tails = [group.create_task(table.run()) for table in known.tables]
+        tails.append(group.create_task(verdicts.run()))
+        if await _restored(known, life):
+            server = Server(
+                deps,
+                known,
+                asker,
+                contents,
+                committer,
+                limits(deps.config, known.largest_size()),
+                tls_context(deps.config),
+            )
+            await server.listen(deps.config.smtp.listen)
+            life.ready()
+            await _watch(deps, life, known, asker, server)
+            await server.drain(DRAIN_S)
+        for tail in tails:
+            tail.cancel()
+
+
+async def _restored(known: Known, life: Life) -> bool:
+    """True once the tables are at their ends, False when the process is to end before."""
+    ends = {asyncio.ensure_future(known.caught_up()), asyncio.ensure_future(life.must_drain.wait())}
+    try:
+        while True:
+            done, _ = await asyncio.wait(ends, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            life.progress()
+            if done:
+                return not life.must_drain.is_set()
+    finally:
+        for end in ends:
+            end.cancel()
+
+
+async def _watch(deps: Deps, life: Life, known: Known, asker: Asker, server: Server) -> None:
+    """Keep the limits in step with the load until the process is to end."""
+    look_at = 0.0
+    while not life.must_drain.is_set():
+        if deps.clock.mono() >= look_at:
+            look_at = deps.clock.mono() + DISK_S
+            try:
+                bounds = await deps.log.bounds("content", 0)
+            except LogError as error:
+                log.warning("log's disk not seen", error=f"{type(error).__name__}: {error}")
+            else:
+                asker.full = bounds.disk > DISK_FULL
+        server.limits = replace(limits(deps.config, known.largest_size()), load=Load(full=asker.full))
+        life.progress()
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await life.must_drain.wait()
+        except TimeoutError:
+            continue
+
+
+def limits(config: Config, max_size: int) -> Limits:
+    """What a session may do on an installation whose most generous domain takes `max_size` octets."""
+    return Limits(
+        host=config.host.name,
+        capabilities=(
+            "PIPELINING",
+            "8BITMIME",
+            "ENHANCEDSTATUSCODES",
+            f"SIZE {max_size}",
+            "SMTPUTF8",
+            "DSN",
+        ),
+        max_size=max_size,
+        max_errors=config.smtp.max_errors,
+        max_recipients=config.smtp.max_recipients,
+        tls=config.smtp.tls_certificate is not None,
+    )
+
+
+def tls_context(config: Config) -> ssl.SSLContext | None:
+    """TLS 1.2 or later (RFC 8996), no client certificates asked for; None without a certificate."""
+    if config.smtp.tls_certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.smtp.tls_certificate, config.smtp.tls_key)
+    return context

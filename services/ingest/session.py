@@ -1,0 +1,387 @@
+"""The dialogue: state + input -> state + one effect (RFC 5321 sections 3 and 4, RFC 2920, RFC 3207).
+
+Every effect that does not close yields exactly one input; the shell (server.py) performs effects and decides
+nothing. Lines that come while an effect is performed wait in the wire.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from libs.mail import replies
+from libs.mail.address import Bad, BadAddress, Mailbox, path, split
+from libs.mail.esmtp import BadParameter, RcptParameters, mail_parameters, rcpt_parameters
+from libs.mail.records import ContentRef, Recipient
+from libs.mail.replies import Receipt
+from libs.mail.reply import Reply
+from services.ingest import policy
+from services.ingest.limits import COMMAND_OCTETS, Limits
+from services.ingest.policy import Accept, Envelope
+
+
+class Content(NamedTuple):
+    """Content as stored. `head`: its header, for want of a verdict; `began`, `arrived`: log time of the first
+    and the last chunk's acknowledgement; `began_mono`: the first one's on a clock that never jumps."""
+
+    id: str
+    ref: ContentRef
+    head: bytes
+    began: float
+    began_mono: float
+    arrived: float
+
+
+class Session(Struct, frozen=True):
+    """`helo` "" before the first EHLO or HELO; `tls`: protocol and cipher, "" in clear; `errors`: 5yz replies
+    since the last accepted mail; `asked`: the parameters of the RCPT that is being answered."""
+
+    helo: str = ""
+    extended: bool = False
+    tls: str = ""
+    errors: int = 0
+    mail: Envelope | None = None
+    asked: RcptParameters = RcptParameters()
+    recipient: str = ""
+
+
+# --- inputs ---
+
+
+class Connected(NamedTuple):
+    """`room`: the limits of connections are kept; `early`: octets came before our banner."""
+
+    room: bool
+    early: bool
+
+
+class Line(NamedTuple):
+    """A command without its CR LF; `more`: further octets wait behind it."""
+
+    octets: bytes
+    more: bool
+
+
+class Interrupted(StrEnum):
+    TIMEOUT = "timeout"  # nothing came for too long
+    DRAINING = "draining"  # this process is to end
+    BAD_LINE = "bad line"  # longer than COMMAND_OCTETS, or a lone LF
+    OURS = "ours"  # an exception of ours; logged by whoever caught it
+
+
+class RcptAnswer(NamedTuple):
+    answer: Reply | Accept
+
+
+class ContentEnd(NamedTuple):
+    """Either `content` or `reply` is there; `close`: nothing the client says can be trusted any more."""
+
+    content: Content | None
+    reply: Reply | None = None
+    close: bool = False
+
+
+class Committed(NamedTuple):
+    receipt: Receipt
+
+
+class Refused(NamedTuple):
+    reply: Reply
+
+
+class TlsStarted(NamedTuple):
+    tls: str
+
+
+Input = Connected | Line | Interrupted | RcptAnswer | ContentEnd | Committed | Refused | TlsStarted
+
+
+# --- effects ---
+
+
+class Say(NamedTuple):
+    """Yields the next Line. `command`: what is answered; `recipient`: of a RCPT; no reply: say nothing."""
+
+    reply: Reply | None
+    command: str = ""
+    recipient: str = ""
+
+
+class SayAndClose(NamedTuple):
+    reply: Reply
+    command: str = ""
+    recipient: str = ""
+
+
+class StartTls(NamedTuple):
+    """Say `reply`, forget all octets that came in clear, shake hands. Yields TlsStarted."""
+
+    reply: Reply
+
+
+class AskRcpt(NamedTuple):
+    """Yields RcptAnswer."""
+
+    to: Mailbox
+    envelope: Envelope
+
+
+class ReadContent(NamedTuple):
+    """Say `reply` and read to the end of data. Yields ContentEnd."""
+
+    reply: Reply
+    envelope: Envelope
+
+
+class Commit(NamedTuple):
+    """Yields Committed or Refused."""
+
+    envelope: Envelope
+    content: Content
+
+
+Effect = Say | SayAndClose | StartTls | AskRcpt | ReadContent | Commit
+Step = tuple[Session, Effect]
+
+
+def step(s: Session, got: Input, limits: Limits) -> Step:
+    """What follows from `got`."""
+    match got:
+        case Line():
+            return _line(s, got, limits)
+        case RcptAnswer():
+            return _rcpt_answer(s, got.answer, limits)
+        case ContentEnd():
+            return _content_end(s, got, limits)
+        case Committed():
+            return replace(s, mail=None, errors=0), Say(replies.queued(got.receipt), "DATA")
+        case Refused():
+            return _say(replace(s, mail=None), got.reply, limits, "DATA")
+        case TlsStarted():
+            return Session(tls=got.tls, errors=s.errors), Say(
+                None
+            )  # RFC 3207 section 4.2: all else is forgotten
+        case Connected():
+            if got.early:
+                return s, SayAndClose(replies.EARLY)
+            reply = policy.at_connect(room=got.room, host=limits.host)
+            return s, Say(reply) if got.room else SayAndClose(reply)
+        case Interrupted():
+            return _interrupted(s, got, limits)
+
+
+def ahead(s: Session, lines: Sequence[bytes]) -> tuple[Mailbox, ...]:
+    """The mailboxes of RCPTs at the front of `lines`, which the client sent ahead (RFC 2920): they can be
+    asked about while the answer to an earlier one is awaited."""
+    found: list[Mailbox] = []
+    if s.mail is None:
+        return ()
+    for line in lines:
+        if line[:8].upper() != b"RCPT TO:":
+            break
+        try:
+            to = path(split(line[8:].strip(b" "))[0], smtputf8=s.mail.smtputf8)
+        except BadAddress:
+            continue
+        if to is not None:
+            found.append(to)
+    return tuple(found)
+
+
+def _say(s: Session, reply: Reply, limits: Limits, command: str, recipient: str = "") -> Step:
+    """Say `reply`; 5yz counts, and the last one that is allowed ends the session."""
+    if reply.code < 500:
+        return s, Say(reply, command, recipient)
+    s = replace(s, errors=s.errors + 1)
+    if s.errors >= limits.max_errors:
+        return s, SayAndClose(replies.too_many_errors(limits.host), command, recipient)
+    return s, Say(reply, command, recipient)
+
+
+def _interrupted(s: Session, why: Interrupted, limits: Limits) -> Step:
+    match why:
+        case Interrupted.TIMEOUT:
+            return s, SayAndClose(replies.timed_out(limits.host))
+        case Interrupted.DRAINING:
+            return s, SayAndClose(replies.draining(limits.host))
+        case Interrupted.BAD_LINE:
+            return s, SayAndClose(replies.BAD_LINE)
+        case Interrupted.OURS:
+            return replace(s, mail=None), Say(replies.OUR_FAULT)
+
+
+# --- commands ---
+
+
+def _line(s: Session, line: Line, limits: Limits) -> Step:
+    if len(line.octets) + 2 > COMMAND_OCTETS:
+        return s, SayAndClose(replies.BAD_LINE)
+    word, _, argument = line.octets.partition(b" ")
+    verb = word.upper()
+    if verb == b"EHLO" or verb == b"HELO":
+        if line.more:
+            return s, SayAndClose(replies.EARLY)  # RFC 2920 section 3.1: EHLO ends a group
+        return _helo(s, argument.strip(b" "), limits, extended=verb == b"EHLO")
+    command = _COMMANDS.get(verb)
+    if command is None:
+        return _say(s, replies.UNKNOWN_COMMAND, limits, "")
+    return command(s, argument.strip(b" "), limits)
+
+
+def _helo(s: Session, argument: bytes, limits: Limits, *, extended: bool) -> Step:
+    """RFC 5321 section 4.1.1.1. What is no domain is taken as well, as long as it is one printable word
+    (section 4.1.4: a mail is not refused for that)."""
+    command = "EHLO" if extended else "HELO"
+    if (
+        not argument
+        or len(argument) > 255
+        or not argument.isascii()
+        or not all(32 < c < 127 for c in argument)
+    ):
+        return _say(s, replies.BAD_HELO, limits, command)
+    s = Session(argument.decode(), extended, s.tls, s.errors)
+    if not extended:
+        return s, Say(replies.helo(limits.host), command)
+    starttls = ("STARTTLS",) if limits.tls and not s.tls else ()
+    return s, Say(replies.ehlo(limits.host, limits.capabilities + starttls), command)
+
+
+def _mail(s: Session, argument: bytes, limits: Limits) -> Step:
+    """RFC 5321 section 4.1.1.2."""
+    if not s.helo:
+        return _say(s, replies.HELO_FIRST, limits, "MAIL")
+    if s.mail is not None:
+        return _say(s, replies.NESTED_MAIL, limits, "MAIL")
+    if argument[:5].upper() != b"FROM:":
+        return _say(s, replies.SYNTAX, limits, "MAIL")
+    try:
+        raw, rest = split(argument[5:].lstrip(b" "))
+        given = mail_parameters(rest)
+        sender = path(raw, smtputf8=given.smtputf8)
+    except BadAddress as error:
+        utf8 = error.bad is Bad.UTF8
+        return _say(s, replies.SENDER_NEEDS_UTF8 if utf8 else replies.BAD_SENDER, limits, "MAIL")
+    except BadParameter as error:
+        return _say(s, replies.UNKNOWN_PARAMETER if error.unknown else replies.SYNTAX, limits, "MAIL")
+    if sender is not None and not sender.domain:
+        return _say(s, replies.BAD_SENDER, limits, "MAIL")
+    reverse_path = "" if sender is None else str(sender)
+    envelope = Envelope(reverse_path, given.size, given.smtputf8, given.ret, given.envid)
+    reply = policy.at_mail(envelope, limits.max_size, limits.load)
+    if reply.code != 250:
+        return _say(s, reply, limits, "MAIL")
+    return replace(s, mail=envelope), Say(reply, "MAIL")
+
+
+def _rcpt(s: Session, argument: bytes, limits: Limits) -> Step:
+    """RFC 5321 section 4.1.1.3."""
+    if s.mail is None:
+        return _say(s, replies.MAIL_FIRST, limits, "RCPT")
+    if argument[:3].upper() != b"TO:":
+        return _say(s, replies.SYNTAX, limits, "RCPT")
+    try:
+        raw, rest = split(argument[3:].lstrip(b" "))
+        to = path(raw, smtputf8=s.mail.smtputf8)
+        given = rcpt_parameters(rest, smtputf8=s.mail.smtputf8)
+    except BadAddress as error:
+        utf8 = error.bad is Bad.UTF8
+        return _say(s, replies.RECIPIENT_NEEDS_UTF8 if utf8 else replies.BAD_RECIPIENT, limits, "RCPT")
+    except BadParameter as error:
+        return _say(s, replies.UNKNOWN_PARAMETER if error.unknown else replies.SYNTAX, limits, "RCPT")
+    if to is None:
+        return _say(s, replies.BAD_RECIPIENT, limits, "RCPT")
+    if len(s.mail.recipients) >= limits.max_recipients:
+        return _say(s, replies.TOO_MANY_RECIPIENTS, limits, "RCPT", str(to))
+    return replace(s, asked=given, recipient=str(to)), AskRcpt(to, s.mail)
+
+
+def _rcpt_answer(s: Session, answer: Reply | Accept, limits: Limits) -> Step:
+    assert s.mail is not None
+    if isinstance(answer, Reply):
+        return _say(s, answer, limits, "RCPT", s.recipient)
+    recipient = Recipient(answer.mailbox, answer.basis, s.asked.notify, s.asked.orcpt)
+    mail = replace(
+        s.mail,
+        recipients=(*s.mail.recipients, recipient),
+        domain=answer.domain,
+        next_hop=answer.next_hop,
+        kind=answer.kind,
+    )
+    return replace(s, mail=mail), Say(replies.RECIPIENT_OK, "RCPT", s.recipient)
+
+
+def _data(s: Session, argument: bytes, limits: Limits) -> Step:
+    """RFC 5321 section 4.1.1.4."""
+    if argument:
+        return _say(s, replies.SYNTAX, limits, "DATA")
+    if s.mail is None:
+        return _say(s, replies.MAIL_FIRST, limits, "DATA")
+    if not s.mail.recipients:
+        return _say(s, replies.NO_RECIPIENTS, limits, "DATA")
+    return s, ReadContent(replies.SEND_CONTENT, s.mail)
+
+
+def _content_end(s: Session, end: ContentEnd, limits: Limits) -> Step:
+    assert s.mail is not None
+    if end.content is not None:
+        return s, Commit(s.mail, end.content)
+    assert end.reply is not None
+    if end.close:
+        return replace(s, mail=None), SayAndClose(end.reply, "DATA")
+    return _say(replace(s, mail=None), end.reply, limits, "DATA")
+
+
+def _rset(s: Session, argument: bytes, limits: Limits) -> Step:
+    if argument:
+        return _say(s, replies.SYNTAX, limits, "RSET")
+    return replace(s, mail=None), Say(replies.OK, "RSET")
+
+
+def _noop(s: Session, argument: bytes, limits: Limits) -> Step:
+    del argument, limits  # RFC 5321 section 4.1.1.9: whatever it says
+    return s, Say(replies.OK, "NOOP")
+
+
+def _quit(s: Session, argument: bytes, limits: Limits) -> Step:
+    if argument:
+        return _say(s, replies.SYNTAX, limits, "QUIT")
+    return s, SayAndClose(replies.bye(limits.host), "QUIT")
+
+
+def _help(s: Session, argument: bytes, limits: Limits) -> Step:
+    del argument, limits
+    return s, Say(replies.HELP, "HELP")
+
+
+def _vrfy(s: Session, argument: bytes, limits: Limits) -> Step:
+    """RFC 5321 section 7.3: who is here is not told to strangers."""
+    if not argument:
+        return _say(s, replies.SYNTAX, limits, "VRFY")
+    return s, Say(replies.CANNOT_VRFY, "VRFY")
+
+
+def _starttls(s: Session, argument: bytes, limits: Limits) -> Step:
+    """RFC 3207 section 4."""
+    if argument:
+        return _say(s, replies.SYNTAX, limits, "STARTTLS")
+    if s.tls:
+        return _say(s, replies.TLS_ALREADY, limits, "STARTTLS")
+    if not limits.tls:
+        return _say(s, replies.TLS_NOT_AVAILABLE, limits, "STARTTLS")
+    return s, StartTls(replies.READY_FOR_TLS)
+
+
+_COMMANDS: dict[bytes, Callable[[Session, bytes, Limits], Step]] = {
+    b"MAIL": _mail,
+    b"RCPT": _rcpt,
+    b"DATA": _data,
+    b"RSET": _rset,
+    b"NOOP": _noop,
+    b"QUIT": _quit,
+    b"HELP": _help,
+    b"VRFY": _vrfy,
+    b"EXPN": _vrfy,
+    b"STARTTLS": _starttls,
+}
