@@ -55,8 +55,8 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}", _page(domain_remove), methods=["DELETE"]),
             Route("/domains/{name}/flush", _page(flush), methods=["POST"]),
             Route("/queue", _page(queue_list), methods=["GET"]),
-            Route("/queue/{id}", _page(queue_show), methods=["GET"]),
-            Route("/trace/{id}", _page(trace), methods=["GET"]),
+            Route("/queue/{id:path}", _page(queue_show), methods=["GET"]),
+            Route("/trace/{id:path}", _page(trace), methods=["GET"]),
         ]
     )
 

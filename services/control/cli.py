@@ -32,6 +32,7 @@ from libs.runtime.metrics import Metrics
 from libs.runtime.run import CannotStart
 from services.control.api import application
 from services.control.desk import ANSWER_S, PAGE, WITHIN_S, Desk
+from services.control.domains import Malformed, named
 from services.control.service import SOCKET
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> No
 @domain.command("show")
 def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """All that is known of one."""
-    row = _run(_ask(_settings(config), "GET", f"/domains/{quote(name, '')}"))
+    row = _run(_ask(_settings(config), "GET", f"/domains/{_named(name)}"))
     if json:
         _lines([row])
         return
@@ -107,7 +108,7 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
 @domain.command("remove")
 def domain_remove(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Take no more mail for a domain; refused while mail for it waits."""
-    row = _run(_ask(_settings(config), "DELETE", f"/domains/{quote(name, '')}"))
+    row = _run(_ask(_settings(config), "DELETE", f"/domains/{_named(name)}"))
     if json:
         _lines([row])
     else:
@@ -167,7 +168,7 @@ def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fals
 def queue_flush(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Try the mail of a domain now, whatever its primary last said."""
     by = {"by": f"{getpass.getuser()} (command line)"}
-    row = _run(_ask(_settings(config), "POST", f"/domains/{quote(name, '')}/flush", by, running=True))
+    row = _run(_ask(_settings(config), "POST", f"/domains/{_named(name)}/flush", by, running=True))
     if json:
         _lines([row])
     else:
@@ -313,6 +314,14 @@ def _settings(path: Path) -> Config:
     try:
         return load(path)
     except Wrong as error:
+        fail(str(error), 2)
+
+
+def _named(name: str) -> str:
+    """The domain that was typed, in normal form."""
+    try:
+        return named(name)
+    except Malformed as error:
         fail(str(error), 2)
 
 
