@@ -50,6 +50,11 @@ class Metrics:
         )
         self.assembly_bytes = gauge("assembly_bytes", "Content held in memory for evaluation")
 
+        # verify, callouts
+        self.callouts = counter("callouts_total", "Questions by what became of them", "outcome")
+        self.callouts_stale = counter("callouts_stale_total", "Questions read when nobody waited any more")
+        self.callout_seconds = histogram("callout_seconds", "Question read to the primary's answer")
+
         # deliver
         self.queue_messages = gauge("queue_messages", "Waiting mails", "domain")
         self.queue_bytes = gauge("queue_bytes", "Octets of waiting mails", "domain")

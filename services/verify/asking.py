@@ -28,13 +28,15 @@ class Asked(Struct, frozen=True):
 
 class Heard(NamedTuple):
     """One answer about one recipient: `outcome` deliverable, undeliverable or an Unverifiable's reason;
-    `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status."""
+    `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status; `callout`: a
+    delivery did not say it."""
 
     mailbox: str
     outcome: str
     blocked: bool = False
     pending: bool = False
     known: bool = False
+    callout: bool = True
 
 
 def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float) -> str:
@@ -63,7 +65,7 @@ def heard(asked: Asked, h: Heard, now: float) -> Asked:
     if h.outcome not in ("deliverable", "undeliverable", "contradicted"):
         return asked
     negatives = _recent(asked.negatives, now - NEGATIVES_S)
-    if h.outcome == "undeliverable" and not h.known:
+    if h.outcome == "undeliverable" and not h.known and h.callout:
         negatives = (*negatives, now)
     flips = tuple(flip for flip in asked.flips if flip[0] > now - FLIPS_S and flip[1] != h.mailbox)
     if h.pending:
@@ -92,28 +94,30 @@ class Offered(NamedTuple):
     starttls: bool = False
 
 
-def facts(
-    old: PrimaryFacts | None,
-    domain: str,
-    asked: Asked,
-    now: float,
-    offered: Offered | None,
-    *,
-    confirmed: bool,
-) -> PrimaryFacts:
-    """What to publish about the primary. `now`: wall seconds; `offered`: None where no EHLO was heard;
-    `confirmed`: a recipient that was known deliverable has just been confirmed, which ends the brake."""
-    blocked = asked.hold == "blocked"
-    before = old or PrimaryFacts(domain, Callouts.OPEN, now)
+class Said(NamedTuple):
+    """What an answer brought. `now`: wall seconds; `offered`: None where no EHLO was heard; `answered`: the
+    primary spoke of a mailbox; `confirmed`: a recipient with a status was accepted, which ends the brake."""
+
+    now: float
+    offered: Offered | None
+    answered: bool
+    confirmed: bool
+
+
+def facts(old: PrimaryFacts | None, domain: str, asked: Asked, said: Said) -> PrimaryFacts:
+    """What to publish about the primary."""
+    before = old or PrimaryFacts(domain, Callouts.OPEN, said.now)
     callouts = before.callouts
-    if callouts in (Callouts.OPEN, Callouts.BLOCKED):
-        callouts = Callouts.BLOCKED if blocked else Callouts.OPEN
-    braked = (before.braked or len(asked.flips) >= FLIPS) and not confirmed
+    if callouts is Callouts.OPEN and asked.hold == "blocked":
+        callouts = Callouts.BLOCKED
+    elif callouts is Callouts.BLOCKED and said.answered:
+        callouts = Callouts.OPEN
+    braked = (before.braked or len(asked.flips) >= FLIPS) and not said.confirmed
     new = replace(before, callouts=callouts, braked=braked)
-    if offered is not None:
-        size, smtputf8, dsn, starttls = offered
+    if said.offered is not None:
+        size, smtputf8, dsn, starttls = said.offered
         new = replace(new, size=size, smtputf8=smtputf8, dsn=dsn, starttls=starttls)
-    return replace(new, since=now) if callouts is not before.callouts else new
+    return replace(new, since=said.now) if callouts is not before.callouts else new
 
 
 def rejects_late(old: PrimaryFacts | None, domain: str, now: float, *, late: bool) -> PrimaryFacts:

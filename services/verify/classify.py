@@ -11,6 +11,7 @@ from libs.mail.reply import Foreign
 from libs.mail.speaks import Speaks, Stage, speaks
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
+_GREYLIST_TIMES = 5
 
 
 class Deliverable(NamedTuple):
@@ -110,6 +111,13 @@ class Known(NamedTuple):
     status: RecipientStatus | None
     tried: RecipientTry | None
 
+    @property
+    def answer(self) -> RecipientStatus | RecipientTry | None:
+        """The newest of both."""
+        if self.tried is None or (self.status is not None and self.status.confirmed >= self.tried.last_tried):
+            return self.status
+        return self.tried
+
 
 class Circumstances(NamedTuple):
     """`now`: wall seconds; `host`: whose callout; `control`: was another known recipient accepted in the same
@@ -185,13 +193,28 @@ def next_probe(s: RecipientStatus, primary: PrimaryState | None, t: Lifetimes = 
 
 def next_try(tried: RecipientTry, t: Lifetimes = LIFETIMES) -> float:
     """From when (wall seconds) a recipient that could not be verified is worth another question."""
-    if tried.against_since:
-        return tried.last_tried + t.witness_s
-    return tried.last_tried + t.unverifiable_s
+    return tried.last_tried + (t.witness_s if tried.against_since else t.unverifiable_s)
 
 
-def again_after(tried: RecipientTry, t: Lifetimes = LIFETIMES) -> float | None:
-    """In how many seconds to ask again in the background although nobody waits; None: not at all."""
-    if tried.against_since:
-        return t.witness_s
-    return t.greylist_s if tried.last_outcome == "greylisted" else None
+def is_due(known: Known, primary: PrimaryState | None, now: float, t: Lifetimes = LIFETIMES) -> bool:
+    """Is a question worth a callout, or is what is known the answer? `now`: wall seconds."""
+    status, tried = known.status, known.tried
+    if tried is not None and (status is None or tried.against_since or tried.last_tried > status.confirmed):
+        return (
+            now >= next_try(tried, t) or now < tried.last_tried
+        )  # a clock that was set back settles nothing
+    if status is None:
+        return True
+    due = next_probe(status, primary, t)
+    return due is not None and now >= due
+
+
+def again_after(
+    learnt: Learnt, control: bool | None, attempts: int, t: Lifetimes = LIFETIMES
+) -> float | None:
+    """In how many seconds to ask again in the background, though nobody waits; None: not at all. `attempts`:
+    so often it was asked in the background already."""
+    if learnt.pending:
+        return t.alone_s if control is None else t.witness_s
+    greylisted = learnt.tried is not None and learnt.tried.last_outcome == "greylisted"
+    return t.greylist_s if greylisted and attempts < _GREYLIST_TIMES else None

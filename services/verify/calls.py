@@ -1,0 +1,290 @@
+"""Sessions with primaries: one a relay domain, for all recipients that are asked about meanwhile.
+
+Postfix slows a client down after 10 errors and drops it after 20 (smtpd_soft_error_limit and
+smtpd_hard_error_limit): a session ends before that.
+"""
+
+import asyncio
+import random
+from collections import deque
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from libs.mail.reply import Foreign
+from libs.runtime.deps import Deps
+from libs.smtp.client import Connection, Dialer, Fault, Stage
+from libs.smtp.lookup import look_up
+from libs.smtp.route import Found, Ours, Route
+from services.verify.asking import Offered, Pace, paced
+from services.verify.classify import Deliverable, Finding, Undeliverable, Unverifiable, classify
+
+BATCH = 8  # recipients in one transaction
+ERRORS = 8  # negative answers after which a session ends
+IDLE_S = 2.0  # a session waits so long for more to ask
+REACH_S = 15.0  # for look-ups and all addresses of the best preference
+WAITING = 200  # questions for one primary that may wait
+PER_ADDRESS = 2  # sessions at a time
+SESSIONS = 200  # in all
+
+log = structlog.get_logger()
+
+
+class Question(NamedTuple):
+    """`control`: a recipient to ask about in the same session when this one, known deliverable, is denied; ""
+    when this one is not known deliverable or there is no other."""
+
+    mailbox: str
+    domain: str
+    key: bytes
+    control: str = ""
+    attempts: int = 0  # in the background
+
+
+class Listener(Protocol):
+    """Told of what sessions bring; all return at once."""
+
+    def refused(self, question: Question) -> str:
+        """Why it must not be asked any more, or "": asked right before it is sent."""
+        ...
+
+    def told(self, question: Question, finding: Finding, control: bool | None) -> None:
+        """The end of a question."""
+        ...
+
+    def offered(self, domain: str, offered: Offered) -> None:
+        """What the best MX said to EHLO."""
+        ...
+
+    def failed(self, domain: str, finding: Unverifiable) -> None:
+        """No address of the best preference took us to MAIL. Each waiting question is told besides."""
+        ...
+
+
+class _Line:
+    """What is to be asked of one primary."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Question] = deque()
+        self.arrived = asyncio.Event()
+
+    async def more(self, within: float) -> bool:
+        """Is there something to ask, or comes something within `within` seconds?"""
+        if not self.waiting:
+            self.arrived.clear()
+            try:
+                async with asyncio.timeout(within):
+                    await self.arrived.wait()
+            except TimeoutError:
+                return False
+        return True
+
+
+class _Addresses:
+    """Sessions and pace of each dialled address: many domains may share one server."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._users: dict[str, int] = {}
+        self._paces: dict[str, Pace] = {}
+
+    async def acquire(self, address: str) -> None:
+        self._users[address] = self._users.get(address, 0) + 1
+        try:
+            await self._slots.setdefault(address, asyncio.Semaphore(PER_ADDRESS)).acquire()
+        except asyncio.CancelledError:
+            self._forget(address)
+            raise
+
+    def release(self, address: str) -> None:
+        self._slots[address].release()
+        self._forget(address)
+
+    def _forget(self, address: str) -> None:
+        self._users[address] -= 1
+        if not self._users[address]:
+            del self._users[address], self._slots[address]
+
+    async def pace(self, address: str, count: int, now: float) -> None:
+        self._paces[address], wait_s = paced(self._paces.get(address), count, now)
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        if len(self._paces) > 10_000:
+            self._paces.clear()  # an address that was forgotten gets a fresh burst, no more
+
+
+class Calls:
+    """`ask` returns at once; the listener hears the answer. `close` ends all sessions."""
+
+    def __init__(self, deps: Deps, dialer: Dialer, listener: Listener) -> None:
+        self._dns, self._clock, self._dialer, self._listener = deps.dns, deps.clock, dialer, listener
+        host, installation = deps.config.host, deps.config.installation
+        self._from = f"postmaster@{host.name}"
+        self._ours = Ours(installation.hosts, (*host.ipv4, *host.ipv6))
+        self._lines: dict[str, _Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._addresses = _Addresses()
+        self._sessions = asyncio.Semaphore(SESSIONS)
+
+    def ask(self, question: Question) -> None:
+        line = self._lines.get(question.domain)
+        if line is None:
+            line = self._lines[question.domain] = _Line()
+            task = asyncio.create_task(self._serve(question.domain, line))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        line.waiting.append(question)
+        line.arrived.set()
+
+    def crowded(self, domain: str) -> str:
+        """The word for a primary that so many questions wait for that one more would be in vain, or ""."""
+        line = self._lines.get(domain)
+        return "busy" if line is not None and len(line.waiting) >= WAITING else ""
+
+    async def close(self) -> None:
+        """End every session now; what waits stays unanswered."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, domain: str, line: _Line) -> None:
+        try:
+            while line.waiting:
+                async with self._sessions:
+                    await self._session(domain, line)
+        except Exception:
+            log.exception("callouts of a domain failed", domain=domain)  # our bug: 4yz, never a negative
+            self._tell_all(line, Unverifiable("error", blocked=False))
+        finally:
+            del self._lines[domain]
+
+    def _tell_all(self, line: _Line, finding: Finding) -> None:
+        while line.waiting:
+            self._listener.told(line.waiting.popleft(), finding, None)
+
+    async def _session(self, domain: str, line: _Line) -> None:
+        """One connection, from the first question to the last, or to the server's patience."""
+        try:
+            async with asyncio.timeout(REACH_S):
+                reached = await self._reach(domain)
+        except TimeoutError:
+            reached = Unverifiable("unreachable", blocked=False)
+        if isinstance(reached, Unverifiable):
+            self._listener.failed(domain, reached)
+            self._tell_all(line, reached)
+            return
+        connection = reached
+        address = connection.target.address
+        try:
+            self._listener.offered(domain, _offered(connection))
+            errors, first = 0, True
+            while connection.usable and errors < ERRORS and await line.more(IDLE_S):
+                batch = self._batch(line, connection)
+                if batch:
+                    await self._addresses.pace(address, len(batch), self._clock.mono())
+                    errors += await self._ask(connection, batch, line, first=first)
+                    first = False
+            if connection.usable:
+                await connection.quit()
+        finally:
+            connection.abort()
+            self._addresses.release(address)
+
+    async def _reach(self, domain: str) -> Connection | Unverifiable:
+        """A session with any address of the best preference: only that one knows. Its slot is taken."""
+        route = await look_up(self._dns, domain, self._ours, random.shuffle)
+        if route.found is not Found.OK or not route.preferences[0]:
+            return Unverifiable(_why(route), blocked=False)
+        failure = Unverifiable("unreachable", blocked=False)
+        for target in route.preferences[0]:
+            await self._addresses.acquire(target.address)
+            try:
+                return await self._dialer.connect(target)
+            except Fault as fault:
+                self._addresses.release(target.address)
+                finding = classify(fault.stage, fault.reply, fault.reason)
+                if isinstance(finding, Unverifiable) and (finding.blocked or not failure.reply):
+                    failure = finding
+            except BaseException:
+                self._addresses.release(target.address)
+                raise
+        return failure
+
+    def _batch(self, line: _Line, connection: Connection) -> list[Question]:
+        """The next questions that this server can be asked."""
+        batch: list[Question] = []
+        while line.waiting and len(batch) < BATCH:
+            question = line.waiting.popleft()
+            reason = self._listener.refused(question)
+            if not reason and not question.mailbox.isascii() and "SMTPUTF8" not in connection.capabilities:
+                reason = "smtputf8"
+            if reason:
+                self._listener.told(question, Unverifiable(reason, blocked=False), None)
+            else:
+                batch.append(question)
+        return batch
+
+    async def _ask(self, connection: Connection, batch: list[Question], line: _Line, *, first: bool) -> int:
+        """One transaction; returns how many negative answers it brought. Each answer is told when it
+        comes."""
+        findings: list[Finding] = []
+        denied: list[tuple[Question, Finding]] = []
+
+        def heard(index: int, stage: Stage, reply: Foreign) -> None:
+            finding = classify(stage, reply)
+            findings.append(finding)
+            if isinstance(finding, Undeliverable) and batch[index].control:
+                denied.append((batch[index], finding))
+            else:
+                self._listener.told(batch[index], finding, None)
+
+        rest: list[Question] = []
+        try:
+            await connection.verify(self._from, [question.mailbox for question in batch], heard)
+        except Fault as fault:
+            rest = batch[len(findings) :]
+            if first or fault.reply is not None:
+                finding = classify(fault.stage, fault.reply, fault.reason)
+                for question in rest:
+                    self._listener.told(question, finding, None)
+                rest = []
+        line.waiting.extendleft(reversed(rest))  # a kept session was closed meanwhile: again on a new one
+        for question, finding in denied:
+            self._listener.told(question, finding, await self._control(connection, question.control))
+        return sum(not isinstance(finding, Deliverable) for finding in findings)
+
+    async def _control(self, connection: Connection, mailbox: str) -> bool | None:
+        """Is a recipient that must exist accepted in this session? None: it could not be asked."""
+        if not connection.usable:
+            return None
+        try:
+            ((stage, reply),) = await connection.verify(self._from, [mailbox])
+        except Fault:
+            return None
+        match classify(stage, reply):
+            case Deliverable():
+                return True
+            case Undeliverable():
+                return False
+            case _:
+                return None
+
+
+def _offered(connection: Connection) -> Offered:
+    offered = connection.capabilities
+    size = offered.get("SIZE", "")
+    return Offered(
+        int(size) if size.isascii() and size.isdigit() and len(size) < 19 else 0,
+        "SMTPUTF8" in offered,
+        "DSN" in offered,
+        bool(connection.tls),
+    )
+
+
+def _why(route: Route) -> str:
+    match route.found:
+        case Found.OK | Found.TROUBLE:
+            return "dns trouble"
+        case Found.NULL_MX | Found.NXDOMAIN | Found.NONE:
+            return "no primary"

@@ -1,0 +1,133 @@
+"""What verify knows: full replicas of `domains`, `recipients` and `primaries`."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import structlog
+
+from libs import topics
+from libs.log.contract import Record
+from libs.log.table import Table
+from libs.mail.records import (
+    Domain,
+    PrimaryFacts,
+    PrimaryState,
+    RecipientRecord,
+    RecipientStatus,
+    RecipientTry,
+    Status,
+    decode,
+    decode_recipient,
+)
+from libs.mail.settings import DomainSettings, complete
+from libs.runtime.deps import Deps
+from services.verify import classify
+
+T = TypeVar("T")
+
+_CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
+
+log = structlog.get_logger()
+
+
+class Known:
+    """`run()` each of `tables`, and wait for caught_up() before the first question."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        defaults = deps.config.defaults.settings()
+        self._controls: dict[bytes, dict[bytes, None]] = {}
+
+        def domain(record: Record) -> DomainSettings | None:
+            if record.value is None or record.key == topics.INSTALLATION_KEY:
+                return None
+            return complete(defaults, decode(record.value, Domain))
+
+        self.domains: Table[DomainSettings] = self._table("domains", domain)
+        self.recipients: Table[RecipientRecord] = self._table("recipients", _recipient, self._index)
+        self.primaries: Table[PrimaryState] = self._table("primaries", _primary)
+
+    @property
+    def tables(self) -> tuple[Table[Any], ...]:
+        return self.domains, self.recipients, self.primaries
+
+    async def caught_up(self) -> None:
+        for table in self.tables:
+            await table.caught_up()
+
+    def recipient(self, key: bytes, mailbox: str) -> classify.Known:
+        """Status and last try; `key`: of the mailbox in normal form."""
+        status, tried = self.recipients.get(key), self.recipients.get(b"try:" + key)
+        return classify.Known(
+            mailbox,
+            status if isinstance(status, RecipientStatus) else None,
+            tried if isinstance(tried, RecipientTry) else None,
+        )
+
+    def facts(self, domain: str) -> PrimaryFacts | None:
+        found = self.recipients.get(b"@" + domain.encode())
+        return found if isinstance(found, PrimaryFacts) else None
+
+    def settings(self, domain: str) -> DomainSettings | None:
+        return self.domains.get(domain.encode())
+
+    def primary(self, domain: str) -> PrimaryState | None:
+        return self.primaries.get(domain.encode())
+
+    def control(self, key: bytes) -> str:
+        """Another recipient of the same domain that is known deliverable, "" for none."""
+        for other in self._controls.get(key.rpartition(b"@")[2], ()):
+            found = self.recipients.get(other)
+            if other != key and isinstance(found, RecipientStatus) and not self._doubted(other):
+                return found.mailbox
+        return ""
+
+    def _doubted(self, key: bytes) -> bool:
+        tried = self.recipients.get(b"try:" + key)
+        return isinstance(tried, RecipientTry) and tried.against_since > 0
+
+    def _index(self, record: Record) -> None:
+        """Keep some deliverable recipients of each domain at hand."""
+        if record.key.startswith((b"try:", b"@")):
+            return
+        domain = record.key.rpartition(b"@")[2]
+        status = self.recipients.get(record.key)
+        controls = self._controls.setdefault(domain, {})
+        if isinstance(status, RecipientStatus) and status.status is Status.DELIVERABLE:
+            if len(controls) < _CONTROLS:
+                controls[record.key] = None
+        else:
+            controls.pop(record.key, None)
+            if not controls:
+                del self._controls[domain]
+
+    def _table(
+        self,
+        topic: str,
+        decode: Callable[[Record], T | None],
+        changed: Callable[[Record], None] = lambda _: None,
+    ) -> Table[T]:
+        return Table(
+            self._deps.log,
+            topic,
+            range(self._deps.partitions),
+            decode,
+            self._deps.clock,
+            quarantined=self.quarantined,
+            changed=changed,
+        )
+
+    def quarantined(self, record: Record) -> None:
+        """Rule 8: counted, said, stepped over."""
+        self._deps.metrics.quarantined.labels(record.topic).inc()
+        log.error(
+            "record cannot be decoded", topic=record.topic, partition=record.partition, offset=record.offset
+        )
+
+
+def _recipient(record: Record) -> RecipientRecord | None:
+    return None if record.value is None else decode_recipient(record.value)
+
+
+def _primary(record: Record) -> PrimaryState | None:
+    return None if record.value is None else decode(record.value, PrimaryState)

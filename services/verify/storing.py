@@ -1,0 +1,98 @@
+"""What callouts write: records of `recipients` under a claim, a flush on `requests`, events."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Coroutine, Sequence
+
+import structlog
+
+from libs import topics
+from libs.log.contract import Claim, LogError, NotOwner
+from libs.mail.records import (
+    Event,
+    EventType,
+    Flush,
+    PrimaryFacts,
+    RecipientRecord,
+    RecipientStatus,
+    RecipientTry,
+    encode,
+)
+from libs.runtime.deps import Deps
+
+STORE_S = 15.0  # an answer that cannot be stored within this is lost; the next question brings it again
+
+log = structlog.get_logger()
+
+
+class Storing:
+    """Nothing here waits: each write is a task of its own. finish() awaits them all."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+        self._writes: set[asyncio.Task[None]] = set()
+
+    def store(
+        self,
+        claim: Claim,
+        key: bytes,
+        domain: str,
+        records: Sequence[RecipientRecord],
+        then: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Append `records` in order, a RecipientTry under `try:` + `key`; then call `then`, stored or not."""
+        self._spawn(self._store(claim, key, domain, records, then))
+
+    def flush(self, domain: str) -> None:
+        """Ask deliver to try the domain's mail at once: its primary has just answered."""
+        request = Flush(secrets.token_hex(8), domain, "callout")
+        self._spawn(self._append("requests", domain, domain.encode(), request, None))
+
+    def say_primary(self, facts: PrimaryFacts) -> None:
+        text = f"callouts {facts.callouts}{', callout brake pulled' if facts.braked else ''}"
+        self._deps.events.emit(Event(EventType.PRIMARY, 0.0, "", "", domain=facts.domain, text=text))
+
+    def say_recipient(self, domain: str, old: RecipientStatus | None, new: RecipientStatus) -> None:
+        """An event where the status changed."""
+        if old is not None and old.status is new.status:
+            return
+        text = f"{old.status if old is not None else 'unknown'} -> {new.status}: {new.reply}"
+        self._deps.events.emit(
+            Event(EventType.RECIPIENT, 0.0, "", "", domain=domain, recipient=new.mailbox, text=text)
+        )
+
+    async def finish(self) -> None:
+        while self._writes:
+            await asyncio.wait(self._writes)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _store(
+        self,
+        claim: Claim,
+        key: bytes,
+        domain: str,
+        records: Sequence[RecipientRecord],
+        then: Callable[[], object],
+    ) -> None:
+        try:
+            for record in records:
+                prefix = b"try:" if isinstance(record, RecipientTry) else b""
+                await self._append("recipients", domain, prefix + key, record, claim)
+        finally:
+            then()
+
+    async def _append(
+        self, topic: str, domain: str, key: bytes, record: RecipientRecord | Flush, claim: Claim | None
+    ) -> None:
+        partition = topics.partition_of(domain, self._deps.partitions)
+        try:
+            await self._deps.log.append(topic, partition, key, encode(record), within=STORE_S, claim=claim)
+        except NotOwner:
+            return  # the new owner asks for itself
+        except LogError as error:
+            self._deps.metrics.append_errors.labels(topic, type(error).__name__).inc()
+            log.warning("an answer could not be stored", topic=topic, domain=domain, error=str(error))
