@@ -39,7 +39,7 @@ def application(desk: Desk) -> Starlette:
     async def queue_list(request: Request) -> Any:
         query = request.query_params
         after = _cursor(query.get("after"))
-        return await desk.queue_page(query.get("domain"), after, int(query.get("limit", PAGE)))
+        return await desk.queue_page(query.get("domain"), after, _number(query.get("limit")))
 
     async def queue_show(request: Request) -> Any:
         return await desk.queue_show(request.path_params["id"])
@@ -86,6 +86,15 @@ async def _text(request: Request, name: str) -> str:
     if not isinstance(value, str):
         raise Malformed(f"{name!r} must be text")
     return value
+
+
+def _number(text: str | None) -> int:
+    """A page's length. Raises Malformed."""
+    if text is None:
+        return PAGE
+    if not text.isascii() or not text.isdigit():
+        raise Malformed("`limit` must be a number")
+    return int(text)
 
 
 def _cursor(text: str | None) -> Cursor | None:

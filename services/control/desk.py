@@ -58,6 +58,7 @@ from services.control.domains import Book, Refused, Step, Unknown
 from services.control.trace import Trail
 
 WITHIN_S = 30.0  # what one write may take
+JOIN_S = 15.0  # until a claim is gained
 SEEN_S = 10.0  # until the own table shows what was written
 ANSWER_S = 30.0  # until deliver has applied a request
 COUNT_S = 30.0
@@ -71,13 +72,26 @@ class Claims:
 
     def __init__(self) -> None:
         self.held: dict[int, Claim] = {}
+        self._gained = asyncio.Event()
 
     def gained(self, claim: Claim) -> None:
         self.held[claim.partition] = claim
+        self._gained.set()
 
     def lost(self, claim: Claim) -> None:
         if self.held.get(claim.partition) is claim:
             del self.held[claim.partition]
+
+    async def of(self, partition: int) -> Claim:
+        """The claim; a process that has just joined may wait for it. Raises Refused after JOIN_S."""
+        try:
+            async with asyncio.timeout(JOIN_S):
+                while partition not in self.held:
+                    self._gained.clear()
+                    await self._gained.wait()
+        except TimeoutError as error:
+            raise Refused(ELSEWHERE) from error
+        return self.held[partition]
 
 
 class Desk:
@@ -289,9 +303,7 @@ class Desk:
         for step in steps:
             key, value = _record(step)
             partition = 0 if key == INSTALLATION_KEY else partition_of(key.decode(), self.deps.partitions)
-            claim = self.claims.held.get(partition)
-            if claim is None:
-                raise Refused(ELSEWHERE)
+            claim = await self.claims.of(partition)
             seen = self._domains.watch(key)
             try:
                 await self.deps.log.append(DOMAINS.name, partition, key, value, within=WITHIN_S, claim=claim)

@@ -1,0 +1,374 @@
+"""The desk and its API over a real embedded log and a real DNS server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from libs.log.contract import BEGIN, Claim
+from libs.log.open import newest_installation, read_installation, write_installation
+from libs.log.sqlite import SqliteLog
+from libs.mail.records import (
+    Domain,
+    Event,
+    EventType,
+    Flush,
+    Health,
+    Installation,
+    PrimaryState,
+    RecipientStatus,
+    RecipientTry,
+    RequestRecord,
+    Status,
+    decode,
+    encode,
+)
+from libs.runtime.clock import SystemClock
+from libs.runtime.config import Config
+from libs.runtime.deps import Deps
+from libs.runtime.dns import Dns
+from libs.runtime.events import Events
+from libs.runtime.metrics import Metrics
+from libs.topics import partition_of
+from services.control import desk as desk_module
+from services.control.api import application
+from services.control.desk import Desk
+from services.control.domains import Refused, Unknown
+from tests.control.test_queue import MAIL, record
+from tests.helpers.clock import Clock
+from tests.helpers.zone import Zone
+
+ID = "installation-1"
+PARTITIONS = 3
+NAMED = """
+    office.example       MX 10 mail.office.example
+                         MX 20 mx1.backup.example
+    mail.office.example  A 192.0.2.25
+    mx1.backup.example   A 192.0.2.1
+    only.example         MX 10 mx1.backup.example
+    away.example         MX 10 mail.office.example
+    sick.example         !servfail
+"""
+
+
+def config(folder: Path, activation: str) -> Config:
+    return Config.model_validate(
+        {
+            "state_directory": folder,
+            "installation": {
+                "id": ID,
+                "hosts": ["mx1.backup.example", "mx2.backup.example"],
+                "operators": "postmaster@isp.example",
+                "activation": activation,
+            },
+            "host": {"name": "mx1.backup.example", "ipv4": ["192.0.2.1"]},
+            "smtp": {"listen": ["127.0.0.1:0"]},
+        }
+    )
+
+
+class Office:
+    """A desk with everything it needs."""
+
+    def __init__(self, log: SqliteLog, desk: Desk, zone: Zone, clock: Clock, events: StringIO) -> None:
+        self.log, self.desk, self.zone, self.clock, self.events = log, desk, zone, clock, events
+
+    async def append(self, topic: str, key: str, value: bytes | None, domain: str, **more: Any) -> None:
+        partition = partition_of(domain, PARTITIONS)
+        await self.log.append(topic, partition, key.encode(), value, within=10, **more)
+
+    async def until(self, predicate: Callable[[], object]) -> None:
+        async with asyncio.timeout(10):
+            while not predicate():  # noqa: ASYNC110 the tables have no event for that
+                await asyncio.sleep(0.005)
+
+    async def domains(self) -> list[Domain | Installation]:
+        """Every record of `domains` in the order of writing."""
+        found = []
+        for partition in range(PARTITIONS):
+            async with aclosing(self.log.follow("domains", {partition: BEGIN})) as batches:
+                async for batch in batches:
+                    found += batch.records
+                    if batch.position >= batch.end:
+                        break
+        found.sort(key=lambda each: each.time)
+        return [newest_installation([each]) or decode(each.value or b"", Domain) for each in found]
+
+
+@asynccontextmanager
+async def office(
+    folder: Path, activation: str = "trusted", text: str = NAMED, *, installation: Installation | None = None
+) -> AsyncIterator[Office]:
+    clock, metrics, lines = Clock(), Metrics(), StringIO()
+    async with (
+        Zone(text) as zone,
+        SqliteLog(folder / "log.sqlite", partitions=PARTITIONS, clock=SystemClock()) as log,
+    ):
+        await write_installation(log, installation or Installation(ID, PARTITIONS, 0))
+        dns = Dns(zone.servers, clock, 2.0)
+        events = Events(
+            log,
+            clock,
+            metrics,
+            service="control",
+            host="mx1.backup.example",
+            partitions=PARTITIONS,
+            out=lines,
+        )
+        desk = Desk(Deps(config(folder, activation), log, clock, dns, events, metrics, PARTITIONS))
+        tasks = [asyncio.create_task(each) for each in (*desk.followers(), events.run())]
+        async with log.own("control", desk.claims):
+            await desk.restored()
+            yield Office(log, desk, zone, clock, lines)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await dns.close()
+
+
+async def test_a_trusted_domain_is_active_at_once(tmp_path: Path) -> None:
+    """activation `trusted` asks no DNS; the table, the count and the event say so."""
+    async with office(tmp_path) as at:
+        row = await at.desk.domain_add("Office.Example")
+        assert (row["domain"], row["state"], row["waiting"]) == ("office.example", "active", 0)
+        assert at.zone.questions == []
+        assert await read_installation(at.log) == Installation(ID, PARTITIONS, 1)
+        assert '"type":"Domain"' in at.events.getvalue()
+        assert at.desk.domain_list() == [row]
+        await at.desk.domain_remove("office.example")
+        assert await read_installation(at.log) == Installation(ID, PARTITIONS, 0)
+        assert at.desk.domain_list() == []
+
+
+async def test_dns_that_names_us_below_a_better_server_activates(tmp_path: Path) -> None:
+    """activation `dns`: active at the add itself when the MX records are there already."""
+    async with office(tmp_path, "dns") as at:
+        assert (await at.desk.domain_add("office.example"))["state"] == "active"
+
+
+@pytest.mark.parametrize("name", ["away.example", "only.example", "sick.example", "nix.example"])
+async def test_dns_that_does_not_leaves_pending(tmp_path: Path, name: str) -> None:
+    """Not named, named without a better server, DNS trouble, no such name."""
+    async with office(tmp_path, "dns") as at:
+        assert (await at.desk.domain_add(name))["state"] == "pending"
+        await at.desk.tend()
+        assert at.desk.domain_row(name)["state"] == "pending"
+
+
+async def test_a_pending_domain_becomes_active_when_its_dns_changes(tmp_path: Path) -> None:
+    """It is looked at again after pending_check_s, and stays active whatever DNS says later."""
+    async with office(tmp_path, "dns") as at:
+        await at.desk.domain_add("away.example")
+        at.zone.set(NAMED + "    away.example  MX 20 mx1.backup.example\n")
+        at.clock.advance(59)
+        await at.desk.tend()
+        assert at.desk.domain_row("away.example")["state"] == "pending"
+        at.clock.advance(301)  # past the cached answer too
+        await at.desk.tend()
+        assert at.desk.domain_row("away.example")["state"] == "active"
+        at.zone.set("")
+        at.clock.advance(7200)
+        await at.desk.tend()
+        assert at.desk.domain_row("away.example")["state"] == "active"
+
+
+async def test_an_add_that_was_cut_off_is_finished(tmp_path: Path) -> None:
+    """The domain is there, its count is not: the next round raises it."""
+    async with office(tmp_path) as at:
+        await at.append("domains", "a.example", encode(Domain("a.example", 1.0, 1.0)), "a.example")
+        await at.until(lambda: at.desk.book().domains)
+        await at.desk.tend()
+        assert await read_installation(at.log) == Installation(ID, PARTITIONS, 1)
+
+
+async def test_another_installations_log_is_left_alone(tmp_path: Path) -> None:
+    """A sentence, and no record is written."""
+    async with office(tmp_path, installation=Installation("another-one", PARTITIONS, 0)) as at:
+        with pytest.raises(Refused, match="belongs to installation another-one"):
+            await at.desk.domain_add("a.example")
+        await at.desk.tend()
+        assert len(await at.domains()) == 1
+
+
+async def test_mail_in_the_queue_is_seen_and_protects_its_domain(tmp_path: Path) -> None:
+    """Rows are read from the log by their place; a domain with mail cannot be removed."""
+    async with office(tmp_path) as at:
+        await at.desk.domain_add("office.example")
+        queued = record()
+        await at.append("queue", MAIL.id, queued.value, "office.example", headers=queued.headers)
+        primary = PrimaryState("office.example", Health.DOWN, 5.0, waiting=1)
+        await at.append("primaries", "office.example", encode(primary), "office.example")
+        await at.until(lambda: at.desk.domain_list()[0]["primary"] == "down")
+        await at.until(lambda: at.desk.domain_list()[0]["waiting"] == 1)
+        page = await at.desk.queue_page("office.example", None, 10)
+        assert (page["total"], page["after"], page["rows"][0]["queue_name"]) == (1, None, "waiting")
+        assert (await at.desk.queue_show(MAIL.id))["sender"] == "eve@sender.example"
+        with pytest.raises(Refused, match="1 mail waits"):
+            await at.desk.domain_remove("office.example")
+        await at.append("queue", MAIL.id, None, "office.example")
+        await at.until(lambda: at.desk.domain_list()[0]["waiting"] == 0)
+        with pytest.raises(Unknown, match="no mail aaaa"):
+            await at.desk.queue_show(MAIL.id)
+        await at.desk.domain_remove("office.example")
+
+
+async def test_a_rewritten_mail_is_read_where_it_is_now(tmp_path: Path) -> None:
+    """A record that was superseded between table and read is looked for again."""
+    async with office(tmp_path) as at:
+        queued = record()
+        for _ in range(5):
+            await at.append("queue", MAIL.id, queued.value, "office.example", headers=queued.headers)
+            await at.log.sweep(lag_s=0)
+            assert (await at.desk.queue_show(MAIL.id))["queue_id"] == MAIL.id
+
+
+async def test_an_unreadable_record_is_counted_and_stepped_over(tmp_path: Path) -> None:
+    """Its neighbours are shown (rule 8)."""
+    async with office(tmp_path) as at:
+        await at.append("queue", "broken", b"\xc1", "office.example")
+        queued = record()
+        await at.append("queue", MAIL.id, queued.value, "office.example", headers=queued.headers)
+        await at.until(lambda: at.desk.deps.metrics.quarantined.labels("queue")._value.get() == 1)
+        await at.until(lambda: b"broken" not in at.desk._queue.values and at.desk._queue.values)
+        assert len((await at.desk.queue_page(None, None, 10))["rows"]) == 1
+
+
+async def test_known_recipients_are_counted(tmp_path: Path) -> None:
+    """Of this domain, statuses only, each once."""
+    async with office(tmp_path) as at:
+        await at.desk.domain_add("office.example")
+        status = RecipientStatus("ann@office.example", Status.DELIVERABLE, 1.0, 1.0)
+        await at.append("recipients", "ann@office.example", encode(status), "office.example")
+        await at.append("recipients", "ann@office.example", encode(status), "office.example")
+        await at.append("recipients", "ann@xoffice.example", encode(status), "office.example")
+        tried = RecipientTry("eva@office.example", 1.0, "timeout")
+        await at.append("recipients", "try:eva@office.example", encode(tried), "office.example")
+        await at.append("recipients", "bob@office.example", encode(status), "office.example")
+        await at.append("recipients", "bob@office.example", None, "office.example")
+        shown = await at.desk.domain_show("office.example")
+        assert shown["recipients"] == 1
+        assert shown["settings"]["lifetime_s"] == 30 * 86400
+
+
+async def deliver(at: Office, text: str) -> None:
+    """Answer the next request as deliver does."""
+    partition = partition_of("office.example", PARTITIONS)
+    async with aclosing(at.log.follow("requests", {partition: BEGIN})) as batches:
+        async for batch in batches:
+            for each in batch.records:
+                request = decode(each.value or b"", RequestRecord)
+                assert isinstance(request, Flush)
+                at.desk.deps.events.emit(
+                    Event(
+                        type=EventType.REQUEST, event_time=0.0, service="", host="", text=text,
+                        domain=request.domain, request_id=request.request_id,
+                    )
+                )  # fmt: skip
+                return
+
+
+async def test_flush_waits_for_what_deliver_says(tmp_path: Path) -> None:
+    """The request is on the log, and its event is the answer."""
+    async with office(tmp_path) as at:
+        await at.desk.domain_add("office.example")
+        answering = asyncio.create_task(deliver(at, "3 mails are tried"))
+        answer = await at.desk.queue_flush("office.example", "me")
+        await answering
+        assert (answer["domain"], answer["text"]) == ("office.example", "3 mails are tried")
+
+
+async def test_flush_without_deliver_ends_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait is bounded; an unknown domain is refused at once."""
+    monkeypatch.setattr(desk_module, "ANSWER_S", 0.05)
+    async with office(tmp_path) as at:
+        await at.desk.domain_add("office.example")
+        with pytest.raises(Refused, match="deliver did not answer within"):
+            await at.desk.queue_flush("office.example", "me")
+        with pytest.raises(Unknown):
+            await at.desk.queue_flush("nix.example", "me")
+
+
+async def test_trace_tells_the_story_of_one_mail(tmp_path: Path) -> None:
+    """The events with its id, oldest first, from every service and partition they went to."""
+    async with office(tmp_path) as at:
+        for kind, domain in (
+            (EventType.RECEPTION, "office.example"),
+            (EventType.RECEPTION, "other.example"),
+            (EventType.DELIVERY, "office.example"),
+        ):
+            at.clock.advance(1)
+            mail_id = "m1" if domain == "office.example" else "m2"
+            at.desk.deps.events.emit(Event(kind, 0.0, "", "", id=mail_id, domain=domain))
+        await at.desk.deps.events.flush()
+        await at.until(lambda: len(at.desk._trail._places) == 2)
+        assert [event["type"] for event in await at.desk.trace("m1")] == ["Reception", "Delivery"]
+        with pytest.raises(Unknown, match="names a mail nix"):
+            await at.desk.trace("nix")
+
+
+async def test_a_lost_claim_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the owner of a partition writes its domains."""
+    monkeypatch.setattr(desk_module, "JOIN_S", 0.05)
+    async with office(tmp_path) as at:
+        claims: dict[int, Claim] = dict(at.desk.claims.held)
+        for claim in claims.values():
+            at.desk.claims.lost(claim)
+        with pytest.raises(Refused, match="another control process is in charge"):
+            await at.desk.domain_add("office.example")
+        assert at.desk.domain_list() == []
+
+
+@asynccontextmanager
+async def api(at: Office) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(application(at.desk))
+    async with httpx.AsyncClient(transport=transport, base_url="http://control") as client:
+        yield client
+
+
+async def test_the_api_says_what_is_wrong(tmp_path: Path) -> None:
+    """400 for what is malformed, 404 for what is not there, 409 for what is refused; one sentence each."""
+    async with office(tmp_path) as at, api(at) as client:
+        assert (await client.post("/domains", json={"domain": "office.example"})).status_code == 200
+        for method, path, body, code, sentence in (
+            ("POST", "/domains", {"domain": "office.example"}, 409, "is a relay domain already"),
+            ("POST", "/domains", {"domain": "x"}, 400, "is no domain name"),
+            ("POST", "/domains", {"domain": 5}, 400, "must be text"),
+            ("POST", "/domains", {}, 400, "the request lacks 'domain'"),
+            ("POST", "/domains", [], 400, "the request lacks 'domain'"),
+            ("GET", "/domains/nix.example", None, 404, "is no relay domain"),
+            ("DELETE", "/domains/nix.example", None, 404, "is no relay domain"),
+            ("GET", "/queue/a/b", None, 404, "there is no mail a/b"),
+            ("GET", "/queue?after=x", None, 400, "`after` is not what a page gave"),
+            ("GET", "/queue?limit=x", None, 400, "`limit` must be a number"),
+            ("GET", "/trace/nix", None, 404, "names a mail nix"),
+        ):
+            response = await client.request(method, path, json=body)
+            assert (response.status_code, sentence in response.json()["error"]) == (code, True), (
+                path,
+                response,
+            )
+
+
+async def test_pages_of_the_api(tmp_path: Path) -> None:
+    """`after` of one page is the parameter of the next."""
+    async with office(tmp_path) as at, api(at) as client:
+        queued = record()
+        for number in range(5):
+            mail_id = f"mail{number}"
+            await at.append("queue", mail_id, queued.value, "office.example", headers=queued.headers)
+        await at.until(lambda: len(at.desk._queue.values) == 5)
+        seen, after = 0, None
+        for _ in range(3):
+            page = (
+                await client.get("/queue", params={"limit": 2} | ({"after": after} if after else {}))
+            ).json()
+            seen += len(page["rows"])
+            after = f"{page['after'][0]!r},{page['after'][1]}" if page["after"] else None
+        assert (seen, after, page["total"]) == (5, None, 5)

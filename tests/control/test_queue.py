@@ -1,0 +1,135 @@
+"""Rows of the queue, and the pages that a person turns."""
+
+import pytest
+from msgspec.structs import replace
+
+from libs.log.contract import Record
+from libs.mail.records import (
+    Basis,
+    ContentRef,
+    Health,
+    Kind,
+    Mail,
+    PrimaryState,
+    Progress,
+    Recipient,
+    State,
+    Undecodable,
+    encode,
+    new_entry,
+    queue_headers,
+)
+from services.control.queue import Cursor, Place, page, place, row, summary
+
+NOW = 1_800_000_000.0
+MAIL = Mail(
+    id="aaaabbbbccccddddeeeeffff",
+    domain="office.example",
+    next_hop="office.example",
+    kind=Kind.RELAYED,
+    reverse_path="eve@sender.example",
+    recipients=(
+        Recipient("ann@office.example", Basis.DELIVERABLE),
+        Recipient("bob@office.example", Basis.SUSPICION),
+    ),
+    prepend=b"Received: x\r\n",
+    arrived=NOW + 0.5,
+    may_notify=True,
+)
+
+
+def record(mail: Mail = MAIL, progress: Progress | None = None) -> Record:
+    entry = new_entry(mail)
+    if progress is not None:
+        entry = replace(entry, progress=progress)
+    headers = queue_headers(ContentRef(3, (7, 8), 12345))
+    return Record("queue", 3, 42, mail.id.encode(), encode(entry), headers, NOW)
+
+
+def test_a_row_has_postqueues_field_names() -> None:
+    """Scripts that read `postqueue -j` read ours."""
+    assert row(record(), None) == {
+        "queue_name": "queued",
+        "queue_id": "aaaabbbbccccddddeeeeffff",
+        "arrival_time": 1_800_000_000,
+        "message_size": 12345,
+        "forced_expire": False,
+        "sender": "eve@sender.example",
+        "recipients": [
+            {"address": "ann@office.example", "delay_reason": ""},
+            {"address": "bob@office.example", "delay_reason": ""},
+        ],
+        "domain": "office.example",
+        "kind": "relayed",
+        "attempts": 0,
+        "next_attempt": 0.0,
+    }
+
+
+def test_recipients_that_are_done_are_gone() -> None:
+    """A row shows what still needs something, and the primary's last words as the reason."""
+    progress = Progress(State.DEFERRED, attempts=2, done=(0,), last_reply="452 4.2.2 full")
+    assert row(record(progress=progress), None)["recipients"] == [
+        {"address": "bob@office.example", "delay_reason": "452 4.2.2 full"}
+    ]
+
+
+@pytest.mark.parametrize("health", [Health.DOWN, Health.DEFERRING, Health.REFUSING])
+def test_mail_of_an_absent_primary_waits(health: Health) -> None:
+    """`waiting` is never written: it is queued or deferred mail whose primary is not up."""
+    primary = PrimaryState("office.example", health, NOW)
+    shown = row(record(), primary)
+    assert shown["queue_name"] == "waiting"
+    assert shown["recipients"][0]["delay_reason"] == f"the primary is {health.value}"
+    assert row(record(progress=Progress(State.DEFERRED)), primary)["queue_name"] == "waiting"
+    assert row(record(progress=Progress(State.HELD)), primary)["queue_name"] == "held"
+
+
+def test_mail_of_a_primary_that_is_up_does_not_wait() -> None:
+    """Its state is the written one."""
+    primary = PrimaryState("office.example", Health.UP, NOW, last_reply="250 ok")
+    assert row(record(), primary)["queue_name"] == "queued"
+    assert row(record(), primary)["recipients"][0]["delay_reason"] == ""
+
+
+def test_an_unreadable_record_is_no_row() -> None:
+    """It is for the caller to count."""
+    with pytest.raises(Undecodable):
+        row(record()._replace(value=b"\xc1"), None)
+    with pytest.raises(Undecodable):
+        place(record()._replace(value=b"\xc1"), str)
+
+
+def test_the_index_keeps_places_only() -> None:
+    """A record becomes partition, offset, domain and arrival; a tombstone nothing."""
+    assert place(record(), str) == Place(3, 42, "office.example", NOW + 0.5)
+    assert place(record()._replace(value=None), str) is None
+
+
+PLACES = {
+    b"c": Place(0, 1, "a.example", 3.0),
+    b"a": Place(0, 2, "a.example", 1.0),
+    b"d": Place(1, 1, "b.example", 1.0),
+    b"b": Place(0, 3, "a.example", 2.0),
+}
+
+
+def test_pages_are_oldest_first_and_complete() -> None:
+    """Turning pages shows each mail once, whatever arrived at the same moment."""
+    found: list[bytes] = []
+    after = None
+    while part := page(PLACES.items(), None, after, 1):
+        (key, at), found = part[0], [*found, part[0][0]]
+        after = Cursor(at.arrived, key.decode())
+    assert found == [b"a", b"d", b"b", b"c"]
+
+
+def test_a_page_of_one_domain() -> None:
+    """Only its mail."""
+    assert [key for key, _ in page(PLACES.items(), "a.example", None, 2)] == [b"a", b"b"]
+    assert page(PLACES.items(), "nix.example", None, 2) == []
+
+
+def test_the_summary_counts_each_domain() -> None:
+    """How much waits for whom."""
+    assert summary(PLACES.values()) == {"a.example": 3, "b.example": 1}
