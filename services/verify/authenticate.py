@@ -63,6 +63,13 @@ class Authenticator:
 
     def now(self, id_: str, trace: Trace, content: bytes) -> Verdict | None:
         """The verdict, if nothing has to be awaited for it and it takes no longer than a few milliseconds."""
+        try:
+            return self._now(id_, trace, content)
+        except Exception:
+            _log.exception("a message could not be authenticated at once")
+            return None  # the slow way says what could not be known
+
+    def _now(self, id_: str, trace: Trace, content: bytes) -> Verdict | None:
         head = content[: head_length(content)]
         if len(head) > dkim.HEAD_OCTETS:
             return None
@@ -127,7 +134,7 @@ class Authenticator:
         try:
             checked = spf.check_host(identity.client, identity.local, identity.domain, identity.helo, lookup)
         except Exception:
-            _log.error("SPF evaluation failed", domain=identity.domain, exc_info=True)
+            _log.exception("SPF evaluation failed", domain=identity.domain)
             return spf.Result.TEMPERROR
         key = identity if checked.personal else identity._replace(local="")
         self._results.pop(key, None)
@@ -169,33 +176,33 @@ class Authenticator:
         self, load: Callable[[], Awaitable[bytes]]
     ) -> tuple[tuple[dkim.Checked, ...], tuple[tuple[int, int], ...]]:
         """(a result for each signature, the ranges of forged fields)."""
-        content = await load()
-        head = content[: head_length(content)]
-        heavy = len(content) > HEAVY
-        del content
+        examined, strip = dkim.Examined(), tuple[tuple[int, int], ...]()
         try:
-            if len(head) > dkim.HEAD_OCTETS:
-                strip = await self._pool.run(claims, head, *self._ours)
-            else:
-                strip = claims(head, *self._ours)
-        except Overrun:
-            _log.warning("header took too long to search for forged results", octets=len(head))
-            strip = ()
-        examined = dkim.examine(head, self._clock.wall())
-        if examined.defect or not examined.signatures:
-            return dkim.verify(head, b"", examined, {}), strip
-        keys = await self._keys(examined)
-        body = (await load())[len(head) + 2 :]
-        try:
-            if heavy:
+            content = await load()
+            head, large = content[: head_length(content)], len(content) > HEAVY
+            del content  # large ones come from the file again: DNS may take its time
+            strip = await self._forged(head)
+            examined = dkim.examine(head, self._clock.wall())
+            if examined.defect or not examined.signatures:
+                return dkim.verify(head, b"", examined, {}), strip
+            keys = await self._keys(examined)
+            body = (await load())[len(head) + 2 :]
+            if large:
                 return await self._pool.run(dkim.verify, head, body, examined, keys), strip
             return dkim.verify(head, body, examined, keys), strip
         except Overrun:
             reason = "verification took too long"
         except Exception:
-            _log.error("DKIM verification failed", exc_info=True)
+            _log.exception("DKIM verification failed")
             reason = "verification failed"
-        return tuple(one.checked(dkim.Result.TEMPERROR, reason) for one in examined.signatures), strip
+        results = tuple(one.checked(dkim.Result.TEMPERROR, reason) for one in examined.signatures)
+        return results or (dkim.Checked(dkim.Result.TEMPERROR, reason),), strip
+
+    async def _forged(self, head: bytes) -> tuple[tuple[int, int], ...]:
+        """Fields that claim one of our ids. Raises Overrun."""
+        if len(head) > dkim.HEAD_OCTETS:
+            return await self._pool.run(claims, head, *self._ours)
+        return claims(head, *self._ours)
 
     async def _keys(self, examined: dkim.Examined) -> Mapping[str, dkim.Answer]:
         names = _key_names(examined)

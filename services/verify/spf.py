@@ -77,8 +77,10 @@ def check_host(client: str, local: str, domain: str, helo: str, lookup: Lookup) 
     HELO name. `none` without a usable address or a domain of two labels (section 4.3). Raises Missing.
     """
     try:
-        ipaddress.ip_address(client)
+        address = ipaddress.ip_address(client)
     except ValueError:
+        return Checked(Result.NONE, FOR_EVER)
+    if getattr(address, "scope_id", None) is not None:  # of this link only: no record can name it
         return Checked(Result.NONE, FOR_EVER)
     if len(domain) > 253 or not _NAME.fullmatch(domain):
         return Checked(Result.NONE, FOR_EVER)
