@@ -98,9 +98,16 @@ class Connection:
         """May another transaction be tried on it?"""
         return self._wire.is_connected and self._wire.unsolicited is None and not self._leaving
 
-    async def verify(self, reverse_path: str, recipients: Sequence[str]) -> list[tuple[Stage, Foreign]]:
+    async def verify(
+        self,
+        reverse_path: str,
+        recipients: Sequence[str],
+        heard: Callable[[int, Stage, Foreign], None] = lambda _index, _stage, _reply: None,
+    ) -> list[tuple[Stage, Foreign]]:
         """MAIL, an RCPT for each recipient, RSET: never DATA. For each recipient the reply that decided and
-        its stage: RCPT, or MAIL when that was refused. Raises Fault (with `answers` so far)."""
+        its stage: RCPT, or MAIL when that was refused. `heard` is told of each (by its index) when it comes.
+
+        Raises Fault (with `answers` so far)."""
         answers: list[tuple[Stage, Foreign]] = []
         try:
             envelope = Envelope(reverse_path, tuple(To(recipient) for recipient in recipients))
@@ -117,6 +124,7 @@ class Connection:
                 if self._pipelining or mail.code < 300:
                     reply = await self._read(Stage.RCPT, self._timeouts.rcpt_s)
                 answers.append((Stage.RCPT, reply) if mail.code < 300 else (Stage.MAIL, mail))
+                heard(len(answers) - 1, *answers[-1])
             if not self._pipelining:
                 self._write(Stage.RSET, b"RSET\r\n", 1)
             self._owed += 1
@@ -210,7 +218,7 @@ class Connection:
             if reply.code >= 300:
                 raise Fault(Stage.RSET, reply, "rejected")
         if self._wire.unsolicited is not None:
-            raise Fault(Stage.MAIL, heard(self._wire.unsolicited), "closed")
+            raise Fault(Stage.MAIL, as_foreign(self._wire.unsolicited), "closed")
 
     async def _open(self, commands: list[bytes], progress: "_Progress") -> None:
         """MAIL, RCPTs and DATA with their replies: in one write where PIPELINING is offered."""
@@ -247,7 +255,7 @@ class Connection:
         ending = len(last) - len(last) % _BLOCK if len(last) > _BLOCK else 0
         await self._blocks(last[:ending])
         if self._wire.unsolicited is not None:
-            raise Fault(Stage.CONTENT, heard(self._wire.unsolicited), "closed")
+            raise Fault(Stage.CONTENT, as_foreign(self._wire.unsolicited), "closed")
         if not may_finish():
             raise Fault(Stage.CONTENT, None, "withheld")
         self._write(Stage.CONTENT, last[ending:], 1)
@@ -274,7 +282,7 @@ class Connection:
         return reply
 
     def _farewell(self) -> Foreign | None:
-        return heard(self._wire.unsolicited) if self._wire.unsolicited is not None else None
+        return as_foreign(self._wire.unsolicited) if self._wire.unsolicited is not None else None
 
     def _spoilt(self, fault: Fault) -> None:
         if fault.reason not in ("smtputf8", "syntax"):  # nothing was written yet
@@ -294,7 +302,7 @@ class _Progress:
         return Sent(self.mail, tuple(self.recipients), self.data, self.dot) if self.mail else None
 
 
-def heard(response: SMTPResponse) -> Foreign:
+def as_foreign(response: SMTPResponse) -> Foreign:
     return foreign(response.code, response.message)
 
 
@@ -313,9 +321,9 @@ async def read_response(wire: Wire, stage: Stage, within: float) -> SMTPResponse
     except SMTPResponseException as error:
         raise Fault(stage, None, "malformed") from error
     except SMTPException as error:
-        farewell = heard(wire.unsolicited) if wire.unsolicited is not None else None
+        farewell = as_foreign(wire.unsolicited) if wire.unsolicited is not None else None
         raise Fault(stage, farewell, "closed") from error
 
 
 async def read_reply(wire: Wire, stage: Stage, within: float) -> Foreign:
-    return heard(await read_response(wire, stage, within))
+    return as_foreign(await read_response(wire, stage, within))

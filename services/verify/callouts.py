@@ -15,13 +15,35 @@ import structlog
 from libs import topics
 from libs.log.contract import BEGIN, Batch, Claim, NotOwner, Record, Unavailable
 from libs.mail.address import BadAddress, mailbox
-from libs.mail.records import Callout, Health, Observed, PrimaryFacts, RecipientStatus, Status, Undecodable,
-decode_callout from libs.mail.reply import parse_line from libs.mail.speaks import Stage from
-libs.runtime.deps import Deps from libs.smtp.client import CALLOUT, Dialer, Timeouts from services.verify
-import asking, classify from services.verify.asking import Asked, Heard, Offered from services.verify.calls
-import Calls, Question from services.verify.classify import ( LIFETIMES, Circumstances, Deliverable, Finding,
-Learnt, Lifetimes, Undeliverable, Unverifiable, ) from services.verify.known import Known from
-services.verify.storing import Storing
+from libs.mail.records import (
+    Callout,
+    Health,
+    Observed,
+    PrimaryFacts,
+    RecipientStatus,
+    Status,
+    Undecodable,
+    decode_callout,
+)
+from libs.mail.reply import parse_line
+from libs.mail.speaks import Stage
+from libs.runtime.deps import Deps
+from libs.smtp.client import CALLOUT, Dialer, Timeouts
+from services.verify import asking, classify
+from services.verify.asking import Asked, Heard, Offered
+from services.verify.calls import Calls, Question
+from services.verify.classify import (
+    LIFETIMES,
+    Circumstances,
+    Deliverable,
+    Finding,
+    Learnt,
+    Lifetimes,
+    Undeliverable,
+    Unverifiable,
+)
+from services.verify.known import Known
+from services.verify.storing import Storing
 
 _NOBODYS = -1  # the offset of a question that nobody asked on the topic
 COMMIT_S = 2.0
@@ -226,9 +248,7 @@ class Callouts:
     # --- what sessions and deliveries say ---
 
     def refused(self, question: Question) -> str:
-        return self._refusal(
-            question.domain, self._known.recipient(question.key, question.mailbox).status
-        )
+        return self._refusal(question.domain, self._known.recipient(question.key, question.mailbox).status)
 
     def told(self, question: Question, finding: Finding, control: bool | None) -> None:
         reading, offset, began = self._flying.pop(question.key)
