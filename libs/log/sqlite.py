@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 MAX_OCTETS = 2**20  # of one record: key, value and headers; as Kafka's max.message.bytes
 _BEAT_S = 0.8  # an empty batch of each followed partition at least once a second
-_KEEP_PAGES = 16_384  # free pages kept for what comes next (64 MiB); a daily round gives back all
+_KEEP_PAGES = 8_192  # free pages kept for what comes next (64 MiB); a daily round gives back all
 _DAY_S = 86_400.0
 
 
@@ -59,7 +59,7 @@ class SqliteLog:
     `partitions` counts for a new file only: an existing one keeps its number (attribute `partitions`).
     `created`: no record was ever stored here. Content is refused (NotStored) when less than `reserve` (share
     of the disk, octets; the larger counts) is free; `free()` gives the free and all octets of the disk.
-    `page_limit`: pages of 4 KiB that the file may have, 0 without limit. `fatal(why)` is called, in the
+    `page_limit`: pages of 8 KiB that the file may have, 0 without limit. `fatal(why)` is called, in the
     writer's thread, when the file can no longer be written; it should not return.
     start() raises InUse (another process has it) and Misconfigured (it is no log of ours).
     """
@@ -248,10 +248,10 @@ class SqliteLog:
 
         def move(connection: sqlite3.Connection) -> int:
             now = sqlite_chores.marks(connection, table, partition)
-            (end,) = connection.execute(
-                "SELECT coalesce(max(next), 0) FROM ends WHERE id = ?", (table.number(partition),)
+            end = connection.execute(
+                "SELECT next FROM ends WHERE id = ?", (table.number(partition),)
             ).fetchone()
-            begin = max(now.begin, min(before, end))
+            begin: int = max(now.begin, min(before, end[0] if end else 0))
             sqlite_chores.mark(connection, table, partition, now._replace(begin=begin))
             return begin
 
@@ -298,14 +298,14 @@ class SqliteLog:
         except (NotStored, Ambiguous) as error:
             raise Unavailable(str(error)) from error
 
-    def _chores(self) -> Iterator[None]:
+    def _chores(self) -> Iterator[int]:
         """A round of housekeeping, started by the writer."""
         daily = self._clock.mono() - self._swept_at >= _DAY_S
         if daily:
             self._swept_at = self._clock.mono()
         return self._round(None, 0 if daily else _KEEP_PAGES)
 
-    def _round(self, lag_s: float | None, keep: int) -> Iterator[None]:
+    def _round(self, lag_s: float | None, keep: int) -> Iterator[int]:
         return sqlite_chores.everything(
             self._file.writer,
             self._tables.values(),

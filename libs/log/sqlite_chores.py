@@ -6,7 +6,7 @@ key or the newest of the partition, below `forgotten` (never above `cleaned`) ol
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from libs.log.sqlite_file import SHIFT, Table
 
@@ -35,7 +35,7 @@ def mark(connection: sqlite3.Connection, table: Table, partition: int, new: Mark
 def compact(
     connection: sqlite3.Connection, table: Table, partition: int, end: int, dirty_before: float,
     forget_before: float,
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[int]:  # fmt: skip
     """Remove what a record older than `dirty_before` supersedes, and tombstones older than `forget_before`.
 
     `end` is the partition's end: the record before it stays, whatever it is.
@@ -43,57 +43,46 @@ def compact(
     first = partition << SHIFT
     while True:
         now = marks(connection, table, partition)
-        rows = connection.execute(
-            f"SELECT id, key FROM {table.name} WHERE id >= ? AND id < ? AND time < ?"
-            f" ORDER BY id LIMIT {_ROWS}",
-            (first | now.cleaned, first | end, dirty_before),
-        ).fetchall()
+        rows = _old(connection, table, "key", first | now.cleaned, first | end, dirty_before)
         if not rows:
             break
+        gone = 0
         for number, key in rows:
-            connection.execute(
+            gone += connection.execute(
                 f"DELETE FROM {table.name} WHERE key = ? AND id >= ? AND id < ?", (key, first, number)
-            )
-        mark(connection, table, partition, now._replace(cleaned=(rows[-1][0] & _OFFSET) + 1))
-        yield
+            ).rowcount
+        mark(connection, table, partition, now._replace(cleaned=_after(rows)))
+        yield 2 + gone
     while True:
         now = marks(connection, table, partition)
         last = first | min(now.cleaned, end - 1)
-        rows = connection.execute(
-            f"SELECT id, value IS NULL FROM {table.name} WHERE id >= ? AND id < ? AND time < ?"
-            f" ORDER BY id LIMIT {_ROWS}",
-            (first | now.forgotten, last, forget_before),
-        ).fetchall()
+        rows = _old(connection, table, "value IS NULL", first | now.forgotten, last, forget_before)
         if not rows:
             return
         tombstones = [(number,) for number, is_tombstone in rows if is_tombstone]
         connection.executemany(f"DELETE FROM {table.name} WHERE id = ?", tombstones)
-        mark(connection, table, partition, now._replace(forgotten=(rows[-1][0] & _OFFSET) + 1))
-        yield
+        mark(connection, table, partition, now._replace(forgotten=_after(rows)))
+        yield 2 + len(tombstones)
 
 
 def age(
     connection: sqlite3.Connection, table: Table, partition: int, end: int, before: float,
     moved: Callable[[Table, int, int], None],
-) -> Iterator[None]:  # fmt: skip
+) -> Iterator[int]:  # fmt: skip
     """Move begin over records older than `before`; `moved(table, partition, begin)` tells it."""
     first = partition << SHIFT
     while True:
         now = marks(connection, table, partition)
-        rows = connection.execute(
-            f"SELECT id, time FROM {table.name} WHERE id >= ? AND id < ? ORDER BY id LIMIT {_ROWS}",
-            (first | now.begin, first | end),
-        ).fetchall()
-        old = [number for number, time in rows if time < before]
-        if not old:
+        rows = _old(connection, table, "NULL", first | now.begin, first | end, before)
+        if not rows:
             return
-        begin = (old[-1] & _OFFSET) + 1
+        begin = _after(rows)
         mark(connection, table, partition, now._replace(begin=begin))
         moved(table, partition, begin)
-        yield
+        yield 2
 
 
-def sweep_out(connection: sqlite3.Connection, table: Table, partition: int) -> Iterator[None]:
+def sweep_out(connection: sqlite3.Connection, table: Table, partition: int) -> Iterator[int]:
     """Delete what is below begin."""
     first = partition << SHIFT
     while True:
@@ -105,17 +94,18 @@ def sweep_out(connection: sqlite3.Connection, table: Table, partition: int) -> I
         ).rowcount
         if not gone:
             return
-        yield
+        yield gone
 
 
-def give_back(connection: sqlite3.Connection, keep: int) -> Iterator[None]:
+def give_back(connection: sqlite3.Connection, keep: int) -> Iterator[int]:
     """Give free pages back to the file system, all but `keep`."""
     while True:
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         if free <= keep:
             return
-        connection.execute(f"PRAGMA incremental_vacuum({min(_PAGES, free - keep)})").fetchall()
-        yield
+        pages = min(_PAGES, free - keep)
+        connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        yield pages
 
 
 def everything(
@@ -128,7 +118,7 @@ def everything(
     *,
     lag_s: float | None,
     keep: int,
-) -> Iterator[None]:
+) -> Iterator[int]:
     """One round over all tables. `lag_s`: age of a record before it supersedes (None: as the topic says);
     `keep`: free pages to hold for what comes next."""
     for table in tables:
@@ -142,4 +132,21 @@ def everything(
             if topic.retention_s is not None:
                 yield from age(connection, table, partition, end, now - topic.retention_s, moved)
             yield from sweep_out(connection, table, partition)
+        yield 0
     yield from give_back(connection, keep)
+
+
+def _old(
+    connection: sqlite3.Connection, table: Table, column: str, start: int, stop: int, before: float
+) -> list[tuple[int, Any]]:
+    """(id, column) of the first rows in start..stop, as far as they are older than `before`."""
+    query = f"SELECT id, {column}, time FROM {table.name} WHERE id >= ? AND id < ? ORDER BY id LIMIT "
+    oldest = connection.execute(query + "1", (start, stop)).fetchone()
+    if oldest is None or oldest[2] >= before:
+        return []
+    rows = connection.execute(query + str(_ROWS), (start, stop)).fetchall()
+    return [(number, value) for number, value, time in rows if time < before]  # times never decrease
+
+
+def _after(rows: list[tuple[int, Any]]) -> int:
+    return (rows[-1][0] & _OFFSET) + 1

@@ -18,6 +18,7 @@ from libs.runtime.clock import Clock
 from libs.topics import Topic
 
 SHIFT = 44  # bits of an offset in a rowid: 17 * 10**12 records a partition
+PAGE = 8192  # octets; a mail of 10 kB costs a fifth less to write than with 4096
 FORMAT = "1"
 
 _DISTRUST_S = 86_400.0  # rule 10: so long a strange clock at start counts as a difference
@@ -87,12 +88,14 @@ class LogFile:
 
     def _set_up(self, partitions: int, topics: Mapping[str, Topic], clock: Clock, page_limit: int) -> None:
         writer = self.writer
-        writer.execute("PRAGMA auto_vacuum = INCREMENTAL")  # only before the first table
+        writer.execute(f"PRAGMA page_size = {PAGE}")  # this and the next only before the first table
+        writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("PRAGMA synchronous = FULL")
         writer.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, after the acknowledgements
         writer.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
         writer.execute("PRAGMA cache_size = -16384")
+        writer.execute("PRAGMA temp_store = MEMORY")
         if page_limit:
             writer.execute(f"PRAGMA max_page_count = {page_limit}")
         writer.execute("BEGIN IMMEDIATE")

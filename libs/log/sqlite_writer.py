@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from libs.log.contract import Ambiguous, LogError, NotStored, Record, Stored
-from libs.log.sqlite_file import SHIFT, LogFile, Table
+from libs.log.sqlite_file import PAGE, SHIFT, LogFile, Table
 
 _GROUP = 1000  # operations in one transaction at most
 _GROUP_OCTETS = 8 * 2**20
 _CHECKPOINT_OCTETS = 8 * 2**20
-_PAGE = 4096
 _SLICE_EVERY_S = 0.05  # housekeeping under load: one slice in this time
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -59,7 +58,7 @@ class Chore:
 
     __slots__ = ("future", "slices")
 
-    def __init__(self, slices: Iterator[None], future: "asyncio.Future[None]") -> None:
+    def __init__(self, slices: Iterator[int], future: "asyncio.Future[None]") -> None:
         self.slices, self.future = slices, future
 
 
@@ -84,12 +83,12 @@ class Writer:
         file: LogFile,
         told: Callable[[Committed | Failed], None],
         fatal: Callable[[str], None],
-        chores: Callable[[], Iterator[None]],
+        chores: Callable[[], Iterator[int]],
         chores_every_s: float,
     ) -> None:
         self._file, self._connection, self._told, self._fatal = file, file.writer, told, fatal
         self._new_chores, self._chores_every_s = chores, chores_every_s
-        self._chores: Iterator[None] = iter(())
+        self._chores: Iterator[int] = iter(())
         self._chores_at = time.monotonic() + chores_every_s
         self._busy_chores = False
         self._slice_at = 0.0
@@ -133,7 +132,8 @@ class Writer:
         """What waits, in order; at least one unless it is time for housekeeping. False: it was the last."""
         group: list[Append | Job | Chore] = []
         size = 0
-        patience = 0.0 if self._busy_chores else max(0.0, self._chores_at - time.monotonic())
+        next_slice = self._slice_at if self._busy_chores else self._chores_at
+        patience = max(0.0, next_slice - time.monotonic())
         try:
             operation = self._waiting.get(timeout=patience) if patience else self._waiting.get_nowait()
             while True:
@@ -206,7 +206,7 @@ class Writer:
                 rows[table.id][1].extend(row)
             else:
                 rows[table.id] = (table, list(row))
-            size += _PAGE + len(value or b"")
+            size += PAGE + len(value or b"")
         connection.execute("BEGIN IMMEDIATE")
         for table, values in rows.values():
             _insert(connection, table.name, 5, values)
@@ -216,7 +216,7 @@ class Writer:
         connection.execute("COMMIT")
         self.commits += 1
         self._ends.update(ends)
-        self._unchecked += size + 2 * _PAGE
+        self._unchecked += size + 2 * PAGE
         return Committed(appends, list(runs.values()), jobs)
 
     def checkpoint(self, mode: str) -> None:
@@ -242,11 +242,11 @@ class Writer:
         elif not self._waiting.empty():
             self._slice_at = time.monotonic() + _SLICE_EVERY_S
 
-    def _slice(self, chores: Iterator[None]) -> bool:
+    def _slice(self, chores: Iterator[int]) -> bool:
         """One transaction of housekeeping; False when there is no more to do."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            more = next(chores, self) is not self
+            written = next(chores, None)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             if _full(error):
@@ -254,10 +254,12 @@ class Writer:
                 return False
             self._break(f"{error.sqlite_errorname}: {error}")
             return False
-        self._unchecked += 64 * _PAGE
+        if written is None:
+            return False
+        self._unchecked += written * PAGE
         if self._unchecked > _CHECKPOINT_OCTETS:
             self.checkpoint("PASSIVE")
-        return more
+        return True
 
     def _all(self, chore: Chore) -> None:
         while not self._broken and self._slice(chore.slices):
@@ -288,7 +290,8 @@ _STEPS = (64, 16, 4, 1)
 
 def _insert(connection: sqlite3.Connection, table: str, columns: int, values: list[Any]) -> None:
     """Insert rows, flat in `values`, with as few statements as there are steps."""
-    verb = "INSERT OR REPLACE" if table == "ends" else "INSERT"
+    # Not plain INSERT: with many rows it would copy every page it touches into a statement journal first.
+    verb = "REPLACE" if table == "ends" else "INSERT OR ROLLBACK"
     place = "(" + ",".join("?" * columns) + ")"
     rows, at = len(values) // columns, 0
     for step in _STEPS:
