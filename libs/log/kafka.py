@@ -62,11 +62,11 @@ class KafkaLog:
         self._partitions, self._replication = partitions, replication
         names = {topic: prefix + topic for topic in topics.TOPICS}
         content = names.pop(topics.CONTENT.name)
-        self._bulk = Lane(bootstrap, (content,), f"{name}-content", BULK_MS)
-        self._state = Lane(bootstrap, tuple(names.values()), f"{name}-state", STATE_MS)
-        self._all = (content, *names.values())
-        self._reads = Wire(bootstrap, self._all, f"{name}-read")
-        self._ends = Wire(bootstrap, self._all, f"{name}-ends")
+        everything = (content, *names.values())
+        self._reads = Wire(bootstrap, everything, f"{name}-read")
+        self._ends = Wire(bootstrap, everything, f"{name}-ends")
+        self._bulk = Lane(bootstrap, (content,), f"{name}-content", BULK_MS, self._ends)
+        self._state = Lane(bootstrap, tuple(names.values()), f"{name}-state", STATE_MS, self._ends)
         self._disk: tuple[float, float] = (float("-inf"), 0.0)
         self._checking: asyncio.Task[None] | None = None
         self.differences: Mapping[str, list[str]] = {}
@@ -74,7 +74,7 @@ class KafkaLog:
     async def start(self, within: float = 30.0) -> None:
         """Connect. Raises Unavailable after `within` seconds without success."""
         deadline = asyncio.get_running_loop().time() + within
-        for part in (self._bulk.start, self._state.start, self._reads.client, self._ends.client):
+        for part in (self._reads.client, self._ends.client, self._bulk.start, self._state.start):
             while True:
                 try:
                     await part()

@@ -8,12 +8,12 @@ batch.
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
+from aiokafka.client import CloseReason, ConnectionGroup
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
@@ -28,6 +28,7 @@ from libs.log.contract import (
     Stored,
     Unavailable,
 )
+from libs.log.kafka_wire import Wire
 
 BATCH = 1_000_000  # octets; a topic takes batches of up to 1 MiB
 LARGEST = 2**20 - 512  # octets of one record with its headers: alone in a batch it still fits
@@ -37,6 +38,7 @@ RETRY_S = 0.25
 REBUILD_S = 5.0  # at most one new producer in this time
 RETIRED_S = 30.0  # a replaced producer may finish its other partitions for this long
 CANCEL_S = 5.0
+LATE_S, WATCH_S = 2.0, 0.5
 
 # The broker looked at the batch and refused it for what it is: it cannot have stored an earlier try either.
 _REFUSED = (
@@ -73,7 +75,8 @@ class Item:
 class Line:
     """One aiokafka producer. `stuck`: partitions it may not be given anything for any more."""
 
-    def __init__(self, bootstrap: Sequence[str], name: str, timeout_ms: int) -> None:
+    def __init__(self, bootstrap: Sequence[str], name: str, timeout_ms: int, wire: Wire) -> None:
+        self._wire = wire
         self._producer = AIOKafkaProducer(
             bootstrap_servers=list(bootstrap),
             client_id=f"backupmx-{name}",
@@ -86,10 +89,14 @@ class Line:
         )
         self.stuck: set[TopicPartition] = set()
         self._sent: dict[TopicPartition, Any] = {}
+        self._since: dict[TopicPartition, tuple[float, int | None]] = {}  # when, to which leader
         self.batches: dict[TopicPartition, list[Item]] = {}
 
     async def start(self, topics: Sequence[str]) -> None:
         """Connect, get a producer id, learn the leaders. Raises Unavailable; then nothing is left open."""
+        # A producer that is patient with a slow link would be as patient with a frozen broker when it looks for
+        # the leaders: let somebody else look.
+        self._producer.client._metadata_update = self._metadata
         try:
             async with asyncio.timeout(START_S):
                 await self._producer.start()
@@ -103,6 +110,12 @@ class Line:
         if not answered:
             await self.discard()
             raise Unavailable("no broker tells about the topics")
+
+    async def _metadata(self, cluster: Any, topics: Iterable[str]) -> bool:
+        try:
+            return await self._wire.metadata(cluster, topics)
+        except Unavailable:
+            return False
 
     @property
     def dead(self) -> bool:
@@ -129,8 +142,31 @@ class Line:
             item.line = self
         batch: Any = self._producer._message_accumulator._append_batch(builder, at)
         self._sent[at] = batch
+        self._since[at] = (asyncio.get_running_loop().time(), self._leader(at))
         future: asyncio.Future[Any] = batch.future
         return future
+
+    def _leader(self, at: TopicPartition) -> int | None:
+        leader: int | None = self._producer.client.cluster.leader_for_partition(at)
+        return leader
+
+    async def leave_deposed(self) -> None:
+        """Hang up on a broker that keeps a batch and does not lead its partition any more: it is frozen or
+        cut off, and the batch goes to the new leader, which stores it once."""
+        now = asyncio.get_running_loop().time()
+        late = {at: self._since[at][1] for at in self.batches if now - self._since[at][0] > LATE_S}
+        if not late or not await self._wire.refresh():
+            return
+        deposed = set()
+        for at, node in late.items():
+            leader = (await self._wire.leaders(at.topic, (at.partition,))).get(at.partition)
+            if leader is not None and leader != node:
+                deposed.add(node)
+                self._since[at] = (now, leader)
+        for node in deposed:
+            connection = self._producer.client._conns.get((node, ConnectionGroup.DEFAULT))
+            if connection is not None:
+                connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
 
     @property
     def awaited(self) -> bool:
@@ -167,13 +203,12 @@ class Lane:
     must not wait behind a megabyte.
     """
 
-    def __init__(self, bootstrap: Sequence[str], topics: Sequence[str], name: str, timeout_ms: int) -> None:
-        self._bootstrap, self._topics, self._name, self._timeout_ms = (
-            bootstrap,
-            tuple(topics),
-            name,
-            timeout_ms,
-        )
+    def __init__(
+        self, bootstrap: Sequence[str], topics: Sequence[str], name: str, timeout_ms: int, wire: Wire
+    ) -> None:
+        self._bootstrap, self._topics, self._name = bootstrap, tuple(topics), name
+        self._timeout_ms, self._wire = timeout_ms, wire
+        self._watching: asyncio.Task[None] | None = None
         self._line: Line | None = None
         self._waiting: dict[TopicPartition, deque[Item]] = {}
         self._scheduled: set[TopicPartition] = set()
@@ -186,23 +221,25 @@ class Lane:
 
     async def start(self) -> None:
         """Raises Unavailable."""
-        line = Line(self._bootstrap, self._name, self._timeout_ms)
+        line = Line(self._bootstrap, self._name, self._timeout_ms, self._wire)
         await line.start(self._topics)
         self._line, self._built_at = line, self._now()
+        if self._watching is None:
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
         """What was not handed over is NotStored, what was and is not acknowledged is Ambiguous."""
         self._closed = True
-        if self._building is not None:
-            self._building.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._building
+        for task in (self._watching, self._building):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         for queue in self._waiting.values():
             for item in queue:
                 item.fail(NotStored("the log is closed"))
         self._waiting.clear()
-        for task in self._retiring:
-            task.cancel()
+        for retiring in self._retiring:
+            retiring.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
         if self._line is not None:
             line, self._line = self._line, None
@@ -225,6 +262,15 @@ class Lane:
                 raise NotStored(f"{topic}/{partition} took nothing within {within:g} s") from None
             self._failed(item.line, at)
             raise Ambiguous(f"no acknowledgement from {topic}/{partition} within {within:g} s") from None
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                if self._line is not None:
+                    await self._line.leave_deposed()
+            except Unavailable:
+                continue  # no broker answers: there is no new leader to go to
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -6,6 +6,7 @@ the requests of one connection in order and a long poll would hold the others up
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from random import sample
 from typing import Any, TypeVar
 
 from aiokafka import errors
@@ -13,6 +14,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import DeleteRecordsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.types import (
     CompactArray,
@@ -137,6 +139,18 @@ class Wire:
             return bool(await asyncio.wait_for(client.force_metadata_update(), 2 * REQUEST_MS / 1000))
         except TimeoutError:
             return False
+
+    async def metadata(self, cluster: Any, topics: Iterable[str]) -> bool:
+        """Ask about `topics` (none: all) and put the answer into `cluster`, aiokafka's. Has a broker
+        answered?"""
+        request = MetadataRequest(list(topics) or None, False)
+        for node in sample(nodes := await self.nodes(), len(nodes)):
+            try:
+                cluster.update_metadata(await self.ask(node, request))
+            except Unavailable:
+                continue
+            return True
+        return False
 
     async def leaders(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Partition -> node, of those with a known leader; when one has none, the leaders are asked for
