@@ -45,6 +45,15 @@ SHELL = {
     "services/ingest/server.py": "listens and speaks",
     "services/ingest/service.py": "runs the service",
     "services/ingest/verdicts.py": "follows a topic",
+    "services/deliver/addresses.py": "waits for room at a dialled address",
+    "services/deliver/attempt.py": "dials the next hop, reads the log",
+    "services/deliver/carrier.py": "runs connections and probes",
+    "services/deliver/observations.py": "appends to the log",
+    "services/deliver/partition.py": "writes to the log",
+    "services/deliver/service.py": "runs the service",
+    "services/deliver/settlement.py": "writes to the log",
+    "services/deliver/shard.py": "follows the log",
+    "services/deliver/upkeep.py": "reads the clock, truncates the log",
 }
 
 # What a pure file may not import, whole or in part: I/O, clocks, randomness, concurrency.

@@ -1,7 +1,5 @@
 """What may be deleted: content that no mail needs any more (rule 5), parked mail after its time."""
 
-from collections.abc import Iterable
-
 from msgspec import Struct
 
 from libs.mail.records import State
@@ -40,8 +38,3 @@ def truncate_before(seen: Seen, begin: int, *, clocks_agree: bool) -> int | None
 def ended(state: State, since: float, now: float, *, clocks_agree: bool) -> bool:
     """Has a parked mail been kept for its 7 days (wall seconds)?"""
     return state is State.PARKED and clocks_agree and now - since >= PARKED_S
-
-
-def lowest(references: Iterable[int]) -> int | None:
-    """The lowest of content offsets, None for none."""
-    return min(references, default=None)

@@ -128,6 +128,14 @@ class Index:
         self._out.add(mail.id)
         return self._mails[mail.id]  # what lay in the lane may be older
 
+    def take_this(self, id_: str) -> Waiting | None:
+        """This mail, now out, whatever its state; None when it is out already or unknown."""
+        mail = self._mails.get(id_)
+        if mail is None or id_ in self._out:
+            return None
+        self._out.add(id_)
+        return mail
+
     def again(self, id_: str, due: float | None = None) -> None:
         """An attempt ended and the mail waits again, as its record says or until `due` (wall seconds, 0 for
         now). Nothing happens when the mail has left the index meanwhile."""
@@ -183,6 +191,12 @@ class Index:
         while hop.all and not self._counted(hop.all[0]):
             heappop(hop.all)
         return Count(hop.mails, hop.octets, hop.all[0].arrived if hop.all else 0.0)
+
+    def oldest(self, next_hop: str) -> Waiting | None:
+        """The oldest mail for `next_hop` that is not parked or lost."""
+        if not self.count(next_hop).mails:
+            return None
+        return self._mails[self._hops[next_hop].all[0].id]
 
     def arrived_before(self, next_hop: str, limit: float) -> list[Waiting]:
         """Mails not out and not still that arrived before `limit`, in no order: O(result)."""

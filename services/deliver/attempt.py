@@ -1,0 +1,185 @@
+"""One connection to a next hop, one transaction on it, one probe: what was said, and nothing decided."""
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+
+from libs.log.contract import Gone, Log, Superseded
+from libs.mail.reply import Foreign
+from libs.mail.speaks import Speaks, Stage, speaks
+from libs.smtp.client import Connection, Dialer, Fault
+from libs.smtp.lookup import look_up
+from libs.smtp.route import Found
+from services.deliver.destination import Closed, Opened, Overloaded, Refused, Seen
+from services.deliver.outcome import Lost
+from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept
+from services.deliver.partition import Hop, Partition
+
+_MOST_TARGETS = 10  # addresses tried for one connection
+_STALE = (Stage.MAIL, Stage.RSET)  # a kept connection that fails here had been closed meanwhile
+
+
+class Missing(Exception):  # noqa: N818 the state is called content-lost
+    """The content, or part of it, is not on the log any more."""
+
+
+class Unreachable(Exception):  # noqa: N818
+    """No connection to the next hop. `seen`: what that says of it; `found`: what DNS said."""
+
+    def __init__(self, seen: Seen, found: Found) -> None:
+        super().__init__(f"{found}: {seen}")
+        self.seen, self.found = seen, found
+
+
+class Kept:
+    """A connection that carries one mail after the other. `used`: transactions so far."""
+
+    def __init__(self, connection: Connection, room: AsyncExitStack) -> None:
+        self.connection = connection
+        self._room = room
+        self.used = 0
+
+    async def quit(self) -> None:
+        if self.connection.usable:
+            await self.connection.quit()
+        else:
+            self.connection.abort()
+        await self._room.aclose()
+
+    async def abort(self) -> None:
+        self.connection.abort()
+        await self._room.aclose()
+
+
+async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kept:
+    """A new connection to the best host of `hop` that answers (RFC 5321 section 5.1). Raises Unreachable."""
+    shared = partition.shared
+    route = await look_up(shared.deps.dns, hop.name, shared.ours, random.shuffle)
+    if route.found is not Found.OK:
+        raise Unreachable(Closed(f"DNS: {route.found}"), route.found)
+    hop.mx, hop.mx_seen = route.hosts, partition.clock.wall()
+    dialer: Dialer = shared.prober if probe else shared.dialer
+    seen: Seen = Closed("no address")
+    for target in route.targets[:_MOST_TARGETS]:
+        room = AsyncExitStack()
+        try:
+            await room.enter_async_context(shared.addresses.room(target.address, probe=probe))
+            return Kept(await dialer.connect(target), room)
+        except Fault as fault:
+            await room.aclose()
+            seen = _worse(seen, _of(fault))
+        except BaseException:
+            await room.aclose()
+            raise
+    raise Unreachable(seen, route.found)
+
+
+def _of(fault: Fault) -> Seen:
+    """What a connection that was not made says of the next hop."""
+    if fault.reply is None:
+        return Closed(f"{fault.stage}: {fault.reason}")
+    line = f"{fault.stage}: {fault.reply.line()}"
+    if fault.reply.code >= 500:
+        return Refused(line, line)
+    return Overloaded(line)
+
+
+def _worse(one: Seen, other: Seen) -> Seen:
+    """Of two hosts, the one that answered says more than the one that did not."""
+    return one if isinstance(other, Closed) and not isinstance(one, Closed) else other
+
+
+async def transact(
+    kept_: Kept, partition: Partition, job: Job, open_: Sequence[int], may_finish: Callable[[], bool]
+) -> Answers:
+    """One transaction for the recipients `open_`.
+
+    Raises Missing and LogError (nothing was said to the server, or the connection was cut before the final
+    dot), Stale (a kept connection had been closed meanwhile) and Withheld (`may_finish` said no).
+    """
+    content = await _content(partition.deps.log, job)
+    kept_.used += 1
+    try:
+        sent = await kept_.connection.send(envelope(job, open_), content, may_finish)
+    except Fault as fault:
+        return dict.fromkeys(open_, _what(fault, stale=kept_.used > 1))
+    return answers(open_, Replies(sent.mail, sent.recipients, sent.data, sent.dot))
+
+
+class Stale(Exception):  # noqa: N818
+    """The server had closed a connection that was kept: try again on a new one."""
+
+
+class Withheld(Exception):  # noqa: N818
+    """The claim was lost before the final dot: the connection was cut."""
+
+
+def _what(fault: Fault, *, stale: bool) -> tuple[str, Foreign | Lost]:
+    if fault.reason == "withheld":
+        raise Withheld from fault
+    if stale and fault.stage in _STALE and (fault.reply is None or fault.reply.code == 421):
+        raise Stale from fault
+    if fault.reason == "smtputf8":
+        return Stage.MAIL, Foreign(550, "5.6.7", "the next hop does not offer SMTPUTF8")
+    if fault.reason == "syntax":
+        return Stage.MAIL, Foreign(553, "5.1.3", "an address that no command can hold")
+    return fault.stage, fault.reply or Lost(f"{fault.stage}: {fault.reason}")
+
+
+async def _content(log: Log, job: Job) -> bytes | AsyncIterator[bytes]:
+    """The octets to send. The first chunk is read at once: a content that is lost costs no connection."""
+    first = await _chunk(log, job, 0)
+    if len(job.ref.offsets) == 1:
+        if len(first) != job.ref.size:
+            raise Missing(f"{len(first)} of {job.ref.size} octets")
+        return job.mail.prepend + kept(first, 0, job.mail.strip)
+    return _chunks(log, job, first)
+
+
+async def _chunks(log: Log, job: Job, first: bytes) -> AsyncIterator[bytes]:
+    yield job.mail.prepend + kept(first, 0, job.mail.strip)
+    at = len(first)
+    for index in range(1, len(job.ref.offsets)):
+        chunk = await _chunk(log, job, index)
+        if index + 1 == len(job.ref.offsets) and at + len(chunk) != job.ref.size:
+            raise Missing(f"{at + len(chunk)} of {job.ref.size} octets")
+        yield kept(chunk, at, job.mail.strip)
+        at += len(chunk)
+
+
+async def _chunk(log: Log, job: Job, index: int) -> bytes:
+    offset, key = job.ref.offsets[index], job.mail.id.encode()
+    try:
+        record = await log.read("content", job.ref.partition, offset, key)
+    except (Gone, Superseded) as error:
+        raise Missing(str(error)) from error
+    if record.value is None or record.header("index") != str(index).encode():
+        raise Missing(f"chunk {index} at offset {offset} is another one")
+    return record.value
+
+
+async def read_header(log: Log, job: Job) -> bytes:
+    """The header of the mail's content, as received. Raises Missing, LogError."""
+    return header(await _chunk(log, job, 0))
+
+
+async def probe(partition: Partition, hop: Hop, recipient: str) -> Seen:
+    """Is it up? EHLO, MAIL FROM:<postmaster@OUR-HOST>, RCPT, RSET: a banner is not "up", any answer to RCPT
+    but 421, 4.3.x or a block is."""
+    try:
+        kept_ = await connect(partition, hop, probe=True)
+    except Unreachable as unreachable:
+        return unreachable.seen
+    try:
+        sender = f"postmaster@{partition.deps.config.host.name}"
+        ((stage, reply),) = await kept_.connection.verify(sender, [recipient])
+    except Fault as fault:
+        return _of(fault)
+    finally:
+        await kept_.quit()
+    about = speaks(stage, reply)
+    if about is Speaks.OVERLOADED:
+        return Overloaded(f"{stage}: {reply.line()}")
+    if about is Speaks.POLICY:
+        return Refused(f"{stage}: {reply.line()}", f"{stage}: {reply.line()}")
+    return Opened()

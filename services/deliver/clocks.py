@@ -1,0 +1,31 @@
+"""Does this process's clock agree with the log's (rule 10)? Nothing expires or is deleted unless it does."""
+
+from collections.abc import Callable
+
+from libs.runtime.clock import Clock
+
+AGREE_S = 120.0  # so far apart they may be
+FRESH_S = 120.0  # so old an acknowledgement may be
+
+
+class Clocks:
+    """`heard` is told the log's time of each acknowledgement at once. `trusted`: does the log trust
+    the clock that it was started with?"""
+
+    def __init__(self, clock: Clock, trusted: Callable[[], bool] = lambda: True) -> None:
+        self._clock, self._trusted = clock, trusted
+        self._agreed_at: float | None = None
+        self.difference_s = 0.0
+
+    def heard(self, log_time: float) -> None:
+        self.difference_s = self._clock.wall() - log_time
+        if abs(self.difference_s) <= AGREE_S:
+            self._agreed_at = self._clock.mono()
+        else:
+            self._agreed_at = None
+
+    @property
+    def agree(self) -> bool:
+        """Did they agree at an acknowledgement of the last two minutes?"""
+        at = self._agreed_at
+        return at is not None and self._clock.mono() - at <= FRESH_S and self._trusted()

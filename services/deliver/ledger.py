@@ -1,0 +1,210 @@
+"""The partition's `queue` folded into the index by rule 3: the owner has the last word, tombstones are final.
+
+`fold` takes each record in order and returns what the owner has to do about it. Nothing is done here.
+"""
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from libs.log.contract import Record
+from libs.mail.records import FORMAT, ContentRef, Kind, Progress, State, Undecodable, decode
+from libs.mail.states import fresh, merged
+from services.deliver.waiting import Index, Waiting
+
+OWNER = "owner"  # the record header that names the claim under which a state was written
+REMEMBERED_S = 3600.0  # so long a tombstone's id is remembered after it was seen (monotonic seconds)
+
+
+class _MailPart(Struct, frozen=True):
+    """The fields of Mail that the index needs; the others are not even looked at."""
+
+    domain: str
+    next_hop: str
+    kind: Kind
+    arrived: float
+
+
+class _Entry(Struct, frozen=True):
+    mail: _MailPart
+    progress: Progress
+
+
+_decoder = msgspec.msgpack.Decoder(_Entry)
+
+
+class Todo(StrEnum):
+    """NOTHING: folded. ADDED: a mail to deliver. BURY: write another tombstone. MERGE: two owners wrote;
+    write what both know. UNREADABLE: count it, say it, keep it. LEFT: its tombstone came."""
+
+    NOTHING = "nothing"
+    ADDED = "added"
+    BURY = "bury"
+    MERGE = "merge"
+    UNREADABLE = "unreadable"
+    LEFT = "left"
+
+
+class Ledger:
+    """All that is known of one partition's queue. `mark`: the owner header of this claim's own writes.
+
+    `foreign`: what another owner wrote of a mail and is not yet merged; `position`: the next offset to fold;
+    `blind`: keys of records whose content reference cannot be read: nothing may be truncated.
+    """
+
+    def __init__(self, mark: bytes) -> None:
+        self.index = Index()
+        self.mark = mark
+        self.position = 0
+        self.caught_up = False
+        self.foreign: dict[str, Progress] = {}
+        self.unread: dict[bytes, int] = {}
+        self.blind: set[bytes] = set()
+        self.unfinished: set[str] = set()
+        self._buried: dict[bytes, float] = {}
+        self._written: dict[str, tuple[bytes, Progress]] = {}  # while scanning: the last state of each key
+
+    def fold(self, record: Record, now: float) -> Todo:
+        """One record of the queue, in order; `now` monotonic seconds."""
+        if record.value is None:
+            return self._tombstone(record, now)
+        try:
+            seen, ref, id_ = _read(record)
+        except Undecodable:
+            return self._unreadable(record)
+        mark = record.header(OWNER) or b""
+        known = self.index.get(id_)
+        if record.key in self._buried:
+            return Todo.BURY
+        new = fresh(seen.progress)
+        if known is None:
+            if self.caught_up and not new:
+                # Our own write that overtook its tombstone needs nothing; anybody else's is stale.
+                return Todo.NOTHING if mark == self.mark else Todo.BURY
+            self.wrote(id_, record.offset, seen.progress, ref, seen.mail)
+            self._remember(id_, mark, seen.progress)
+            return Todo.ADDED
+        if mark == self.mark:
+            if record.offset > known.offset:
+                self.wrote(id_, record.offset, seen.progress, ref)
+            return Todo.NOTHING
+        return self._foreign(id_, mark, record.offset, seen.progress, ref)
+
+    def wrote(
+        self, id_: str, offset: int, progress: Progress, ref: ContentRef, mail: _MailPart | None = None
+    ) -> None:
+        """The newest record of a mail is at `offset`, written by its owner (`mail`: when the id is new)."""
+        known = self.index.get(id_)
+        if known is None and mail is None:
+            return  # it ended meanwhile
+        if known is not None and known.offset > offset:
+            return
+        lowest = min(ref.offsets) if known is None else min(known.content, *ref.offsets)
+        base = mail or known
+        assert base is not None
+        due = progress.next_attempt if progress.state is State.DEFERRED else 0.0
+        self.index.put(
+            Waiting(
+                base.arrived,
+                id_,
+                base.domain,
+                base.next_hop,
+                base.kind,
+                progress.state,
+                due,
+                ref.size,
+                offset,
+                lowest,
+            )
+        )
+        if progress.dsn_id:
+            self.unfinished.add(id_)
+        else:
+            self.unfinished.discard(id_)
+
+    def scanned(self) -> list[str]:
+        """The scan under this claim is over: from now on an unknown state is stale. Returns the ids for which
+        two owners' states have to be merged and written."""
+        self.caught_up = True
+        self._written.clear()
+        return list(self.foreign)
+
+    def end(self, id_: str) -> None:
+        """The mail's tombstone was acknowledged."""
+        self.index.drop(id_)
+        self.foreign.pop(id_, None)
+        self.unfinished.discard(id_)
+
+    def forget(self, now: float) -> None:
+        """Let go of tombstones seen more than an hour ago."""
+        limit = now - REMEMBERED_S
+        for key in [key for key, at in self._buried.items() if at < limit]:
+            del self._buried[key]
+
+    def lowest_content(self) -> int | None:
+        """L of rule 5, over every record in whatever state, those that cannot be decoded included."""
+        known = self.index.lowest_content()
+        return min([*self.unread.values(), *([] if known is None else [known])], default=None)
+
+    # --- inside ---
+
+    def _tombstone(self, record: Record, now: float) -> Todo:
+        self._buried[record.key] = now
+        self.unread.pop(record.key, None)
+        self.blind.discard(record.key)
+        id_ = record.key.decode("ascii", "replace")
+        self._written.pop(id_, None)
+        known = self.index.get(id_)
+        self.end(id_)
+        return Todo.NOTHING if known is None else Todo.LEFT
+
+    def _unreadable(self, record: Record) -> Todo:
+        try:
+            offsets = _reference(record).offsets
+        except Undecodable:
+            self.blind.add(record.key)
+        else:
+            self.unread[record.key] = min([*offsets, self.unread.get(record.key, offsets[0])])
+        return Todo.UNREADABLE
+
+    def _foreign(self, id_: str, mark: bytes, offset: int, progress: Progress, ref: ContentRef) -> Todo:
+        """A record of a known mail that this claim did not write."""
+        if not self.caught_up:
+            before = self._written.get(id_)
+            if before is not None and before[0] != mark and not fresh(progress):
+                both = merged(before[1], progress)
+                if both != progress:
+                    self.foreign[id_] = progress = both
+            self.wrote(id_, offset, progress, ref)
+            self._remember(id_, mark, progress)
+            return Todo.NOTHING
+        if fresh(progress):
+            return Todo.NOTHING  # nothing happened to the mail there that could be news
+        pending = self.foreign.get(id_)
+        self.foreign[id_] = progress if pending is None else merged(pending, progress)
+        return Todo.MERGE
+
+    def _remember(self, id_: str, mark: bytes, progress: Progress) -> None:
+        if not self.caught_up and not fresh(progress):
+            self._written[id_] = (mark, progress)
+
+
+def _read(record: Record) -> tuple[_Entry, ContentRef, str]:
+    """Raises Undecodable."""
+    if record.header("format") != FORMAT:
+        raise Undecodable("another format")
+    try:
+        seen = _decoder.decode(record.value or b"")
+        return seen, _reference(record), record.key.decode("ascii")
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Undecodable(str(error)) from error
+
+
+def _reference(record: Record) -> ContentRef:
+    """Raises Undecodable; a reference without offsets is none."""
+    header = record.header("content")
+    ref = decode(header or b"", ContentRef)
+    if not ref.offsets:
+        raise Undecodable("no offsets")
+    return ref

@@ -1,0 +1,91 @@
+"""What goes over the wire for a mail: its envelope and octets; what the replies say of each recipient."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from msgspec import Struct
+
+from libs.mail.records import ContentRef, Mail, QueueEntry, Recipient
+from libs.mail.reply import Foreign
+from libs.mail.speaks import Stage
+from libs.smtp.commands import Envelope, To
+from services.deliver.outcome import Lost
+
+Answers = Mapping[int, tuple[str, Foreign | Lost]]  # recipient index -> stage and what came
+
+
+class Job(Struct, frozen=True):
+    """A waiting mail as read from the log: its record, decoded, and where its content is."""
+
+    entry: QueueEntry
+    mail: Mail
+    ref: ContentRef
+
+
+class Replies(Struct, frozen=True):
+    """Those of one transaction: libs/smtp `Sent`, without its shell."""
+
+    mail: Foreign
+    recipients: Sequence[Foreign]
+    data: Foreign | None
+    dot: Foreign | None
+
+
+def envelope(job: Job, open_: Sequence[int]) -> Envelope:
+    """The envelope for the recipients `open_` (indexes)."""
+    mail = job.mail
+    return Envelope(
+        mail.reverse_path,
+        tuple(_to(mail.recipients[index]) for index in open_),
+        size=len(mail.prepend) + job.ref.size - sum(end - start for start, end in mail.strip),
+        eightbit=job.ref.eightbit,
+        smtputf8=mail.smtputf8,
+        ret=mail.ret,
+        envid=mail.envid,
+    )
+
+
+def _to(recipient: Recipient) -> To:
+    return To(recipient.mailbox, recipient.notify, recipient.orcpt)
+
+
+def kept(chunk: bytes, at: int, strip: Sequence[tuple[int, int]]) -> bytes:
+    """`chunk`, which begins at octet `at` of the content, without the octet ranges `strip` (in order)."""
+    if not strip:
+        return chunk
+    return b"".join(chunk[start:end] for start, end in _gaps(at, len(chunk), strip))
+
+
+def _gaps(at: int, size: int, strip: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    position = 0
+    for start, end in strip:
+        first, last = max(start - at, 0), min(end - at, size)
+        if first < last:
+            yield position, max(position, first)
+            position = max(position, last)
+    yield position, size
+
+
+def header(head: bytes) -> bytes:
+    """The header of a content that begins with `head`: up to the empty line (RFC 5322 section 2.1)."""
+    if head.startswith(b"\r\n"):
+        return b""
+    end = head.find(b"\r\n\r\n")
+    return head if end < 0 else head[: end + 2]
+
+
+def answers(open_: Sequence[int], said: Replies) -> Answers:
+    """What was said to each recipient of `open_`, which the envelope named in this order: the reply that
+    decided, with its stage."""
+    if said.mail.code >= 300:
+        return dict.fromkeys(open_, (Stage.MAIL, said.mail))
+    found: dict[int, tuple[str, Foreign | Lost]] = {}
+    for index, reply in zip(open_, said.recipients, strict=True):
+        if reply.code >= 300:
+            found[index] = (Stage.RCPT, reply)
+        elif said.dot is not None:
+            found[index] = (Stage.DOT, said.dot)
+        elif said.data is not None:
+            found[index] = (Stage.DATA, said.data)
+        else:
+            found[index] = (Stage.DATA, Lost("closed"))
+    return found

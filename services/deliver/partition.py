@@ -1,0 +1,308 @@
+"""The mutable state of one partition under one claim, and the only writes to it.
+
+Every write checks the claim first (rule 4). What the log does not take is tried again for as long as the
+claim is held: the mail's slot stays taken meanwhile (rule 11), so that few mails are ever in doubt.
+"""
+
+import asyncio
+import random
+from typing import NamedTuple
+
+import structlog
+from msgspec.structs import replace
+
+from libs.log.contract import Claim, Headers, LogError, NotOwner, Stored
+from libs.log.table import Table
+from libs.mail.records import (
+    ContentRef,
+    Domain,
+    Event,
+    EventType,
+    Health,
+    Kind,
+    PrimaryState,
+    Progress,
+    QueueEntry,
+    decode,
+    encode,
+    mail_of,
+    queue_headers,
+)
+from libs.mail.settings import Defaults, DomainSettings, complete
+from libs.runtime.deps import Deps
+from libs.smtp.client import Dialer
+from libs.smtp.route import Ours
+from services.deliver import brake as bounce_brake
+from services.deliver.addresses import Addresses
+from services.deliver.brake import Brake
+from services.deliver.clocks import Clocks
+from services.deliver.destination import Destination, Gates, Pace, Seen, on, void
+from services.deliver.ledger import OWNER, Ledger
+from services.deliver.observations import Observations
+from services.deliver.outgoing import Job
+from services.deliver.schedule import lifetime_s, over
+from services.deliver.waiting import Waiting
+
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries of a write that the log does not take
+WITHOUT_CLAIM_S = 30.0  # so long an acceptance is tried to be written after the claim was lost
+
+log = structlog.get_logger()
+
+
+class Shared(NamedTuple):
+    """What all partitions of this process have in common. `slots`: how many attempts may be in doubt;
+    `prober`: dials with the time-outs of a probe; `settle_s`: a gained partition attempts nothing before."""
+
+    deps: Deps
+    domains: Table[Domain]
+    dialer: Dialer
+    prober: Dialer
+    ours: Ours
+    addresses: Addresses
+    slots: asyncio.Semaphore
+    clocks: Clocks
+    observations: Observations
+    settle_s: float
+
+
+class Hop:
+    """One next hop of this partition. `primary`: of a relay domain of ours (published, probed);
+    `carriers`: its connections, `idle` of them wait for mail; `slow_out`: deferred mails being tried."""
+
+    def __init__(self, name: str, destination: Destination, brake: Brake, *, primary: bool) -> None:
+        self.name, self.destination, self.brake, self.primary = name, destination, brake, primary
+        self.carriers: set[asyncio.Task[None]] = set()
+        self.probe: asyncio.Task[None] | None = None
+        self.idle = 0
+        self.slow_out = 0
+        self.more = asyncio.Event()
+        self.mx: tuple[str, ...] = ()
+        self.mx_seen = 0.0
+
+
+class Partition:
+    """`wake` is set when `stirred` next hops should be looked at, `publish` when `changed` ones should be
+    published."""
+
+    def __init__(self, claim: Claim, shared: Shared) -> None:
+        self.claim, self.number, self.shared = claim, claim.partition, shared
+        self.deps = shared.deps
+        self.clock = shared.deps.clock
+        self.ledger = Ledger(random.randbytes(9).hex().encode())
+        self.index = self.ledger.index
+        self.hops: dict[str, Hop] = {}
+        self.recorded: dict[str, PrimaryState] = {}
+        self.stirred: set[str] = set()
+        self.wake = asyncio.Event()
+        self.changed: set[str] = set()
+        self.publish = asyncio.Event()
+        self.tries: dict[str, tuple[float, ...]] = {}
+        self.draining = False
+
+    # --- next hops ---
+
+    def hop(self, name: str, *, primary: bool = False) -> Hop:
+        """The next hop `name`, as it was recorded by its owner before, or new: up until it is seen."""
+        hop = self.hops.get(name)
+        if hop is None:
+            hop = self.hops[name] = self._hop(name)
+        if primary and not hop.primary:
+            hop.primary = True
+            self.changed.add(name)
+        return hop
+
+    def _hop(self, name: str) -> Hop:
+        now, state = self.clock.mono(), self.recorded.get(name)
+        if state is None:
+            return Hop(name, Destination(since=now), Brake(), primary=False)
+        since = now - max(0.0, self.clock.wall() - state.since)
+        up = state.health is Health.UP
+        confirmed = now - max(0.0, self.clock.wall() - state.confirmed)
+        ended = since if up else float("-inf")
+        destination = Destination(
+            since, state.health, confirmed=confirmed, outage_ended=ended, last_reply=state.last_reply
+        )
+        brake = Brake(outage_ended=ended, pulled=now if state.braked else None)
+        hop = Hop(name, destination, brake, primary=True)
+        hop.mx, hop.mx_seen = state.mx, state.mx_seen
+        return hop
+
+    def pace(self, hop: Hop) -> Pace:
+        timing = self.deps.config.timing
+        return Pace(timing.probe_s, timing.probe_late_s, remote=not hop.primary)
+
+    def settings(self, domain: str) -> DomainSettings | None:
+        """The settings in force for a relay domain, None where there is none."""
+        known = self.shared.domains.get(domain.encode())
+        defaults: Defaults = self.deps.config.defaults.settings()
+        return None if known is None else complete(defaults, known)
+
+    def gates(self, hop: Hop) -> Gates:
+        if not hop.primary:
+            return Gates()
+        settings = self.settings(hop.name)
+        if settings is None:
+            return Gates(known=False)
+        return Gates(settings.active, settings.suspended, settings.held)
+
+    def saw(self, hop: Hop, seen: Seen) -> None:
+        """Something was seen of a next hop."""
+        now, before = self.clock.mono(), hop.destination
+        settings = self.settings(hop.name)
+        most = settings.max_connections if settings else self.deps.config.defaults.max_connections
+        after = on(before, seen, now, random.uniform(-1, 1), self.pace(hop), most=most)
+        hop.destination = after
+        for id_ in void(before, seen):
+            self.index.hurry(id_)
+        if after.health is not before.health:
+            if after.health is Health.UP:
+                hop.brake = bounce_brake.outage_ended(hop.brake, now)
+            self._tell_health(hop, before)
+        elif after.confirmed != before.confirmed:
+            self.changed.add(hop.name)
+        self.stir(hop.name)
+
+    def _tell_health(self, hop: Hop, before: Destination) -> None:
+        if not hop.primary:
+            return
+        after = hop.destination
+        self.deps.events.emit(
+            Event(
+                type=EventType.PRIMARY,
+                event_time=0.0,
+                service="",
+                host="",
+                domain=hop.name,
+                text=f"{before.health} -> {after.health}"
+                + (f": {after.last_reply}" if after.health is not Health.UP and after.last_reply else ""),
+            )
+        )
+        self.changed.add(hop.name)
+        self.publish.set()
+
+    def rebrake(self, hop: Hop, brake: Brake) -> None:
+        """The bounce brake of a next hop changed; when it was pulled or let go, that is said."""
+        was, hop.brake = hop.brake.pulled is not None, brake
+        pulled = brake.pulled is not None
+        if was is not pulled and hop.primary:
+            text = "bounce brake pulled" if pulled else "bounce brake released"
+            log.warning(text, domain=hop.name, refused=len(brake.refused))
+            self.deps.events.emit(
+                Event(type=EventType.PRIMARY, event_time=0.0, service="", host="", domain=hop.name, text=text)
+            )
+            self.changed.add(hop.name)
+            self.publish.set()
+
+    def stir(self, name: str) -> None:
+        """Look at this next hop soon."""
+        self.stirred.add(name)
+        self.wake.set()
+
+    def arrived(self, mail: Waiting) -> None:
+        """A mail came into the index."""
+        primary = mail.kind is Kind.RELAYED and mail.next_hop == mail.domain
+        self.hop(mail.next_hop, primary=primary)
+        self.changed.add(mail.next_hop)
+        self.stir(mail.next_hop)
+
+    def over_s(self, mail: Waiting, wall: float) -> float | None:
+        """For how many seconds the mail's lifetime has been over; None: it is not, or it does not expire now
+        (rule 10: no settings in force, held, suspended, braked)."""
+        hop = self.hop(mail.next_hop)
+        setting: float | None = None
+        if mail.kind is Kind.RELAYED:
+            settings = self.settings(mail.domain)
+            stopped = settings is None or settings.held or settings.suspended or not settings.active
+            if settings is None or stopped or bounce_brake.braked(hop.brake, self.clock.mono()):
+                return None
+            setting = settings.lifetime_s
+        return over(mail.arrived, lifetime_s(mail.kind, setting), wall)
+
+    # --- records ---
+
+    async def read(self, waiting: Waiting) -> Job:
+        """The mail as its newest record has it. Raises Gone, Superseded, Unavailable, Undecodable."""
+        key = waiting.id.encode()
+        record = await self.deps.log.read("queue", self.number, waiting.offset, key)
+        entry = decode(record.value or b"", QueueEntry)
+        ref = decode(record.header("content") or b"", ContentRef)
+        return Job(entry, mail_of(entry), ref)
+
+    async def write(self, job: Job, progress: Progress, *, accepted: bool = False) -> Job:
+        """The mail's state becomes `progress`. `accepted`: the primary took something, so it is written even
+        after the claim was lost. Raises NotOwner."""
+        entry = replace(job.entry, progress=progress)
+        headers = (*queue_headers(job.ref), (OWNER, self.ledger.mark))
+        key, value = job.mail.id.encode(), encode(entry)
+        stored = await self._insist("queue", key, value, headers, accepted=accepted)
+        self.ledger.wrote(job.mail.id, stored.offset, progress, job.ref)
+        return replace(job, entry=entry)
+
+    async def end(self, id_: str, *, accepted: bool = False) -> None:
+        """The mail's tombstone. Raises NotOwner."""
+        await self._insist("queue", id_.encode(), None, ((OWNER, self.ledger.mark),), accepted=accepted)
+        self.ledger.end(id_)
+        self.tries.pop(id_, None)
+
+    async def bury(self, key: bytes) -> None:
+        """Another tombstone for a record that came behind the first, or for a stale state."""
+        await self._insist("queue", key, None, ((OWNER, self.ledger.mark),), accepted=False)
+
+    async def append(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> Stored:
+        """Another record of this partition, under the claim. Raises NotOwner."""
+        return await self._insist(topic, key, value, headers, accepted=False)
+
+    async def _insist(
+        self, topic: str, key: bytes, value: bytes | None, headers: Headers, *, accepted: bool
+    ) -> Stored:
+        """Append until it is acknowledged: writing the same state twice is harmless.
+
+        Raises NotOwner when the claim is lost; what is `accepted` is then tried without it for a while.
+        """
+        within = self.deps.config.timing.acknowledgement_s
+        tried, started = 0, self.clock.mono()
+        while True:
+            claim = self.claim
+            lost = not claim.held()
+            if lost and not (accepted and self.clock.mono() - started < WITHOUT_CLAIM_S):
+                raise NotOwner(f"{claim.group} {claim.partition}")
+            try:
+                with self.deps.metrics.append_seconds.labels(topic).time():
+                    stored = await self.deps.log.append(
+                        topic,
+                        self.number,
+                        key,
+                        value,
+                        within=within,
+                        headers=headers,
+                        claim=None if lost else claim,
+                    )
+            except NotOwner:
+                await asyncio.sleep(0)
+            except LogError as error:
+                self.deps.metrics.append_errors.labels(topic, type(error).__name__).inc()
+                if tried == 0:
+                    log.warning("the log does not take a record, trying on", topic=topic, error=str(error))
+                await asyncio.sleep(_PAUSES_S[min(tried, len(_PAUSES_S) - 1)])
+                tried += 1
+            else:
+                self.shared.clocks.heard(stored.time)
+                return stored
+
+    def emit(self, event: EventType, job: Job, *, recipient: str = "", **more: object) -> None:
+        """An event about a mail."""
+        mail = job.mail
+        base = Event(
+            type=event,
+            event_time=0.0,
+            service="",
+            host="",
+            id=mail.id,
+            domain=mail.domain,
+            sender=mail.reverse_path,
+            recipient=recipient,
+            size=job.ref.size,
+            created_time=mail.arrived,
+            num_attempts=job.entry.progress.attempts,
+        )
+        self.deps.events.emit(replace(base, **more))

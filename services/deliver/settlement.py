@@ -1,0 +1,309 @@
+"""What an attempt came to, written down: states, notices, tombstones, events. The slot is held until then."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from libs.mail.records import (
+    Basis,
+    ContentRef,
+    EventType,
+    Health,
+    Kind,
+    Mail,
+    Progress,
+    Recipient,
+    Response,
+    State,
+    encode,
+    new_entry,
+    queue_headers,
+)
+from libs.mail.reply import Foreign, parse_line
+from libs.mail.speaks import Stage
+from libs.mail.states import merged, move, open_recipients
+from services.deliver import brake as bounce_brake
+from services.deliver import dsn
+from services.deliver.attempt import Missing, read_header
+from services.deliver.destination import accepted_within
+from services.deliver.ledger import OWNER
+from services.deliver.notify import Plan, plan, sender_domain
+from services.deliver.outcome import (
+    Done,
+    Failed,
+    Known,
+    Outcome,
+    Scope,
+    Settled,
+    Why,
+    outcome,
+    seen,
+    settle,
+)
+from services.deliver.outgoing import Answers, Job
+from services.deliver.partition import Hop, Partition
+from services.deliver.schedule import noted
+
+ACCEPTED_LATELY_S = 3600.0
+EXPIRED_STATUS = "4.4.7"  # RFC 3463 section 3.5: delivery time expired
+
+log = structlog.get_logger()
+
+
+class Peer:
+    """Who took the mail, for events and notices."""
+
+    def __init__(self, host: str = "", address: str = "", source: str = "", tls: str = "") -> None:
+        self.host, self.address, self.source, self.tls = host, address, source, tls
+
+
+class Settlement:
+    """Of the attempts of one partition."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+
+    def judge(self, hop: Hop, job: Job, got: Answers) -> dict[int, Outcome]:
+        """The outcome for each recipient; the next hop and its brake learn from it at once."""
+        now = self._partition.clock.mono()
+        known = Known(
+            accepted_within(hop.destination, now, ACCEPTED_LATELY_S), job.mail.kind in (Kind.DSN, Kind.NOTICE)
+        )
+        each = {index: outcome(stage, what, known) for index, (stage, what) in got.items()}
+        self._partition.saw(hop, seen(job.mail, each))
+        if job.mail.kind is Kind.RELAYED:
+            self._teach(hop, job, got, each, now)
+        for what in each.values():
+            label = type(what).__name__.lower() if isinstance(what, Done) else what.why.value
+            self._partition.deps.metrics.attempts.labels(label).inc()
+        return each
+
+    def _teach(self, hop: Hop, job: Job, got: Answers, each: Mapping[int, Outcome], now: float) -> None:
+        """The brake counts confirmed recipients; verify hears what was said of a mailbox."""
+        brake = hop.brake
+        for index, what in each.items():
+            recipient = job.mail.recipients[index]
+            stage, reply = got[index]
+            if recipient.basis is Basis.DELIVERABLE and isinstance(what, Done):
+                brake = bounce_brake.accepted(brake, recipient.mailbox, now)
+            elif recipient.basis is Basis.DELIVERABLE and _no_mailbox(what):
+                brake = bounce_brake.refused(brake, recipient.mailbox, now)
+            if isinstance(reply, Foreign) and (isinstance(what, Done) or stage in (Stage.RCPT, Stage.DOT)):
+                self._partition.shared.observations.saw(
+                    job.mail.domain, recipient.mailbox, stage, reply.line()
+                )
+        self._partition.rebrake(hop, brake)
+
+    async def attempted(
+        self, hop: Hop, job: Job, each: Mapping[int, Outcome], jitter: float, by: Peer
+    ) -> None:
+        """Write down what an attempt came to. Raises NotOwner: the next owner goes on from the last record;
+        LogError: the content could not be read for a notice; the mail has `dsn_id` set then."""
+        part = self._partition
+        mono, wall = part.clock.mono(), part.clock.wall()
+        final = bounce_brake.final(hop.brake, mono)
+        refusing = hop.destination.health is Health.REFUSING
+        progress = self.current(job)
+        settled = settle(job.mail, progress, each, wall, final=final, refusing=refusing, jitter=jitter)
+        self._say(job, settled, by)
+        known = part.index.get(job.mail.id)
+        if settled.retried and known is not None and part.over_s(known, wall) is not None:
+            part.tries[job.mail.id] = noted(part.tries.get(job.mail.id, ()), mono)
+        after = settled.progress
+        if after is None and progress != job.entry.progress:
+            after = progress
+        if after is not None:
+            reasons = {index: what.reply for index, what in settled.failed.items()}
+            await self.proceed(job, after, reasons, by, accepted=bool(settled.delivered))
+
+    def current(self, job: Job) -> Progress:
+        """The mail's progress with what another owner wrote of it merged in: the caller writes it."""
+        foreign = self._partition.ledger.foreign.pop(job.mail.id, None)
+        own = job.entry.progress
+        return own if foreign is None else merged(own, foreign)
+
+    async def proceed(
+        self,
+        job: Job,
+        progress: Progress,
+        reasons: Mapping[int, Foreign],
+        by: Peer,
+        *,
+        accepted: bool = False,
+        expired: bool = False,
+    ) -> None:
+        """Take the mail on from `progress`: tell the sender of failures, park it, defer it or end it.
+
+        `reasons`: the reply for each recipient that failed now. Raises NotOwner, LogError (content unread).
+        """
+        part, mail = self._partition, job.mail
+        failed = [mail.recipients[index].mailbox for index in progress.failed]
+        id_ = dsn.dsn_id(mail.id, "failed", failed)
+        steps = plan(mail, progress, progress.dsn_id or id_, part.clock.wall())
+        if steps.before is not None and steps.before != job.entry.progress:
+            job = await part.write(job, steps.before, accepted=accepted)
+        if steps.telling.dsn:
+            try:
+                await self._write_dsn(job, steps, reasons, by, expired=expired)
+            except Missing:
+                await self.content_lost(job)
+                return
+        self._say_end(job, steps, reasons, expired=expired)
+        if steps.after is None:
+            await part.end(mail.id, accepted=accepted)
+        elif steps.after != job.entry.progress:
+            await part.write(job, steps.after, accepted=accepted)
+        part.changed.add(mail.next_hop)
+
+    async def content_lost(self, job: Job) -> None:
+        """Never a bounce: whoever is woken by the alert may know where the content is."""
+        part = self._partition
+        log.error("the content of a mail is missing", id=job.mail.id, domain=job.mail.domain)
+        part.deps.metrics.content_lost.inc()
+        await part.write(job, move(self.current(job), State.CONTENT_LOST, part.clock.wall()))
+        part.emit(EventType.CONTENT_LOST, job)
+        part.changed.add(job.mail.next_hop)
+
+    async def expire(self, job: Job) -> None:
+        """The lifetime is over, with witnesses (rule 10): every open recipient failed."""
+        progress = self.current(job)
+        left = open_recipients(progress, len(job.mail.recipients))
+        failed = move(
+            progress,
+            progress.state,
+            self._partition.clock.wall(),
+            next_attempt=progress.next_attempt,
+            failed=(*progress.failed, *left),
+        )
+        for index in left:
+            self._partition.deps.metrics.bounces.labels("expired").inc()
+            self._partition.emit(
+                EventType.EXPIRATION,
+                job,
+                recipient=job.mail.recipients[index].mailbox,
+                text=progress.last_reply,
+            )
+        await self.proceed(job, failed, {}, Peer(), expired=True)
+
+    # --- the notice ---
+
+    async def _write_dsn(
+        self, job: Job, steps: Plan, reasons: Mapping[int, Foreign], by: Peer, *, expired: bool
+    ) -> None:
+        """Content and queue record of the DSN, on the partition of the mail that caused it.
+
+        Raises NotOwner, Missing, LogError.
+        """
+        part, mail = self._partition, job.mail
+        assert steps.before is not None
+        id_, host = steps.before.dsn_id, part.deps.config.host.name
+        failures = [
+            _failure(index, reasons.get(index), job.entry.progress.last_reply, by, expired=expired)
+            for index in steps.telling.dsn
+        ]
+        header = await read_header(part.deps.log, job)
+        written = dsn.Written(id_, host, part.clock.wall(), f"={id_}=")
+        content = dsn.build(mail, failures, header, written, expired=expired)
+        key = id_.encode()
+        stored = await part.append("content", key, content, (("index", b"0"), ("by", b"deliver")))
+        notice = Mail(
+            id=id_,
+            domain=mail.domain,
+            next_hop=sender_domain(mail),
+            kind=Kind.DSN,
+            reverse_path="",
+            recipients=(Recipient(mail.reverse_path, Basis.DSN, ("NEVER",)),),
+            prepend=b"",
+            arrived=stored.time,
+            may_notify=False,
+            smtputf8=not content.isascii() and not mail.reverse_path.isascii(),
+        )
+        ref = ContentRef(part.number, (stored.offset,), len(content), not content.isascii())
+        headers = (*queue_headers(ref), (OWNER, part.ledger.mark))
+        await part.append("queue", key, encode(new_entry(notice)), headers)
+
+    # --- what is said about it ---
+
+    def _say(self, job: Job, settled: Settled, by: Peer) -> None:
+        part = self._partition
+        attempts = job.entry.progress.attempts + 1
+        peer = {"peer_address": by.address, "source_address": by.source, "tls": by.tls}
+        for index, done in settled.delivered.items():
+            part.emit(
+                EventType.DELIVERY,
+                job,
+                recipient=job.mail.recipients[index].mailbox,
+                response=_response(done.reply),
+                num_attempts=attempts,
+                **peer,
+            )
+        for index, retry in settled.retried.items():
+            part.emit(
+                EventType.TRANSIENT_FAILURE,
+                job,
+                recipient=job.mail.recipients[index].mailbox,
+                response=_response(retry.reply) if retry.reply else None,
+                text=retry.why.value if retry.reply else f"{retry.why.value}: {retry.text}",
+                num_attempts=attempts,
+                **peer,
+            )
+        for index, failed in settled.failed.items():
+            part.deps.metrics.bounces.labels(failed.why.value).inc()
+            part.emit(
+                EventType.BOUNCE,
+                job,
+                recipient=job.mail.recipients[index].mailbox,
+                response=_response(failed.reply),
+                text=failed.why.value,
+                num_attempts=attempts,
+                **peer,
+            )
+
+    def _say_end(self, job: Job, steps: Plan, reasons: Mapping[int, Foreign], *, expired: bool) -> None:
+        part, telling = self._partition, steps.telling
+        for index in telling.dropped:
+            part.deps.metrics.dsns_suppressed.labels("null reverse-path").inc()
+            part.emit(EventType.DROPPED, job, recipient=job.mail.recipients[index].mailbox)
+        for _ in telling.silent:
+            part.deps.metrics.dsns_suppressed.labels("notify").inc()
+        if steps.after is not None and steps.after.state is State.PARKED:
+            for index in telling.parked:
+                part.deps.metrics.dsns_suppressed.labels("unauthenticated").inc()
+                part.emit(
+                    EventType.PARKED,
+                    job,
+                    recipient=job.mail.recipients[index].mailbox,
+                    response=_response(reasons[index]) if index in reasons else None,
+                    text="expired" if expired else "",
+                )
+            if job.mail.kind is Kind.OPERATOR:
+                log.error("mail to the operators cannot be delivered", id=job.mail.id)
+
+
+def _no_mailbox(what: Outcome) -> bool:
+    return isinstance(what, Failed) and what.why is Why.NO_MAILBOX
+
+
+def _failure(index: int, reply: Foreign | None, last: str, by: Peer, *, expired: bool) -> dsn.Failure:
+    line = reply.line() if reply else last
+    if expired:
+        return dsn.Failure(index, EXPIRED_STATUS, last if _is_reply(last) else "", "")
+    if reply is None and _is_reply(last):
+        reply = parse_line(last)
+    status = (reply.enhanced if reply else "") or "5.0.0"
+    return dsn.Failure(index, status, line if reply else "", by.host)
+
+
+def _is_reply(line: str) -> bool:
+    return line[:3].isdigit() and line[:1] in "245"
+
+
+def _response(reply: Foreign) -> Response:
+    return Response(reply.code, reply.enhanced, reply.text)
+
+
+def no_route(job: Job, why: str) -> dict[int, Outcome]:
+    """The outcomes for a mail of our own whose next hop takes no mail at all (NXDOMAIN, null MX)."""
+    left = open_recipients(job.entry.progress, len(job.mail.recipients))
+    reply = Foreign(550, "5.1.2", why)
+    return {index: Failed(Scope.MAIL, Why.REFUSED, reply) for index in left}

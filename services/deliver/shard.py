@@ -1,0 +1,318 @@
+"""One partition under one claim: its queue and requests followed, its next hops served.
+
+Created when a claim is gained, dropped when it is lost; nothing of it outlives the claim but attempts whose
+final dot was sent. Each pass looks at the next hops that were stirred, asks destination.py what is permitted,
+and starts carriers (a connection that takes one mail after the other) or a probe.
+"""
+
+import asyncio
+import heapq
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+
+from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, Unavailable
+from libs.mail.records import (
+    Event,
+    EventType,
+    PrimaryState,
+    RequestRecord,
+    Undecodable,
+    decode,
+)
+from services.deliver.carrier import Carriers
+from services.deliver.destination import Flushed, ProbeNow, Probing, Send, Shut, permit
+from services.deliver.ledger import Todo
+from services.deliver.partition import Hop, Partition, Shared
+from services.deliver.settlement import Peer, Settlement
+from services.deliver.upkeep import Upkeep
+
+_LOOK_S = 0.25  # a pass comes at least so often: the clock is an argument and may be moved from outside
+_FOLD = 500  # records folded before others get their turn
+_AGAIN_S = 5.0  # a step of the shard that the log refused is taken again after this
+
+log = structlog.get_logger()
+
+
+class Shard:
+    """`run` returns after `lost` or `drain`, when the attempts in hand have ended."""
+
+    def __init__(self, claim: Claim, shared: Shared) -> None:
+        self.partition = part = Partition(claim, shared)
+        self.settlement = Settlement(part)
+        self.carriers = Carriers(part, self.settlement)
+        self.upkeep = Upkeep(part, self.settlement, self.carriers)
+        self.caught_up = asyncio.Event()
+        self.passed_at = part.clock.mono()
+        self._claim, self._shared = claim, shared
+        self._gained_at = part.clock.mono()
+        self._ending = asyncio.Event()
+        self._timers: list[tuple[float, str]] = []
+        self._timer: dict[str, float] = {}  # the earliest of each next hop
+        self._chores: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Restore, then serve until told to end. Raises what a bug raised; the caller starts anew."""
+        tasks: list[asyncio.Task[object]] = []
+        try:
+            await self._restore_primaries()
+            tasks = [
+                asyncio.create_task(each)
+                for each in (
+                    self._follow_queue(),
+                    self._serve_when_settled(),
+                    self._follow_requests(),
+                    self.upkeep.publish(),
+                    self.upkeep.run(),
+                    self._ending.wait(),
+                )
+            ]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except NotOwner:
+            log.info("the claim is lost", partition=self.partition.number)
+        finally:
+            for task in (*tasks, *self._chores):
+                task.cancel()
+            await asyncio.gather(*tasks, *self._chores, return_exceptions=True)
+            await self.carriers.ended()
+
+    def lost(self) -> None:
+        """The claim is lost: attempts before the final dot are cut, the others run on (rule 4)."""
+        self.partition.draining = True
+        self.carriers.cut()
+        self._ending.set()
+
+    async def drain(self) -> None:
+        """No new attempts; returns when those in hand have ended and are written down."""
+        self.partition.draining = True
+        await self.carriers.drained()
+        self._ending.set()
+
+    # --- restore and follow ---
+
+    async def _restore_primaries(self) -> None:
+        """What the owner before knew of the primaries of this partition."""
+        async with aclosing(self._follow("primaries", BEGIN)) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    try:
+                        if record.value is not None:
+                            state = decode(record.value, PrimaryState)
+                            self.partition.recorded[state.domain] = state
+                    except Undecodable:
+                        self._quarantined(record)
+                if batch.position >= batch.end:
+                    break
+        for domain in self.partition.recorded:
+            if self.partition.settings(domain) is not None:
+                self.partition.hop(domain, primary=True)
+                self.partition.stir(domain)
+
+    def _follow(self, topic: str, start: int) -> AsyncGenerator[Batch, None]:
+        return self._shared.deps.log.follow(topic, {self.partition.number: start})
+
+    async def _follow_queue(self) -> None:
+        """Fold the queue; caught up means past the end read under this claim (rule 3)."""
+        ledger = self.partition.ledger
+        async with aclosing(self._follow("queue", BEGIN)) as batches:
+            async for batch in batches:
+                for count, record in enumerate(batch.records, 1):
+                    self._fold(record)
+                    if count % _FOLD == 0:
+                        await asyncio.sleep(0)
+                ledger.position = batch.position
+                if batch.position >= batch.end and not ledger.caught_up:
+                    for id_ in ledger.scanned():
+                        self._chore(self._rewrite(id_))
+                    for mail in list(ledger.index):
+                        self.partition.arrived(mail)
+                    self.caught_up.set()
+
+    def _fold(self, record: Record) -> None:
+        part = self.partition
+        match part.ledger.fold(record, part.clock.mono()):
+            case Todo.ADDED if part.ledger.caught_up:
+                if (mail := part.index.get(record.key.decode())) is not None:
+                    part.arrived(mail)
+            case Todo.BURY:
+                self._chore(self._bury(record.key))
+            case Todo.MERGE:
+                self._chore(self._rewrite(record.key.decode()))
+            case Todo.UNREADABLE:
+                self._quarantined(record)
+
+    def _quarantined(self, record: Record) -> None:
+        """Rule 8: kept, counted, said, stepped over."""
+        deps = self._shared.deps
+        deps.metrics.quarantined.labels(record.topic).inc()
+        where = f"{record.topic} {record.partition} {record.offset}"
+        log.error("a record cannot be decoded and is stepped over", record=where)
+        deps.events.emit(
+            Event(
+                type=EventType.QUARANTINED,
+                event_time=0.0,
+                service="",
+                host="",
+                id=record.key.decode("ascii", "replace") if record.topic == "queue" else "",
+                text=where,
+            )
+        )
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+        """Something the fold asks for, done beside it once the shard has caught up."""
+        task = asyncio.ensure_future(self._when_caught_up(work))
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
+
+    async def _when_caught_up(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await self.caught_up.wait()
+            await work
+        except NotOwner:
+            return  # the next owner does it
+        finally:
+            work.close()
+
+    async def _bury(self, key: bytes) -> None:
+        await self.partition.bury(key)
+
+    async def _rewrite(self, id_: str) -> None:
+        """Another owner wrote of this mail: write what both know (rule 3)."""
+        part = self.partition
+        mail = part.index.take_this(id_)
+        if mail is None:
+            return  # out with an attempt, which merges when it is written down; or gone
+        try:
+            job = await part.read(mail)
+            await self.settlement.proceed(job, self.settlement.current(job), {}, Peer())
+        except (LogError, Undecodable) as error:
+            if isinstance(error, NotOwner):
+                raise
+            log.warning("a mail's states could not be merged yet", id=id_, error=str(error))
+        finally:
+            self.carriers.back(id_)
+
+    # --- requests ---
+
+    async def _follow_requests(self) -> None:
+        """Apply requests once each: the group's position says up to where that was done."""
+        await self.caught_up.wait()
+        position = await self._position()
+        async with aclosing(self._follow("requests", BEGIN if position is None else position)) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    if record.value is not None:
+                        self._apply(record)
+                if batch.records:
+                    await self._store(batch.position)
+
+    async def _position(self) -> int | None:
+        while True:
+            try:
+                return await self._shared.deps.log.commit(self._claim, "requests")
+            except Unavailable:
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _store(self, position: int) -> None:
+        try:
+            await self._shared.deps.log.commit(self._claim, "requests", position)
+        except Unavailable as error:  # the next batch stores it; a flush applied twice does no harm
+            log.warning("the position in requests is not stored", error=str(error))
+
+    def _apply(self, record: Record) -> None:
+        try:
+            request = decode(record.value or b"", RequestRecord)
+        except Undecodable:
+            self._quarantined(record)
+            return
+        part = self.partition
+        hop = part.hops.get(request.domain)
+        hurried = 0
+        if hop is not None:
+            part.saw(hop, Flushed())
+            hurried = part.index.hurry_all(request.domain)
+            part.stir(request.domain)
+        waiting = part.index.count(request.domain).mails
+        self._shared.deps.events.emit(
+            Event(
+                type=EventType.REQUEST,
+                event_time=0.0,
+                service="",
+                host="",
+                domain=request.domain,
+                request_id=request.request_id,
+                text=f"flush by {request.by}: {waiting} mails wait, {hurried} of them were deferred",
+            )
+        )
+
+    # --- serve ---
+
+    async def _serve_when_settled(self) -> None:
+        """Attempts begin once the table is caught up and a former owner's have surely ended."""
+        await self.caught_up.wait()
+        part = self.partition
+        while part.clock.mono() - self._gained_at < self._shared.settle_s:
+            self.passed_at = part.clock.mono()
+            await asyncio.sleep(min(_LOOK_S, self._shared.settle_s))
+        while True:
+            self.passed_at = now = part.clock.mono()
+            if not self._claim.held():
+                raise NotOwner(f"partition {part.number}")
+            self._ring(now)
+            stirred, part.stirred = part.stirred, set()
+            part.wake.clear()
+            for name in stirred:
+                if not part.draining:
+                    self._serve(part.hop(name))
+            pause = min(_LOOK_S, self._timers[0][0] - now) if self._timers else _LOOK_S
+            try:
+                await asyncio.wait_for(part.wake.wait(), max(pause, 0.001))
+            except TimeoutError:
+                continue
+
+    def _serve(self, hop: Hop) -> None:
+        """Do what is permitted for one next hop now, or note when to look again."""
+        part = self.partition
+        now, pace = part.clock.mono(), part.pace(hop)
+        due = part.index.next_due(hop.name)
+        match permit(hop.destination, part.gates(hop), now, pace):
+            case Shut(until):
+                if until != float("inf"):
+                    self._look_at(hop, until)
+                elif not hop.destination.probing:
+                    self._look_at(hop, now + _AGAIN_S)  # settings may change
+            case ProbeNow():
+                part.saw(hop, Probing())
+                self.carriers.probe(hop)
+            case Send(connections, single):
+                if due is None:
+                    self._leave(hop)
+                elif due > part.clock.wall():
+                    self._look_at(hop, now + due - part.clock.wall())
+                elif not single:
+                    self.carriers.carry(hop, connections)
+                elif not hop.carriers:
+                    part.saw(hop, Probing())
+                    self.carriers.carry(hop, 1, single=True)
+
+    def _look_at(self, hop: Hop, at: float) -> None:
+        if at < self._timer.get(hop.name, float("inf")):
+            self._timer[hop.name] = at
+            heapq.heappush(self._timers, (at, hop.name))
+
+    def _ring(self, now: float) -> None:
+        """Stir the next hops whose time has come."""
+        while self._timers and self._timers[0][0] <= now:
+            at, name = heapq.heappop(self._timers)
+            if self._timer.get(name) == at:
+                del self._timer[name]
+                self.partition.stirred.add(name)
+
+    def _leave(self, hop: Hop) -> None:
+        """Nothing waits: a next hop that is nobody's primary is forgotten."""
+        if not hop.primary and not hop.carriers and not self.partition.index.count(hop.name).mails:
+            del self.partition.hops[hop.name]

@@ -1,0 +1,213 @@
+"""What goes on beside the attempts: expiry, the end of parked mail, truncation, and what is published."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from libs.log.contract import LogError, Misconfigured, NotOwner
+from libs.mail.records import EventType, Health, PrimaryState, State, Undecodable, encode
+from services.deliver import brake as bounce_brake
+from services.deliver.carrier import Carriers
+from services.deliver.outgoing import Job
+from services.deliver.partition import Hop, Partition
+from services.deliver.retention import Seen, ended, truncate_before, young_since
+from services.deliver.schedule import OWN_LIFETIME_S, witnessed
+from services.deliver.settlement import Settlement
+from services.deliver.waiting import Waiting
+
+PUBLISH_S = 1.0  # what waits is published at most so often; a change of health at once
+ROUND_S = 30.0
+TRUNCATE_S = 300.0
+_FOLD_WITHIN_S = 10.0
+
+log = structlog.get_logger()
+
+
+class Upkeep:
+    """Of one partition. `sweep` and `truncate` are one round each; `run` does them in turn."""
+
+    def __init__(self, partition: Partition, settlement: Settlement, carriers: Carriers) -> None:
+        self._partition, self._settlement, self._carriers = partition, settlement, carriers
+        self._published: dict[str, PrimaryState] = {}
+        self._measured: set[str] = set()
+
+    async def run(self) -> None:
+        """For ever. Raises NotOwner when the claim is lost."""
+        clock = self._partition.clock
+        swept = truncated = clock.mono()
+        while True:
+            await asyncio.sleep(PUBLISH_S)
+            now = clock.mono()
+            self._measure()
+            if self._partition.ledger.caught_up and now - swept >= ROUND_S:
+                swept = now
+                await self.sweep()
+            if self._partition.ledger.caught_up and now - truncated >= TRUNCATE_S:
+                truncated = now
+                await self.truncate()
+
+    # --- expiry and parked mail ---
+
+    async def sweep(self) -> None:
+        """Expire what has witnesses, end what was parked long enough, forget old tombstones."""
+        part = self._partition
+        part.ledger.forget(part.clock.mono())
+        if not part.shared.clocks.agree:
+            return
+        for mail in [mail for name in part.index.hops() for mail in self._expired(name)]:
+            await self._on(mail, self._settlement.expire)
+        for mail in [mail for mail in part.index if mail.state is State.PARKED]:
+            await self._end_parked(mail)
+
+    def _expired(self, name: str) -> list[Waiting]:
+        """Mail for a next hop whose lifetime is over, with witnesses (rule 10)."""
+        part = self._partition
+        hop, wall, mono = part.hop(name), part.clock.wall(), part.clock.mono()
+        settings = part.settings(name)
+        shortest = min(OWN_LIFETIME_S, settings.lifetime_s if settings else OWN_LIFETIME_S)
+        found = []
+        for mail in part.index.arrived_before(name, wall - shortest):
+            over_s = part.over_s(mail, wall)
+            if over_s is None:
+                continue
+            own = part.tries.get(mail.id, ())
+            if witnessed(own, over_s, mono) or witnessed(hop.destination.failures, over_s, mono):
+                found.append(mail)
+        return found
+
+    async def _end_parked(self, mail: Waiting) -> None:
+        part = self._partition
+        try:
+            job = await part.read(mail)
+        except (LogError, Undecodable) as error:
+            log.warning("a parked mail cannot be read now", id=mail.id, error=str(error))
+            return
+        progress = job.entry.progress
+        agree = part.shared.clocks.agree
+        if ended(progress.state, progress.since, part.clock.wall(), clocks_agree=agree):
+            part.emit(EventType.DELETED, job, text="parked for 7 days")
+            await part.end(mail.id)
+
+    async def _on(self, mail: Waiting, work: Callable[[Job], Awaitable[None]]) -> None:
+        """Do `work` with a mail that is not out; it is out meanwhile."""
+        part = self._partition
+        if part.index.take_this(mail.id) is None:
+            return
+        try:
+            await work(await part.read(mail))
+        except NotOwner:
+            raise
+        except (LogError, Undecodable) as error:
+            log.warning("a mail cannot be read now", id=mail.id, error=str(error))
+        finally:
+            self._carriers.back(mail.id)
+
+    # --- truncation ---
+
+    async def truncate(self) -> int | None:
+        """Rule 5, in its order: Y, E, fold to E, L, the claim. Returns the new begin of `content`, None where
+        nothing was deleted. Raises NotOwner."""
+        part = self._partition
+        wall, clocks = part.clock.wall(), part.shared.clocks
+        try:
+            since = young_since(wall - clocks.difference_s, wall)
+            content = await part.deps.log.bounds("content", part.number, since)
+            end = (await part.deps.log.bounds("queue", part.number)).end
+            await self._folded_to(end)
+            ledger = part.ledger
+            seen = Seen(content.since, end, ledger.position, ledger.lowest_content(), bool(ledger.blind))
+            before = truncate_before(seen, content.begin, clocks_agree=clocks.agree)
+            if before is None:
+                return None
+            await part.deps.log.truncate(part.claim, "content", before)  # NotOwner unless the claim is held
+        except Misconfigured as error:
+            log.error("nothing is truncated: topics have other settings", error=str(error))  # noqa: TRY400
+            return None
+        except NotOwner:
+            raise
+        except LogError as error:
+            log.warning("nothing is truncated now", error=str(error))
+            return None
+        return before
+
+    async def _folded_to(self, end: int) -> None:
+        """Wait shortly for the fold; truncate_before looks whether it came so far."""
+        part = self._partition
+        limit = part.clock.mono() + _FOLD_WITHIN_S
+        while part.ledger.position < end and part.clock.mono() < limit:  # noqa: ASYNC110 the fold has no bell
+            await asyncio.sleep(0.05)
+
+    # --- published ---
+
+    async def publish(self) -> None:
+        """For ever: the state of each primary, at once when its health changes, else once a second."""
+        part = self._partition
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(part.publish.wait(), PUBLISH_S)
+            part.publish.clear()
+            changed, part.changed = part.changed, set()
+            states = [self.state(hop) for name in changed if (hop := part.hops.get(name)) and hop.primary]
+            await asyncio.gather(*(self._say(state) for state in states))
+
+    async def _say(self, state: PrimaryState) -> None:
+        if self._published.get(state.domain) != state:
+            await self._partition.append("primaries", state.domain.encode(), encode(state))
+            self._published[state.domain] = state
+
+    def state(self, hop: Hop) -> PrimaryState:
+        """A next hop as others see it, in wall time."""
+        part = self._partition
+        destination, shift = hop.destination, part.clock.wall() - part.clock.mono()
+        count = part.index.count(hop.name)
+        known = self._published.get(hop.name) or part.recorded.get(hop.name)
+        # Both clocks drift by fractions: what did not change is said as it was said before.
+        since = destination.since + shift
+        if known and known.health is destination.health and abs(known.since - since) < 1.0:
+            since = known.since
+        confirmed = destination.confirmed + shift if destination.confirmed > float("-inf") else 0.0
+        return PrimaryState(
+            domain=hop.name,
+            health=destination.health,
+            since=since,
+            confirmed=max(0.0, confirmed),
+            braked=bounce_brake.braked(hop.brake, part.clock.mono()),
+            mx=hop.mx,
+            mx_seen=hop.mx_seen,
+            waiting=count.mails,
+            bytes=count.octets,
+            oldest=count.oldest,
+            last_reply=destination.last_reply,
+        )
+
+    def _measure(self) -> None:
+        """The gauges of this partition's domains."""
+        part, metrics = self._partition, self._partition.deps.metrics
+        for hop in part.hops.values():
+            if not hop.primary:
+                continue
+            count = part.index.count(hop.name)
+            age = part.clock.wall() - count.oldest if count.oldest else 0.0
+            metrics.queue_messages.labels(hop.name).set(count.mails)
+            metrics.queue_bytes.labels(hop.name).set(count.octets)
+            metrics.queue_oldest_seconds.labels(hop.name).set(max(0.0, age))
+            metrics.primary_up.labels(hop.name).set(hop.destination.health is Health.UP)
+            metrics.braked.labels(hop.name).set(bounce_brake.braked(hop.brake, part.clock.mono()))
+            self._measured.add(hop.name)
+
+    def close(self) -> None:
+        """The gauges of this partition are somebody else's from now on."""
+        metrics = self._partition.deps.metrics
+        gauges = (
+            metrics.queue_messages,
+            metrics.queue_bytes,
+            metrics.queue_oldest_seconds,
+            metrics.primary_up,
+            metrics.braked,
+        )
+        for name in self._measured:
+            for gauge in gauges:
+                gauge.remove(name)
+        self._measured.clear()

@@ -1,0 +1,230 @@
+"""A whole `deliver` in this process: a real log, a real DNS server, a real primary on a socket."""
+
+import asyncio
+import io
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from libs import topics
+from libs.log.contract import BEGIN, Log, LogError
+from libs.log.sqlite import SqliteLog
+from libs.mail.records import (
+    Basis,
+    ContentRef,
+    Domain,
+    Event,
+    EventType,
+    Installation,
+    Kind,
+    Mail,
+    Overrides,
+    Progress,
+    QueueEntry,
+    Recipient,
+    decode,
+    decode_event,
+    encode,
+    mail_of,
+    new_entry,
+    queue_headers,
+)
+from libs.runtime.clock import Clock, SystemClock
+from libs.runtime.config import Config
+from libs.runtime.deps import Deps
+from libs.runtime.dns import Dns
+from libs.runtime.events import Events
+from libs.runtime.metrics import Metrics
+from libs.runtime.run import Life
+from services.deliver.service import deliver
+from tests.helpers.primary import Primary
+
+PARTITIONS = 2
+HOST = "mx1.backup.example"
+CONTENT = b"From: eve@sender.example\r\nSubject: hi\r\n\r\n.dot\r\n..two\r\nend\r\n"
+
+ZONE = """
+office.example      MX 10 mx.office.example
+                    MX 20 mx1.backup.example
+mx.office.example   A  127.0.0.1
+sender.example      MX 10 mx.sender.example
+mx.sender.example   A  127.0.0.1
+"""
+
+
+def config(port: int, **timing: float) -> Config:
+    """With fast probes; `port`: where the primaries listen."""
+    return Config(
+        installation={"id": "installation", "hosts": (HOST,), "operators": "ops@isp.example"},
+        host={"name": HOST},
+        state_directory="unused",
+        dial={"port": port, "allow": ("127.0.0.0/8",)},
+        timing={"probe_s": 0.2, "settle_s": 0.0, "acknowledgement_s": 5.0, **timing},
+    )
+
+
+class House:
+    """`queue` puts mails on the log as ingest does; `state` and `events` read what deliver wrote."""
+
+    def __init__(self, log: Log, clock: Clock, dns: Dns, settings: Config, partitions: int) -> None:
+        self.log, self.clock, self.partitions = log, clock, partitions
+        self.out = io.StringIO()
+        self.metrics = Metrics()
+        emitted = Events(
+            log, clock, self.metrics, service="deliver", host=HOST, partitions=partitions, out=self.out
+        )
+        self.deps = Deps(settings, log, clock, dns, emitted, self.metrics, partitions)
+        self._ids = itertools.count(1)
+
+    def partition(self, domain: str) -> int:
+        return topics.partition_of(domain, self.partitions)
+
+    async def domain(self, name: str, **overrides: float) -> None:
+        record = Domain(name, self.clock.wall(), active_since=1.0, overrides=Overrides(**overrides))
+        await self.log.append("domains", self.partition(name), name.encode(), encode(record), within=5)
+
+    async def install(self) -> None:
+        record = Installation("installation", self.partitions, 0)
+        await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=5)
+
+    async def queue(
+        self,
+        *recipients: str,
+        content: bytes = CONTENT,
+        chunk: int = 900_000,
+        domain: str = "office.example",
+        may_notify: bool = True,
+        reverse_path: str = "eve@sender.example",
+        kind: Kind = Kind.RELAYED,
+        basis: Basis = Basis.DELIVERABLE,
+        progress: Progress | None = None,
+        **fields: object,
+    ) -> str:
+        """Commit a mail; returns its id."""
+        id_ = f"mail{next(self._ids):06}"
+        number = self.partition(domain)
+        chunks = [content[at : at + chunk] for at in range(0, len(content), chunk)]
+        offsets = []
+        for index, octets in enumerate(chunks):
+            stored = await self.log.append(
+                "content", number, id_.encode(), octets, within=5, headers=(("index", str(index).encode()),)
+            )
+            offsets.append(stored.offset)
+        mail = Mail(
+            id=id_,
+            domain=domain,
+            next_hop=domain,
+            kind=kind,
+            reverse_path=reverse_path,
+            recipients=tuple(Recipient(name, basis) for name in recipients or ("ann@office.example",)),
+            prepend=b"Received: by mx1.backup.example\r\n",
+            arrived=stored.time,
+            may_notify=may_notify,
+            **fields,  # type: ignore[arg-type]
+        )
+        entry = new_entry(mail) if progress is None else QueueEntry(new_entry(mail).mail, progress)
+        ref = ContentRef(number, tuple(offsets), len(content))
+        await self.log.append(
+            "queue", number, id_.encode(), encode(entry), within=5, headers=queue_headers(ref)
+        )
+        return id_
+
+    async def state(self, domain: str = "office.example") -> dict[str, Progress | None]:
+        """The newest record of each mail: its progress, None for a tombstone."""
+        found: dict[str, Progress | None] = {}
+        async for record in self.records("queue", domain):
+            value = record.value
+            found[record.key.decode()] = None if value is None else decode(value, QueueEntry).progress
+        return found
+
+    async def mails(self, domain: str = "office.example") -> list[Mail]:
+        return [
+            mail_of(decode(record.value, QueueEntry))
+            async for record in self.records("queue", domain)
+            if record.value is not None
+        ]
+
+    async def records(self, topic: str, domain: str) -> AsyncIterator:  # type: ignore[type-arg]
+        batches = self.log.follow(topic, {self.partition(domain): BEGIN})
+        try:
+            async for batch in batches:
+                for record in batch.records:
+                    yield record
+                if batch.position >= batch.end:
+                    return
+        finally:
+            await batches.aclose()
+
+    def events(self, *types: EventType) -> list[Event]:
+        found = [decode_event(line.encode()) for line in self.out.getvalue().splitlines()]
+        return [event for event in found if event.type in types]
+
+    @asynccontextmanager
+    async def delivering(self) -> AsyncIterator[Life]:
+        """The service runs; drained at the end."""
+        life = Life("deliver", self.clock)
+        task = asyncio.create_task(deliver(self.deps, life))
+        events = asyncio.create_task(self.deps.events.run())
+        ready = asyncio.create_task(life.is_ready.wait())
+        try:
+            await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+            yield life
+        finally:
+            ready.cancel()
+            life.must_drain.set()
+            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(self.deps.events.flush(), 5)
+            events.cancel()
+            await asyncio.gather(events, ready, return_exceptions=True)
+
+    async def ended(self, ids: Sequence[str], within: float = 10) -> None:
+        """Return once all these mails have their tombstones."""
+
+        async def done() -> bool:
+            state = await self.state()
+            return all(id_ in state and state[id_] is None for id_ in ids)
+
+        await until(done, within)
+
+
+async def until(true: Callable[[], object], within: float = 10) -> None:
+    """Poll `true` (a function, or a coroutine function) until it is so."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within
+    while True:
+        got = true()
+        if asyncio.iscoroutine(got):
+            got = await got
+        if got:
+            return
+        assert loop.time() < end, "it did not come about"
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def house(
+    path: Path,
+    primary: Primary,
+    servers: Sequence[tuple[str, int]],
+    clock: Clock | None = None,
+    **timing: float,
+) -> AsyncIterator[House]:
+    """A house with the relay domain office.example, deliver not running yet."""
+    clock = clock or SystemClock()
+    dns = Dns(servers, clock, 2.0)
+    async with SqliteLog(
+        path / "log.sqlite", partitions=PARTITIONS, clock=clock, reserve=(0.0, 0), chores_every_s=3600
+    ) as log:
+        built = House(log, clock, dns, config(primary.port, **timing), PARTITIONS)
+        await built.install()
+        await built.domain("office.example")
+        try:
+            yield built
+        finally:
+            await dns.close()
+
+
+__all__ = ["CONTENT", "HOST", "ZONE", "House", "LogError", "house", "until"]
