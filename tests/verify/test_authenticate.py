@@ -97,7 +97,7 @@ async def test_a_result_is_forgotten_when_its_answers_end() -> None:
 
 
 async def test_slow_dns_ends_at_the_time_limit() -> None:
-    """RFC 7208 section 4.6.4: an evaluation that takes too long is a temperror; so is a key that never comes."""
+    """RFC 7208 section 4.6.4: an evaluation that takes too long is a temperror; so is a key that is late."""
     async with room(within_s=0.1) as here:
         verdict = await here.verdict(sign.made(["sign ed25519 d=sender.example s=slow"]), "bob@slow.example")
         assert verdict.results == {"spf": "temperror", "dkim": "temperror"}
