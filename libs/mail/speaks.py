@@ -48,7 +48,7 @@ class Speaks(StrEnum):
 _I = re.IGNORECASE
 # Addresses and links are no words of the sentence: there is a mailbox spam@office.example.
 _NO_WORDS = re.compile(
-    r"<[^>]*>|\[[^\]]*@[^\]]*\]|https?://\S+|www\.\S+|\"[^\"]*\"@\S+|[^\s<>\"'(),;:]+@[^\s<>\"'(),;]+"
+    r"<[^>]*>|\[[^\]]*@[^\]]*\]|https?://\S+|www\.\S+|\"[^\"]*\"@\S+|[^\s<>\"'(),;:]+@[^\s<>\"'(),;:]+"
 )
 _CODE_IN_TEXT = re.compile(r"#([245])\.(\d{1,3})\.(\d{1,3})")  # qmail: "sorry, ... (#5.1.1)"
 _OTHER_CLASS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
@@ -74,7 +74,7 @@ _AGAINST_US = re.compile(
     r"|(black|block|deny|sperr)[- ]?list|\bblocked\b|\bblock(ed)? using\b|\brbls?\b|dnsbl|delist"
     r"|listed (in|on|by|at)\b|spamhaus|spamcop|sorbs|uceprotect|barracuda|abusix|senderscore|spamrats|nixspam"
     r"|\bbanned\b|gesperrt|\bspam\w*|\bjunk\b|unsolicited|reputation|phish|virus|malware|\babuse"
-    r"|relay|rcpthosts|not (a )?local|not (hosted|served) here"
+    r"|relay(?! recipient (table|map))|rcpthosts|not (a )?local|not (hosted|served) here"
     r"|\b(client|your|sending|connecting|remote) (host|ip|server|mail ?server|network|system)\b"
     r"|\bip[- ]?(address|adresse)?\b.{0,40}\b(reject|refus|deni|not allowed|black|block)"
     r"|\bptr\b|reverse[- ]?(dns|lookup)|\brdns\b|cannot find your|\bhelo\b|\behlo\b"
@@ -122,6 +122,8 @@ def speaks(stage: str, reply: Foreign) -> Speaks:
     enhanced = reply.enhanced or _embedded(reply)
     if reply.code < 500:
         return _temporary(stage, reply.code, enhanced, text)
+    if enhanced.startswith("5.6.") or enhanced == "5.3.4":
+        return Speaks.OTHER_PERMANENT  # this mail is too large or not in a form that it takes
     if stage in (Stage.RCPT, Stage.DOT):
         return _permanent(stage, reply.code, enhanced, text)
     if stage == Stage.DATA and reply.code in (503, 554) and _NOBODY_LEFT.search(text):
