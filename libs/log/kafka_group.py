@@ -68,7 +68,7 @@ class Membership:
         self._good = float("-inf")  # when the last request that proved the membership was sent
         self._joined_at: float | None = None  # first JoinGroup sent since the last assignment: limbo
         self._gain_at = float("-inf")  # before this, another member may still hold what we were given
-        self._broken: Exception | None = None  # what a callback of the owner raised
+        self.broken: Exception | None = None  # what a callback of the owner raised
 
     def holds(self, claim: KafkaClaim) -> bool:
         """Without I/O: is it of the present assignment, and proved recently enough?"""
@@ -88,8 +88,8 @@ class Membership:
                     await asyncio.sleep(WATCH_S)
                     self._coordinator.check_errors()
                     self._tell()
-                    if self._broken is not None:
-                        raise self._broken
+                    if self.broken is not None:
+                        raise self.broken
             except (errors.KafkaError, OSError, TimeoutError):
                 await self._disconnect(leave=False)
                 await asyncio.sleep(RETRY_S)
@@ -210,7 +210,7 @@ class Membership:
         try:
             tell(claim)
         except Exception as error:
-            self._broken = self._broken or error
+            self.broken = self.broken or error
 
     async def commit(self, claim: Claim, topic: str, offset: int | None) -> int | None:
         """`topic` is Kafka's name. Raises NotOwner, Unavailable."""
@@ -266,3 +266,5 @@ async def member(membership: Membership) -> AsyncIterator[None]:
         await membership.leave()
         if not running.cancelled():
             running.result()
+        if membership.broken is not None:
+            raise membership.broken

@@ -94,8 +94,8 @@ class Line:
 
     async def start(self, topics: Sequence[str]) -> None:
         """Connect, get a producer id, learn the leaders. Raises Unavailable; then nothing is left open."""
-        # A producer that is patient with a slow link would be as patient with a frozen broker when it looks for
-        # the leaders: let somebody else look.
+        # A producer that is patient with a slow link would be as patient with a frozen broker when it looks
+        # for the leaders: let somebody else look.
         self._producer.client._metadata_update = self._metadata
         try:
             async with asyncio.timeout(START_S):

@@ -34,8 +34,7 @@ _held: list[object] = []  # the lock on the shared broker is given up when this 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[str, ...]:
     """Bootstrap servers of the one broker that every worker of this run shares."""
-    base = tmp_path_factory.getbasetemp()
-    return shared(base if worker_id == "master" else base.parent)
+    return shared(_run(tmp_path_factory, worker_id))
 
 
 def shared(base: Path) -> tuple[str, ...]:
@@ -64,14 +63,23 @@ def shared(base: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def brokers() -> Iterator[Cluster]:
-    """Three brokers of this module's own."""
-    cluster = Cluster(3, quick=True)
-    try:
-        asyncio.run(cluster.start())
-        yield cluster
-    finally:
-        cluster.stop()
+def brokers(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[Cluster]:
+    """Three brokers of this module's own. One module of a run at a time: they need the machine for
+    themselves."""
+    with (_run(tmp_path_factory, worker_id) / "brokers.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        cluster = Cluster(3, quick=True)
+        try:
+            asyncio.run(cluster.start())
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def _run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The temporary directory that all workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
 
 
 def fresh() -> str:

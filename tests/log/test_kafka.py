@@ -6,16 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from aiokafka.protocol.admin import AlterConfigsRequest
 
 from libs import topics
 from libs.log import kafka_topics
 from libs.log.contract import Log
 from libs.log.kafka import KafkaLog
-from libs.log.kafka_wire import Wire
 from libs.runtime.clock import SystemClock
 from tests.helpers.kafka import broker, fresh, log_on  # noqa: F401 fixtures
 from tests.log.contract import Contract, end_of, put, read_to_end
+from tests.log.kafka_configure import configure
 
 PARTITIONS = 4
 CLEAN = {"min.compaction.lag.ms": "0", "segment.ms": "1", "min.cleanable.dirty.ratio": "0.01"}
@@ -61,17 +60,6 @@ class KafkaLogs:
     async def _configure(self, over: dict[str, str]) -> None:
         config = {**kafka_topics.settings(topics.TOPICS[self.compacted], 1), **over}
         await configure(self._bootstrap, self._prefix + self.compacted, config)
-
-
-async def configure(bootstrap: tuple[str, ...], name: str, config: dict[str, str]) -> None:
-    """Replace the settings of Kafka's topic `name`."""
-    wire = Wire(bootstrap, (), "test")
-    try:
-        request = AlterConfigsRequest([(kafka_topics.TOPIC, name, list(config.items()))])
-        response = await wire.ask((await wire.nodes())[0], request)
-        assert response.resources[0][0] == 0, response.resources
-    finally:
-        await wire.close()
 
 
 PREFIX = f"c{os.getpid()}."

@@ -124,18 +124,18 @@ async def test_a_killed_broker_costs_a_wait_and_no_record(brokers: Cluster, log:
 
 
 async def test_a_frozen_broker_costs_a_wait_and_no_record(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
-    """A broker that accepts connections and never answers is left for another one; when it is back after 10 s
+    """A broker that accepts connections and never answers is left for another one; when it is back after 12 s
     nothing appears that was not acknowledged, nothing twice, and nothing is gone."""
     frozen = await leads(log, "queue", 0)
 
     async def fault() -> None:
         brokers.freeze(frozen)
-        await asyncio.sleep(10)
+        await asyncio.sleep(12)
         brokers.thaw(frozen)
 
     writers = await through(log, fault)
     assert not [said for _, _, said in writers.said.values() if isinstance(said, LogError)]
-    assert writers.longest < 20
+    assert writers.longest < 10
     await brokers.ready()
     await writers.account()
 
@@ -225,12 +225,12 @@ async def test_a_follower_survives_a_broker(brokers: Cluster, log: KafkaLog) -> 
 
 
 async def test_a_stopped_broker_is_not_noticed(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
-    """A broker that is asked to stop hands its partitions over: no error, and the longest wait is under 5
+    """A broker that is asked to stop hands its partitions over: no error, and the longest wait is under 8
     s."""
     stopped = await leads(log, "queue", 1)
     writers = await through(log, lambda: asyncio.to_thread(brokers.terminate, stopped))
     assert not [said for _, _, said in writers.said.values() if isinstance(said, LogError)]
-    assert writers.longest < 5
+    assert writers.longest < 8
     await writers.account()
     brokers.restart(stopped)
     await brokers.ready()
