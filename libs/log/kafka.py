@@ -7,7 +7,7 @@ kafka_topics: the settings   kafka_wire: the client underneath all but appending
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from aiokafka import errors
@@ -72,19 +72,24 @@ class KafkaLog:
         self.differences: Mapping[str, list[str]] = {}
 
     async def start(self, within: float = 30.0) -> None:
-        """Connect. Raises Unavailable after `within` seconds without success."""
-        deadline = asyncio.get_running_loop().time() + within
-        for part in (self._reads.client, self._ends.client, self._bulk.start, self._state.start):
-            while True:
-                try:
-                    await part()
-                    break
-                except Unavailable:
-                    if asyncio.get_running_loop().time() > deadline:
-                        await self.close()
-                        raise
-                    await asyncio.sleep(TRY_S)
-        await self._check()
+        """Connect. Raises Unavailable after `within` seconds without success, and may then be called
+        again."""
+        try:
+            async with asyncio.timeout(within):
+                for part in (
+                    self._reads.client,
+                    self._ends.client,
+                    self._bulk.start,
+                    self._state.start,
+                    self._check,
+                ):
+                    await _until_available(part)
+        except TimeoutError:
+            await self.close()
+            raise Unavailable(f"no answer of {', '.join(self._bootstrap)} within {within:g} s") from None
+        except BaseException:
+            await self.close()
+            raise
         self._checking = asyncio.get_running_loop().create_task(self._check_hourly())
 
     async def _check(self) -> None:
@@ -112,6 +117,7 @@ class KafkaLog:
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.wait({self._checking})
+            self._checking = None
         for part in (self._bulk, self._state, self._reads, self._ends):
             await part.close()
 
@@ -224,3 +230,13 @@ class KafkaLog:
         if code == errors.PolicyViolationError.errno:
             raise Misconfigured(f"{topic} is compacted: nothing can be truncated")
         await self._ends.check(code, name, claim.partition)
+
+
+async def _until_available(call: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        try:
+            await call()
+        except Unavailable:
+            await asyncio.sleep(TRY_S)
+        else:
+            return

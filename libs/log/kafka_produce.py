@@ -220,12 +220,15 @@ class Lane:
         self._closed = False
 
     async def start(self) -> None:
-        """Raises Unavailable."""
+        """Raises Unavailable; may be called again, also after close()."""
+        await self._connect()
+        self._closed = False
+        self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _connect(self) -> None:
         line = Line(self._bootstrap, self._name, self._timeout_ms, self._wire)
         await line.start(self._topics)
         self._line, self._built_at = line, self._now()
-        if self._watching is None:
-            self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def close(self) -> None:
         """What was not handed over is NotStored, what was and is not acknowledged is Ambiguous."""
@@ -234,6 +237,7 @@ class Lane:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
+        self._watching = self._building = None
         for queue in self._waiting.values():
             for item in queue:
                 item.fail(NotStored("the log is closed"))
@@ -374,7 +378,7 @@ class Lane:
         await asyncio.sleep(max(0.0, self._built_at + REBUILD_S - self._now()))
         while True:
             try:
-                await self.start()
+                await self._connect()
                 break
             except Unavailable:
                 await asyncio.sleep(RETRY_S)
