@@ -15,7 +15,6 @@ from libs.mail.records import (
     Event,
     EventType,
     Mail,
-    Recipient,
     Verdict,
     encode,
     new_entry,
@@ -106,7 +105,7 @@ class Committer:
             next_hop=envelope.next_hop,
             kind=envelope.kind,
             reverse_path=envelope.reverse_path,
-            recipients=_once(recipients),
+            recipients=recipients,
             prepend=trace + verdict.fields,
             arrived=content.arrived,
             may_notify=verdict.may_notify,
@@ -158,13 +157,6 @@ def protocol(session: Session, envelope: Envelope) -> str:
     if envelope.smtputf8:
         return f"UTF8SMTP{tls}"
     return f"ESMTP{tls}" if session.extended or tls else "SMTP"
-
-
-def _once(recipients: tuple[Recipient, ...]) -> tuple[Recipient, ...]:
-    """Each mailbox once, as it was given first."""
-    if len(recipients) == 1:
-        return recipients
-    return tuple({recipient.mailbox: recipient for recipient in reversed(recipients)}.values())[::-1]
 
 
 def _reception(mail: Mail, size: int) -> Event:

@@ -301,6 +301,8 @@ def _rcpt_answer(s: Session, answer: Reply | Accept, limits: Limits) -> Step:
     assert s.mail is not None
     if isinstance(answer, Reply):
         return _say(s, answer, limits, "RCPT", s.recipient)
+    if any(answer.mailbox == earlier.mailbox for earlier in s.mail.recipients):
+        return s, Say(replies.RECIPIENT_OK, "RCPT", s.recipient)  # served once, as it was given first
     recipient = Recipient(answer.mailbox, answer.basis, s.asked.notify, s.asked.orcpt)
     mail = replace(
         s.mail,

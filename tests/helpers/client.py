@@ -12,6 +12,7 @@ lines is three `S:` lines.
 
 import asyncio
 import re
+import socket
 import ssl
 from collections.abc import Sequence
 from types import TracebackType
@@ -47,7 +48,7 @@ def octets(text: str) -> bytes:
 def turns(dialogue: str, first_line: int = 1) -> list[Turn]:
     """The dialogue as turns of client, then server; a dialogue may begin with the server."""
     found: list[Turn] = []
-    sent, expected, at = b"", [], first_line  # type: ignore[var-annotated]
+    sent, expected, at = b"", [], first_line
     for number, line in enumerate(dialogue.split("\n"), first_line):
         text = line.strip() if line.lstrip()[:2] not in ("C|", "C<") else line.lstrip()
         if not text or text.startswith("#"):
@@ -60,7 +61,7 @@ def turns(dialogue: str, first_line: int = 1) -> list[Turn]:
         if expected:
             found.append(Turn(sent, tuple(expected), at))
             sent, expected, at = b"", [], number
-        if text.startswith("C: "):
+        if text == "C:" or text.startswith("C: "):
             sent += text[3:].encode() + b"\r\n"
         elif text.startswith("C|"):
             sent += text[2:].removeprefix(" ").encode() + b"\r\n"
@@ -79,16 +80,20 @@ def matches(expected: str, said: str) -> bool:
 
 
 class Client:
-    """`async with Client(port) as client`. `certificate`: of the server, once STARTTLS was used."""
+    """`async with Client(port) as client`. `early`: octets that are there before the server can say anything
+    (it must run in this loop)."""
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", source: str | None = None) -> None:
-        self._port, self._host, self._source = port, host, source
+    def __init__(
+        self, port: int, *, host: str = "127.0.0.1", source: str | None = None, early: bytes = b""
+    ) -> None:
+        self._port, self._host, self._source, self._early = port, host, source, early
 
     async def __aenter__(self) -> Self:
         local = None if self._source is None else (self._source, 0)
-        self._reader, self._writer = await asyncio.open_connection(
-            self._host, self._port, local_addr=local, limit=2**20
-        )
+        connected = socket.create_connection((self._host, self._port), 10, local)  # the backlog takes it
+        connected.sendall(self._early)
+        connected.setblocking(False)
+        self._reader, self._writer = await asyncio.open_connection(sock=connected, limit=2**20)
         return self
 
     async def __aexit__(

@@ -85,8 +85,15 @@ class House:
     stays silent); `judge(trace, content)` gives the verdict, None to stay silent."""
 
     def __init__(
-        self, tmp_path: Path, *, zone: str = "", log: Log | None = None, **parts: dict[str, Any]
+        self,
+        tmp_path: Path,
+        *,
+        zone: str = "",
+        full: bool = False,
+        log: Log | None = None,
+        **parts: dict[str, Any],
     ) -> None:
+        self._free = (lambda: (10, 100)) if full else None
         self._tmp_path, self._zone_text, self._parts, self._given = tmp_path, zone, parts, log
         self.answers: dict[str, list[tuple[str, Struct]]] = {}
         self.asked: list[str] = []
@@ -107,7 +114,13 @@ class House:
         held, self.port = free_port()
         self._stack.callback(held.close)
         self.log = self._given or await self._stack.enter_async_context(
-            SqliteLog(self._tmp_path / "log.db", partitions=PARTITIONS, clock=self.clock, reserve=(0.0, 0))
+            SqliteLog(
+                self._tmp_path / "log.db",
+                partitions=PARTITIONS,
+                clock=self.clock,
+                reserve=(0.0, 0),
+                free=self._free,
+            )
         )
         self.zone = await self._stack.enter_async_context(Zone(self._zone_text))
         self.config = config(self._tmp_path, self.port, **self._parts)

@@ -1,0 +1,208 @@
+"""Case files of dialogues: what is known, what is said, what is queued afterwards (see cases/README)."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from libs.mail.records import (
+    Action,
+    Callouts,
+    Domain,
+    Health,
+    Overrides,
+    PrimaryFacts,
+    PrimaryState,
+    RecipientStatus,
+    RecipientTry,
+    Status,
+    Unverified,
+    Verdict,
+)
+from tests.helpers.client import BadDialogue, Turn, octets, turns
+
+FOLDER = Path(__file__).parent / "cases"
+NOW = time.time()
+
+
+class BadCase(Exception):  # noqa: N818
+    """A case file that cannot be read: file, line, and what would be right."""
+
+
+class Case:
+    """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox -> what a
+    callout brings; `smtp`, `timing`: settings; `queued`: the lines of what must be in the queue."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.domains: dict[str, Domain] = {}
+        self.recipients: dict[str, tuple[str, Struct]] = {}
+        self.primaries: dict[str, PrimaryState] = {}
+        self.answers: dict[str, list[tuple[str, Struct]]] = {}
+        self.installation: tuple[str, int | None] | None = ("installation-1", None)
+        self.verdict: Verdict | None = Verdict("", Action.ACCEPT, b"", may_notify=True)
+        self.zone: list[str] = []
+        self.smtp: dict[str, Any] = {}
+        self.timing: dict[str, Any] = {}
+        self.defaults: dict[str, Any] = {}
+        self.tls = False
+        self.full = False
+        self.queued: list[str] = []
+        self.contents: list[bytes] = []
+        self.events: list[str] = []
+        self.turns: list[Turn] = []
+        self._read()
+
+    def _read(self) -> None:
+        text = self.path.read_bytes().decode()
+        parts = re.split(r"(?m)^---\n", text)
+        if len(parts) != 3 or not text.startswith("# "):
+            raise BadCase(f"{self.path.name}: a comment with the rule, then three parts divided by ---")
+        first = parts[0].count("\n") + 2
+        self._lines(parts[0], 1, SETUP)
+        try:
+            self.turns = turns(parts[1], first)
+        except BadDialogue as error:
+            raise BadCase(f"{self.path.name}: {error}") from error
+        self._lines(parts[2], first + parts[1].count("\n") + 1, AFTER)
+
+    def _lines(self, text: str, first: int, keywords: dict[str, Callable[["Case", list[str]], None]]) -> None:
+        for number, line in enumerate(text.split("\n"), first):
+            if not line.strip() or line.startswith("#"):
+                continue
+            keyword, *words = line.split()
+            if keyword not in keywords:
+                known = " ".join(sorted(keywords))
+                raise BadCase(f"{self.path.name}:{number}: {keyword!r} is none of: {known}")
+            try:
+                keywords[keyword](self, [*words, line] if keyword in WHOLE else words)
+            except (ValueError, IndexError, KeyError) as error:
+                raise BadCase(f"{self.path.name}:{number}: {line!r} cannot be read: {error}") from error
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    return dict(word.split("=", 1) if "=" in word else (word, "yes") for word in words)
+
+
+def _relay(case: Case, words: list[str]) -> None:
+    domain, given = words[0], _options(words[1:])
+    overrides = Overrides(
+        unverified=Unverified(given["unverified"]) if "unverified" in given else None,
+        max_size=int(given["max_size"]) if "max_size" in given else None,
+    )
+    case.domains[domain] = Domain(
+        domain, 1.0, 0.0 if "pending" in given else 2.0, suspended="suspended" in given, overrides=overrides
+    )
+
+
+def _status(mailbox: str, word: str, age_s: float = 60.0) -> tuple[str, Struct]:
+    at = NOW - age_s
+    key = mailbox.lower()
+    if word == "unverifiable":
+        return f"try:{key}", RecipientTry(mailbox, at, "connect: timeout")
+    if word == "doubted":
+        return f"try:{key}", RecipientTry(mailbox, at, "undeliverable", against_since=at)
+    return key, RecipientStatus(mailbox, Status(word), at, at)
+
+
+def _known(case: Case, words: list[str]) -> None:
+    key, record = _status(words[0], words[1], float(_options(words[2:]).get("age", "60")))
+    case.recipients[key] = (words[0].rpartition("@")[2], record)
+
+
+def _facts(case: Case, words: list[str]) -> None:
+    given = _options(words[2:])
+    case.recipients["@" + words[0]] = (
+        words[0],
+        PrimaryFacts(
+            words[0],
+            Callouts(words[1]),
+            NOW,
+            braked="braked" in given,
+            size=int(given.get("size", "0")),
+            smtputf8={"yes": True, "no": False}.get(given.get("smtputf8", "")),
+        ),
+    )
+
+
+def _primary(case: Case, words: list[str]) -> None:
+    since = NOW - float(_options(words[2:]).get("since", "60"))
+    case.primaries[words[0]] = PrimaryState(words[0], Health(words[1]), since)
+
+
+def _callout(case: Case, words: list[str]) -> None:
+    case.answers.setdefault(words[0].lower(), []).append(_status(words[0], words[1], 0.0))
+
+
+def _installation(case: Case, words: list[str]) -> None:
+    match words:
+        case ["missing"]:
+            case.installation = None
+        case ["other"]:
+            case.installation = ("installation-2", None)
+        case ["count", number]:
+            case.installation = ("installation-1", int(number))
+        case _:
+            raise ValueError("missing, other or count N")
+
+
+def _set(case: Case, words: list[str]) -> None:
+    value: Any = words[1]
+    if value.isdigit():
+        value = int(value)
+    elif re.fullmatch(r"[\d.]+", value):
+        value = float(value)
+    part, _, name = words[0].partition(".")
+    {"smtp": case.smtp, "timing": case.timing, "defaults": case.defaults}[part][name] = value
+
+
+def _verdict(case: Case, words: list[str]) -> None:
+    if words[0] == "silent":
+        case.verdict = None
+    else:
+        case.verdict = Verdict("", Action(words[0]), b"", may_notify=True, reply=" ".join(words[1:]))
+
+
+def _whole(name: str) -> Callable[[Case, list[str]], None]:
+    def keep(case: Case, words: list[str]) -> None:
+        getattr(case, name).append(words[-1])
+
+    return keep
+
+
+SETUP: dict[str, Callable[[Case, list[str]], None]] = {
+    "relay": _relay,
+    "known": _known,
+    "facts": _facts,
+    "primary": _primary,
+    "callout": _callout,
+    "installation": _installation,
+    "set": _set,
+    "verdict": _verdict,
+    "dns": lambda case, words: case.zone.append(" ".join(words[:-1])),
+    "tls": lambda case, _: setattr(case, "tls", True),
+    "full": lambda case, _: setattr(case, "full", True),
+}
+AFTER: dict[str, Callable[[Case, list[str]], None]] = {
+    "queued": _whole("queued"),
+    "content": lambda case, words: case.contents.append(octets(words[-1].removeprefix("content").strip())),
+    "event": _whole("events"),
+}
+WHOLE = {"queued", "content", "event", "dns"}
+
+
+def described(domain: str, kind: str, sender: str, recipients: list[str], extra: str) -> str:
+    """The `queued` line of a mail."""
+    words = ["queued", domain, "from", sender or "<>", "to", ", ".join(recipients), extra]
+    return " ".join(word for word in [*words, "" if kind == "relayed" else kind] if word)
+
+
+def cases() -> list[Path]:
+    return sorted([*FOLDER.glob("*.smtp"), FOLDER / "README"])
+
+
+__all__ = ["BadCase", "Case", "cases", "described", "replace"]

@@ -1,0 +1,217 @@
+"""A case file against the pure files alone: no socket, no loop, no log."""
+
+import time
+
+from libs.mail import replies
+from libs.mail.address import Mailbox, mailbox
+from libs.mail.records import (
+    ContentRef,
+    Mail,
+    PrimaryFacts,
+    RecipientStatus,
+    RecipientTry,
+)
+from libs.mail.replies import Receipt
+from libs.mail.reply import Reply
+from libs.mail.settings import Defaults, complete
+from services.ingest import policy
+from services.ingest.limits import COMMAND_OCTETS, HOPS, Limits, Load
+from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, OurNames
+from services.ingest.session import (
+    AskRcpt,
+    Commit,
+    Committed,
+    Connected,
+    Content,
+    ContentEnd,
+    Input,
+    Interrupted,
+    Line,
+    RcptAnswer,
+    ReadContent,
+    Refused,
+    Say,
+    SayAndClose,
+    Session,
+    step,
+)
+from services.ingest.unstuff import Unstuff
+from tests.helpers.client import matches
+from tests.ingest.cases import Case
+
+HOST = "mx1.backup.example"
+NAMES = OurNames(
+    HOST,
+    {
+        HOST: HOST,
+        "mx2.backup.example": "mx2.backup.example",
+        "[192.0.2.1]": HOST,
+        "[IPv6:2001:db8::1]": HOST,
+    },
+    mailbox("ops@operators.example"),
+)
+
+
+class Hungry(Exception):  # noqa: N818
+    """More octets are wanted than the client has sent so far."""
+
+
+class Play:
+    """The shell's part, in memory."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.wire = bytearray()
+        self.content: tuple[Envelope, bytes] | None = None
+        self.parse: Unstuff | None = None
+        self.said = b""
+        self.queued: list[tuple[Mail, bytes]] = []
+        self.known = {key: record for key, (_, record) in case.recipients.items()}
+        size = int(case.defaults.get("max_size", 50 * 2**20))
+        self.defaults = Defaults(max_size=size)
+        self.limits = Limits(
+            host=HOST,
+            capabilities=("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {size}", "SMTPUTF8", "DSN"),
+            max_size=size,
+            max_errors=int(case.smtp.get("max_errors", 10)),
+            max_recipients=int(case.smtp.get("max_recipients", 100)),
+            tls=False,
+            load=Load(full=case.full),
+        )
+
+    def facts(self, to: Mailbox) -> Facts:
+        case = self.case
+        domain = case.domains.get(to.domain)
+        if domain is None:
+            installed = case.installation is not None and case.installation[0] == "installation-1"
+            counted = case.installation is not None and (case.installation[1] or 0) <= len(case.domains)
+            return Facts(NAMES, installed and counted, None)
+        status, tried = self.known.get(to.key), self.known.get(f"try:{to.key}")
+        learnt = self.known.get(f"@{to.domain}")
+        return Facts(
+            NAMES,
+            whole=True,
+            settings=complete(self.defaults, domain),
+            fresh=True,
+            status=status if isinstance(status, RecipientStatus) else None,
+            tried=tried if isinstance(tried, RecipientTry) else None,
+            primary=case.primaries.get(to.domain),
+            learnt=learnt if isinstance(learnt, PrimaryFacts) else None,
+        )
+
+    def perform(self, effect: Say | AskRcpt | ReadContent | Commit) -> Input:
+        match effect:
+            case Say():
+                return self.line()
+            case AskRcpt():
+                return RcptAnswer(self.ask(effect.to, effect.envelope))
+            case ReadContent():
+                return self.read(effect.envelope)
+            case Commit():
+                return self.commit(effect)
+
+    def line(self) -> Input:
+        end = self.wire.find(b"\n")
+        if end < 0:
+            if len(self.wire) > COMMAND_OCTETS:
+                return Interrupted.BAD_LINE
+            raise Hungry
+        if self.wire[end - 1 : end] != b"\r":
+            return Interrupted.BAD_LINE
+        line = bytes(self.wire[: end - 1])
+        del self.wire[: end + 1]
+        return Line(line, bool(self.wire))
+
+    def ask(self, to: Mailbox, envelope: Envelope) -> Reply | Accept:
+        now = time.time()
+        answer = policy.at_rcpt(to, self.facts(to), envelope, now)
+        if isinstance(answer, FindOut):
+            lines = [line.split() for line in self.case.zone if line.split()[0] == answer.domain]
+            trouble = any("!" in word for words in lines for word in words)
+            return policy.at_look_up(
+                trouble=trouble, names_us=any(words[-1] in NAMES.hosts for words in lines)
+            )
+        if isinstance(answer, Ask):
+            came = self.case.answers.get(to.key, []) if answer.wait else []
+            self.known |= dict(came)
+            decide = policy.at_answer if came else policy.at_deadline
+            return decide(to, self.facts(to), now)
+        return answer
+
+    def read(self, envelope: Envelope) -> Input:
+        if self.parse is None:
+            self.parse = Unstuff(reject_bare_lf=self.case.smtp.get("bare_newline") == "reject")
+            self.content = (envelope, b"")
+        parse = self.parse
+        assert self.content is not None
+        if self.wire:
+            self.content = (envelope, self.content[1] + parse.feed(self.wire))
+        if parse.fault:
+            return ContentEnd(None, replies.BARE_LINE_END, close=True)
+        if not parse.ended:
+            raise Hungry
+        self.parse = None
+        domain = self.case.domains.get(envelope.domain)
+        most = complete(self.defaults, domain).max_size if domain else self.limits.max_size
+        if parse.size > most:
+            return ContentEnd(None, replies.TOO_LARGE)
+        if parse.hops > HOPS:
+            return ContentEnd(None, replies.LOOP)
+        return ContentEnd(Content("id", ContentRef(0, (0,), parse.size), bytes(parse.head), 0.0, 0.0, 0.0))
+
+    def commit(self, effect: Commit) -> Input:
+        if (reply := policy.at_dot(self.case.verdict)) is not None:
+            return Refused(reply)
+        e = effect.envelope
+        mail = Mail(
+            id="id",
+            domain=e.domain,
+            next_hop=e.next_hop,
+            kind=e.kind,
+            reverse_path=e.reverse_path,
+            recipients=e.recipients,
+            prepend=b"",
+            arrived=0.0,
+            may_notify=False,
+            ret=e.ret,
+            envid=e.envid,
+            smtputf8=e.smtputf8,
+        )
+        assert self.content is not None
+        self.queued.append((mail, self.content[1]))
+        return Committed(Receipt("id"))
+
+
+def converse(case: Case) -> list[tuple[Mail, bytes]]:
+    """Have the dialogue; AssertionError with the line that is not as it should be. What was queued."""
+    play = Play(case)
+    closed = False
+    early = bool(case.turns[0].sent)
+    state, effect = step(Session(), Connected(room=True, early=early), play.limits)
+    said: list[str] = []
+    spoke: object = None  # an effect that says something says it once, however often it must wait
+    for turn in case.turns:
+        play.wire += turn.sent
+        while not closed:
+            if effect is not spoke and not isinstance(effect, AskRcpt | Commit) and effect.reply is not None:
+                said += effect.reply.wire().decode().split("\r\n")[:-1]
+            spoke = effect
+            if isinstance(effect, SayAndClose):
+                closed = True
+                break
+            assert isinstance(effect, Say | AskRcpt | ReadContent | Commit)
+            try:
+                got = play.perform(effect)
+            except Hungry:
+                break
+            state, effect = step(state, got, play.limits)
+        for expected in turn.expected:
+            if expected is None:
+                assert closed, f"line {turn.line}: not closed"
+                assert not said, f"line {turn.line}: {said}"
+                continue
+            assert said, f"line {turn.line}: wanted {expected!r}, got nothing"
+            line = said.pop(0)
+            assert matches(expected, line), f"line {turn.line}: wanted {expected!r}, got {line!r}"
+    assert not said, f"said, not expected: {said}"
+    return play.queued
