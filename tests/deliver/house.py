@@ -16,6 +16,7 @@ from libs.mail.records import (
     Domain,
     Event,
     EventType,
+    Flush,
     Installation,
     Kind,
     Mail,
@@ -129,6 +130,10 @@ class House:
             "queue", number, id_.encode(), encode(entry), within=5, headers=queue_headers(ref)
         )
         return id_
+
+    async def flush(self, request_id: str, domain: str = "office.example") -> None:
+        request = Flush(request_id, domain, "a test")
+        await self.log.append("requests", self.partition(domain), domain.encode(), encode(request), within=5)
 
     async def state(self, domain: str = "office.example") -> dict[str, Progress | None]:
         """The newest record of each mail: its progress, None for a tombstone."""
