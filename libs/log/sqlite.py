@@ -43,7 +43,6 @@ T = TypeVar("T")
 MAX_OCTETS = 2**20  # of one record: key, value and headers; as Kafka's max.message.bytes
 _BEAT_S = 0.8  # an empty batch of each followed partition at least once a second
 _KEEP_PAGES = 8_192  # free pages kept for what comes next (64 MiB); a daily round gives back all
-_DAY_S = 86_400.0
 
 
 def end_process(why: str) -> None:
@@ -110,7 +109,6 @@ class SqliteLog:
         self._loop = asyncio.get_running_loop()
         self._groups = Groups(self.partitions, self._owner_failed)
         self._reader = file.reader()
-        self._swept_at = self._clock.mono()
         self._writer = Writer(file, self._told, self._fatal, self._chores, self._chores_every_s)
         self._open = True
         self._beat()
@@ -127,7 +125,7 @@ class SqliteLog:
         self._reader.close()
         await asyncio.to_thread(self._writer.stop)
 
-    # --- the clock (rule 10) ---
+    # --- the clock (rule 10), and what it costs ---
 
     @property
     def clock_difference_s(self) -> float:
@@ -141,9 +139,25 @@ class SqliteLog:
         return self._file.clock.now() >= self._file.distrust_until
 
     async def trust_clock(self) -> None:
-        """A person looked at the clock: the distrust ends."""
-        await self._job(lambda connection: connection.execute("DELETE FROM meta WHERE name = 'distrust'"))
+        """A person looked at the clock and found it right: the distrust ends. Records that a wrong clock
+        stamped later than now are stamped now, and the log's clock goes on from now."""
+        wall = self._clock.wall()
+        late = self._file.clock.now() > wall
+
+        def settle(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM meta WHERE name = 'distrust'")
+            if late:
+                for name in ("ends", *(table.name for table in self._tables.values())):
+                    connection.execute(f"UPDATE {name} SET time = ? WHERE time > ?", (wall, wall))
+                self._file.clock.set_back(wall)
+
+        await self._job(settle)
         self._file.distrust_until = 0.0
+
+    @property
+    def commits(self) -> int:
+        """Transactions so far: each stored, with one fsync, all that waited."""
+        return self._writer.commits
 
     # --- the contract ---
 
@@ -298,11 +312,8 @@ class SqliteLog:
         except (NotStored, Ambiguous) as error:
             raise Unavailable(str(error)) from error
 
-    def _chores(self) -> Iterator[int]:
+    def _chores(self, daily: bool) -> Iterator[int]:
         """A round of housekeeping, started by the writer."""
-        daily = self._clock.mono() - self._swept_at >= _DAY_S
-        if daily:
-            self._swept_at = self._clock.mono()
         return self._round(None, 0 if daily else _KEEP_PAGES)
 
     def _round(self, lag_s: float | None, keep: int) -> Iterator[int]:

@@ -65,6 +65,10 @@ class LogClock:
     def now(self) -> float:
         return self._base + self._mono()
 
+    def set_back(self, wall: float) -> None:
+        """Go on from `wall`. Only once no record is newer."""
+        self._base = wall - self._mono()
+
 
 class LogFile:
     """The open file: the lock, the one connection that writes, and what the tables said at the start.
@@ -96,6 +100,7 @@ class LogFile:
         writer.execute(f"PRAGMA journal_size_limit = {64 * 2**20}")
         writer.execute("PRAGMA cache_size = -16384")
         writer.execute("PRAGMA temp_store = MEMORY")
+        writer.execute("PRAGMA secure_delete = FAST")  # ON, some builds' default, writes all it deletes again
         if page_limit:
             writer.execute(f"PRAGMA max_page_count = {page_limit}")
         writer.execute("BEGIN IMMEDIATE")

@@ -92,10 +92,10 @@ class Follower:
         return [self._batch(self._lanes[number], reader) for number in lanes]
 
     def _batch(self, lane: Lane, reader: sqlite3.Connection) -> Batch:
-        records: Sequence[Record] = lane.queued
+        records: Sequence[Record] = ()
         tail = lane.tail
-        if records:
-            lane.queued = []
+        if lane.queued:
+            records, lane.queued = lane.queued, []
             self._size -= sum(len(record.value or b"") for record in records)
         elif lane.at < tail.end:
             if lane.at < tail.begin:

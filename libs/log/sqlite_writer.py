@@ -20,6 +20,7 @@ from libs.log.sqlite_file import PAGE, SHIFT, LogFile, Table
 _GROUP = 1000  # operations in one transaction at most
 _GROUP_OCTETS = 8 * 2**20
 _CHECKPOINT_OCTETS = 8 * 2**20
+_DAY_S = 86_400.0
 _SLICE_EVERY_S = 0.05  # housekeeping under load: one slice in this time
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -76,14 +77,17 @@ class Failed(NamedTuple):
 
 
 class Writer:
-    """`told(Committed | Failed)` is called in the event loop, once a transaction."""
+    """`told(Committed | Failed)` is called in the event loop, once a transaction.
+
+    `chores(daily)` makes a round of housekeeping: slices, each giving the pages it wrote, about.
+    """
 
     def __init__(
         self,
         file: LogFile,
         told: Callable[[Committed | Failed], None],
         fatal: Callable[[str], None],
-        chores: Callable[[], Iterator[int]],
+        chores: Callable[[bool], Iterator[int]],
         chores_every_s: float,
     ) -> None:
         self._file, self._connection, self._told, self._fatal = file, file.writer, told, fatal
@@ -92,6 +96,7 @@ class Writer:
         self._chores_at = time.monotonic() + chores_every_s
         self._busy_chores = False
         self._slice_at = 0.0
+        self._daily, self._daily_at = False, time.monotonic() + _DAY_S
         self._waiting: queue.SimpleQueue[Append | Job | Chore | None] = queue.SimpleQueue()
         self._ends = dict(file.ends)
         self._unchecked = 0  # octets in the WAL, about
@@ -233,12 +238,16 @@ class Writer:
         if self._broken or now < self._slice_at:
             return
         if now >= self._chores_at and not self._busy_chores:
-            self._chores, self._busy_chores = self._new_chores(), True
+            self._daily = now >= self._daily_at
+            self._chores, self._busy_chores = self._new_chores(self._daily), True
         if not self._busy_chores:
             return
         self._busy_chores = self._slice(self._chores)
         if not self._busy_chores:
             self._chores_at = time.monotonic() + self._chores_every_s
+            if self._daily:
+                self._daily_at = now + _DAY_S
+                self.checkpoint("TRUNCATE")  # what was deleted leaves the WAL too
         elif not self._waiting.empty():
             self._slice_at = time.monotonic() + _SLICE_EVERY_S
 
@@ -267,6 +276,7 @@ class Writer:
         if self._broken:
             self._tell(Failed([chore], NotStored(self._broken)))
         else:
+            self.checkpoint("TRUNCATE")
             job = Job(lambda _: None, chore.future)
             self._tell(Committed([], [], [(job, None)]))
 
