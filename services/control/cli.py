@@ -31,8 +31,9 @@ from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 from libs.runtime.run import CannotStart
 from services.control.api import application
-from services.control.desk import ANSWER_S, PAGE, WITHIN_S, Desk
+from services.control.desk import ANSWER_S, PAGE, Desk
 from services.control.domains import Malformed, named
+from services.control.register import WITHIN_S
 from services.control.service import SOCKET
 
 T = TypeVar("T")
@@ -144,7 +145,8 @@ def queue_list(
             first["delay_reason"],
         )
     _console().print(table)
-    print(f"{len(page['rows'])} of {page['total']} mails" if page["after"] else f"{page['total']} mails")
+    total = f"{page['total']} mail" + ("" if page["total"] == 1 else "s")
+    print(f"{len(page['rows'])} of {total}" if page["after"] else total)
 
 
 @queue.command("show")
@@ -286,7 +288,7 @@ async def _own_desk(config: Config) -> AsyncIterator[Desk]:
             desk = Desk(Deps(config, log, clock, dns, events, metrics, partitions))
             tasks = [asyncio.ensure_future(each) for each in (*desk.followers(), events.run())]
             try:
-                async with log.own("control", desk.claims):
+                async with log.own("control", desk.register.claims):
                     await desk.restored()
                     yield desk
                     await events.flush()

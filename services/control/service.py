@@ -26,7 +26,7 @@ async def control(deps: Deps, life: Life) -> None:
             listener = unix_socket(path)
         except OSError as error:
             raise CannotStart(f"{path}: {error.strerror or error}") from error
-        async with deps.log.own("control", desk.claims), serving(application(desk), listener):
+        async with deps.log.own("control", desk.register.claims), serving(application(desk), listener):
             tasks.append(group.create_task(_tend(desk, life)))
             life.ready()
             await life.must_drain.wait()
@@ -38,7 +38,7 @@ async def control(deps: Deps, life: Life) -> None:
 async def _tend(desk: Desk, life: Life) -> None:
     """For ever: what goes on by itself, and the proof that the tables are kept up."""
     while True:
-        await desk.tend()
+        await desk.register.tend()
         if desk.fresh():
             life.progress()
         await asyncio.sleep(TEND_S)

@@ -36,6 +36,7 @@ from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 from libs.topics import partition_of
 from services.control import desk as desk_module
+from services.control import register
 from services.control.api import application
 from services.control.desk import Desk
 from services.control.domains import Refused, Unknown
@@ -122,7 +123,7 @@ async def office(
         )
         desk = Desk(Deps(config(folder, activation), log, clock, dns, events, metrics, PARTITIONS))
         tasks = [asyncio.create_task(each) for each in (*desk.followers(), events.run())]
-        async with log.own("control", desk.claims):
+        async with log.own("control", desk.register.claims):
             await desk.restored()
             yield Office(log, desk, zone, clock, lines)
         for task in tasks:
@@ -156,7 +157,7 @@ async def test_dns_that_does_not_leaves_pending(tmp_path: Path, name: str) -> No
     """Not named, named without a better server, DNS trouble, no such name."""
     async with office(tmp_path, "dns") as at:
         assert (await at.desk.domain_add(name))["state"] == "pending"
-        await at.desk.tend()
+        await at.desk.register.tend()
         assert at.desk.domain_row(name)["state"] == "pending"
 
 
@@ -166,14 +167,14 @@ async def test_a_pending_domain_becomes_active_when_its_dns_changes(tmp_path: Pa
         await at.desk.domain_add("away.example")
         at.zone.set(NAMED + "    away.example  MX 20 mx1.backup.example\n")
         at.clock.advance(59)
-        await at.desk.tend()
+        await at.desk.register.tend()
         assert at.desk.domain_row("away.example")["state"] == "pending"
         at.clock.advance(301)  # past the cached answer too
-        await at.desk.tend()
+        await at.desk.register.tend()
         assert at.desk.domain_row("away.example")["state"] == "active"
         at.zone.set("")
         at.clock.advance(7200)
-        await at.desk.tend()
+        await at.desk.register.tend()
         assert at.desk.domain_row("away.example")["state"] == "active"
 
 
@@ -181,8 +182,8 @@ async def test_an_add_that_was_cut_off_is_finished(tmp_path: Path) -> None:
     """The domain is there, its count is not: the next round raises it."""
     async with office(tmp_path) as at:
         await at.append("domains", "a.example", encode(Domain("a.example", 1.0, 1.0)), "a.example")
-        await at.until(lambda: at.desk.book().domains)
-        await at.desk.tend()
+        await at.until(lambda: at.desk.register.book().domains)
+        await at.desk.register.tend()
         assert await read_installation(at.log) == Installation(ID, PARTITIONS, 1)
 
 
@@ -191,7 +192,7 @@ async def test_another_installations_log_is_left_alone(tmp_path: Path) -> None:
     async with office(tmp_path, installation=Installation("another-one", PARTITIONS, 0)) as at:
         with pytest.raises(Refused, match="belongs to installation another-one"):
             await at.desk.domain_add("a.example")
-        await at.desk.tend()
+        await at.desk.register.tend()
         assert len(await at.domains()) == 1
 
 
@@ -315,11 +316,11 @@ async def test_trace_tells_the_story_of_one_mail(tmp_path: Path) -> None:
 
 async def test_a_lost_claim_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the owner of a partition writes its domains."""
-    monkeypatch.setattr(desk_module, "JOIN_S", 0.05)
+    monkeypatch.setattr(register, "JOIN_S", 0.05)
     async with office(tmp_path) as at:
-        claims: dict[int, Claim] = dict(at.desk.claims.held)
+        claims: dict[int, Claim] = dict(at.desk.register.claims.held)
         for claim in claims.values():
-            at.desk.claims.lost(claim)
+            at.desk.register.claims.lost(claim)
         with pytest.raises(Refused, match="another control process is in charge"):
             await at.desk.domain_add("office.example")
         assert at.desk.domain_list() == []

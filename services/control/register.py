@@ -1,0 +1,171 @@
+"""The register of relay domains: control's table of `domains`, and the only writer of that topic."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from libs.log.contract import Ambiguous, Claim, LogError, NotOwner, Record
+from libs.log.table import Table
+from libs.mail.records import Domain, Event, EventType, Installation, decode, encode
+from libs.runtime.deps import Deps
+from libs.smtp.lookup import look_up
+from libs.smtp.route import Ours
+from libs.topics import DOMAINS, INSTALLATION_KEY, partition_of
+from services.control import domains
+from services.control.domains import Book, Refused, Step
+
+WITHIN_S = 30.0  # what one write may take
+JOIN_S = 15.0  # until a claim is gained
+SEEN_S = 10.0  # until the own table shows what was written
+AT_ONCE = 20  # pending domains looked up at once
+ELSEWHERE = "another control process is in charge of that: ask there, or try again"
+
+
+class Claims:
+    """The partition numbers of group `control` that this process owns."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Claim] = {}
+        self._gained = asyncio.Event()
+
+    def gained(self, claim: Claim) -> None:
+        self.held[claim.partition] = claim
+        self._gained.set()
+
+    def lost(self, claim: Claim) -> None:
+        if self.held.get(claim.partition) is claim:
+            del self.held[claim.partition]
+
+    async def of(self, partition: int) -> Claim:
+        """The claim; a process that has just joined may wait for it. Raises Refused after JOIN_S."""
+        try:
+            async with asyncio.timeout(JOIN_S):
+                while partition not in self.held:
+                    self._gained.clear()
+                    await self._gained.wait()
+        except TimeoutError as error:
+            raise Refused(ELSEWHERE) from error
+        return self.held[partition]
+
+
+class Register:
+    """`table` is followed by the desk; what is added and removed is written as the owner of its partition."""
+
+    def __init__(self, deps: Deps, quarantined: Callable[[Record], None]) -> None:
+        self.claims = Claims()
+        self.table: Table[Domain | Installation] = Table(
+            deps.log, DOMAINS.name, range(deps.partitions), _domain, deps.clock, quarantined=quarantined
+        )
+        self._deps = deps
+        self._changing = asyncio.Lock()
+        self._checked: dict[str, float] = {}  # pending domain -> monotonic time of the last look at its DNS
+        host = deps.config.host
+        self._ours = Ours(deps.config.installation.hosts, (*host.ipv4, *host.ipv6))
+
+    def book(self) -> Book:
+        installation = self._deps.config.installation
+        operators = installation.operators.rpartition("@")[2]
+        values = self.table.values
+        record = values.get(INSTALLATION_KEY)
+        return Book(
+            id=installation.id,
+            closed=(*installation.hosts, operators),
+            installation=record if isinstance(record, Installation) else None,
+            domains={each.domain: each for each in values.values() if isinstance(each, Domain)},
+        )
+
+    async def add(self, name: str) -> None:
+        """Raises Refused, LogError."""
+        async with self._changing:
+            domains.add(self.book(), name, 0.0, active=False)  # what will be refused needs no DNS
+            trusted = self._deps.config.installation.activation == "trusted"
+            active = trusted or await self._named_by_dns(name)
+            await self._write(domains.add(self.book(), name, self._deps.clock.wall(), active=active))
+            self._checked[name] = self._deps.clock.mono()
+        self._tell(name, "added" if active else "added, pending")
+
+    async def remove(self, name: str, waiting: Callable[[], int]) -> None:
+        """`waiting`: how many mails the domain has in the queue. Raises Refused, LogError."""
+        async with self._changing:
+            await self._write(domains.remove(self.book(), name, waiting()))
+        self._tell(name, "removed")
+
+    async def tend(self) -> None:
+        """One round of what goes on by itself: heal the count, look at the DNS of pending domains."""
+        book = self.book()
+        try:
+            if 0 in self.claims.held and not self._changing.locked() and (record := domains.healed(book)):
+                async with self._changing:
+                    await self._write([record])
+            await asyncio.gather(*(self._check(domain) for domain in self._due(book)))
+        except (LogError, Refused) as error:
+            structlog.get_logger().warning("a change of domains was not written", error=str(error))
+
+    def _due(self, book: Book) -> list[Domain]:
+        """Some of the pending domains whose DNS is to be looked at now."""
+        now, wall = self._deps.clock.mono(), self._deps.clock.wall()
+        every_s = self._deps.config.timing.pending_check_s
+        due = []
+        for domain in book.domains.values():
+            checked = self._checked.get(domain.domain)
+            since = None if checked is None else now - checked
+            owned = partition_of(domain.domain, self._deps.partitions) in self.claims.held
+            if owned and domains.check_due(domain, since, wall, every_s):
+                due.append(domain)
+        return due[:AT_ONCE]
+
+    async def _check(self, domain: Domain) -> None:
+        self._checked[domain.domain] = self._deps.clock.mono()
+        if not await self._named_by_dns(domain.domain):
+            return
+        async with self._changing:
+            current = self.book().domains.get(domain.domain)
+            if current is None or current.active_since:
+                return
+            await self._write([domains.activated(current, self._deps.clock.wall())])
+        self._tell(domain.domain, "active")
+
+    async def _named_by_dns(self, name: str) -> bool:
+        return (await look_up(self._deps.dns, name, self._ours, random.shuffle)).names_us
+
+    async def _write(self, steps: Sequence[Step]) -> None:
+        """Write each step as the owner of its partition, and see it in the own table. Raises Refused."""
+        for step in steps:
+            key, value = _record(step)
+            partition = 0 if key == INSTALLATION_KEY else partition_of(key.decode(), self._deps.partitions)
+            claim = await self.claims.of(partition)
+            seen = self.table.watch(key)
+            try:
+                await self._deps.log.append(DOMAINS.name, partition, key, value, within=WITHIN_S, claim=claim)
+                await asyncio.wait_for(seen, SEEN_S)
+            except NotOwner as error:
+                raise Refused(ELSEWHERE) from error
+            except (Ambiguous, TimeoutError) as error:
+                raise Refused(
+                    "the log did not confirm the change: look with `domain list`, then repeat it"
+                ) from error
+            finally:
+                seen.cancel()
+
+    def _tell(self, domain: str, text: str) -> None:
+        self._deps.events.emit(
+            Event(type=EventType.DOMAIN, event_time=0.0, service="", host="", domain=domain, text=text)
+        )
+
+
+def _record(step: Step) -> tuple[bytes, bytes | None]:
+    """Key and value of a step."""
+    match step:
+        case Installation():
+            return INSTALLATION_KEY, encode(step)
+        case Domain(domain=name):
+            return name.encode(), encode(step)
+        case str():
+            return step.encode(), None
+
+
+def _domain(record: Record) -> Domain | Installation:
+    value = record.value or b""
+    return decode(value, Installation) if record.key == INSTALLATION_KEY else decode(value, Domain)
