@@ -151,7 +151,7 @@ class KafkaLog:
         lane = self._bulk if topic == topics.CONTENT.name else self._state
         return await lane.append(name, partition, item, within)
 
-    def follow(self, topic: str, starts: Mapping[int, int]) -> AsyncIterator[Batch]:
+    def follow(self, topic: str, starts: Mapping[int, int]) -> AsyncGenerator[Batch, None]:
         name = self._topic(topic)
         wire = Wire(self._bootstrap, (name,), f"{self._name}-{topic}")
         return kafka_read.follow(wire, name, topic, starts)

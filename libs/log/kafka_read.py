@@ -6,7 +6,7 @@ freshness needs to know.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from aiokafka import errors
@@ -42,7 +42,7 @@ async def read(wire: Wire, topic: str, name: str, partition: int, offset: int, k
     return record
 
 
-async def follow(wire: Wire, topic: str, name: str, starts: Mapping[int, int]) -> AsyncIterator[Batch]:
+async def follow(wire: Wire, topic: str, name: str, starts: Mapping[int, int]) -> AsyncGenerator[Batch, None]:
     """What the contract says of `follow`. Closes `wire` at the end."""
     follower = Follower(wire, topic, name, starts)
     try:
