@@ -1,151 +1,29 @@
 """verify as it runs: on a real log and a real resolver, from chunks to verdicts."""
 
 import asyncio
-import io
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from libs import topics
-from libs.log.contract import BEGIN, Stored
+from libs.log.claims import MemberClaim
+from libs.log.contract import BEGIN, Claim, Unavailable
 from libs.log.sqlite import SqliteLog
-from libs.mail.records import (
-    Callout,
-    Domain,
-    Installation,
-    RecipientTry,
-    Trace,
-    Verdict,
-    decode,
-    decode_recipient,
-    encode,
-)
-from libs.runtime.clock import Clock as ClockLike
+from libs.mail.records import Callout, Domain, Installation, RecipientTry, decode_recipient, encode
 from libs.runtime.clock import SystemClock
-from libs.runtime.config import Config
-from libs.runtime.deps import Deps
 from libs.runtime.dns import Dns
-from libs.runtime.events import Events
-from libs.runtime.metrics import Metrics
-from libs.runtime.run import Life
 from services.verify import content
 from services.verify.assemble import Budget
 from services.verify.authenticate import Authenticator
 from services.verify.content import Contents
 from services.verify.heavy import Pool
-from services.verify.service import verify
+from services.verify.service import _Both
 from services.verify.spill import Spill
 from tests.helpers.clock import Clock
-from tests.helpers.zone import Zone
 from tests.verify import sign
-from tests.verify.test_auth_cases import zone_text
-
-ZONE = """
-sender.example                 TXT "v=spf1 ip4:192.0.2.0/24 -all"
-mail.sender.example            A 192.0.2.1
-ed._domainkey.sender.example   TXT {ed25519}
-slow.example                   !timeout
-"""
-PARTITIONS = 4
-SIGNED = sign.made(["sign ed25519 d=sender.example s=ed"])
-
-
-def trace(chunks: int, sender: str = "bob@sender.example") -> Trace:
-    return Trace(chunks, "office.example", "192.0.2.1", "mail.sender.example", sender)
-
-
-class Scene:
-    """One log, one zone; `start()` runs a verify on them, as often as wanted."""
-
-    def __init__(self, log: SqliteLog, zone: Zone, clock: ClockLike, directory: Path) -> None:
-        self.log, self.zone, self.clock, self.directory = log, zone, clock, directory
-        self.verdicts: dict[str, list[Verdict]] = {}
-        self.metrics = Metrics()
-        self._dns: list[Dns] = []
-        self._running: list[tuple[asyncio.Task[None], Life]] = []
-        self._tail = asyncio.create_task(self._follow())
-
-    async def start(self, dns_timeout_s: float = 0.5) -> Life:
-        config = Config(
-            installation={
-                "id": "test-1234",
-                "hosts": ("mx1.backup.example",),
-                "operators": "ops@ops.example",
-            },
-            host={"name": "mx1.backup.example"},
-            state_directory=self.directory,
-        )  # type: ignore[arg-type]
-        dns = Dns(self.zone.servers, self.clock, dns_timeout_s)
-        self._dns.append(dns)
-        events = Events(
-            self.log, self.clock, self.metrics, service="verify", host="mx1.backup.example",
-            partitions=PARTITIONS, out=io.StringIO(),
-        )  # fmt: skip
-        deps = Deps(config, self.log, self.clock, dns, events, self.metrics, PARTITIONS)
-        life = Life("verify", self.clock)
-        self._running.append((asyncio.create_task(verify(deps, life)), life))
-        await asyncio.wait_for(life.is_ready.wait(), 10)
-        return life
-
-    async def stop(self) -> None:
-        """Drain the one that was started first."""
-        task, life = self._running.pop(0)
-        life.must_drain.set()
-        await asyncio.wait_for(task, 20)
-
-    async def close(self) -> None:
-        while self._running:
-            await self.stop()
-        self._tail.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._tail
-        for dns in self._dns:
-            await dns.close()
-
-    async def chunk(
-        self, id_: str, number: int, value: bytes, last: Trace | None = None, p: int = 0
-    ) -> Stored:
-        headers = [("index", b"%d" % number)]
-        if last is not None:
-            headers.append(("trace", encode(last)))
-        return await self.log.append("content", p, id_.encode(), value, within=10, headers=headers)
-
-    async def send(
-        self, id_: str, content: bytes = sign.MESSAGE, sender: str = "bob@sender.example", p: int = 0
-    ) -> None:
-        await self.chunk(id_, 0, content, trace(1, sender), p)
-
-    async def verdict(self, id_: str) -> Verdict:
-        await until(lambda: id_ in self.verdicts)
-        return self.verdicts[id_][0]
-
-    async def _follow(self) -> None:
-        async for batch in self.log.follow("verdicts", dict.fromkeys(range(PARTITIONS), BEGIN)):
-            for record in batch.records:
-                verdict = decode(record.value or b"", Verdict)
-                self.verdicts.setdefault(record.key.decode(), []).append(verdict)
-
-
-async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 the bounded poll of a condition
-            await asyncio.sleep(0.005)
-
-
-@asynccontextmanager
-async def scene(directory: Path, clock: ClockLike | None = None) -> AsyncIterator[Scene]:
-    clock = clock or SystemClock()
-    async with (
-        SqliteLog(directory / "log", partitions=PARTITIONS, clock=clock) as log,
-        Zone(zone_text(ZONE)) as zone,
-    ):
-        made = Scene(log, zone, clock, directory)
-        try:
-            yield made
-        finally:
-            await made.close()
+from tests.verify.scene import PARTITIONS, SIGNED, Scene, scene, scene_on, trace, until
 
 
 async def test_a_message_gets_its_verdict(tmp_path: Path) -> None:
@@ -417,3 +295,40 @@ async def test_reading_waits_when_too_much_is_under_way(
         assert 5 <= most <= 10  # one batch more than the limit
         assert len(here.verdicts) < 30
         await until(lambda: len(here.verdicts) == 30, 30)
+
+
+class Read:
+    """An Owner that reads nothing."""
+
+    def gained(self, claim: Claim) -> None: ...
+    def lost(self, claim: Claim) -> None: ...
+
+
+def test_progress_needs_both_readers() -> None:
+    """A reader that is stuck is not covered up by the other; with nothing owned there is nothing to read."""
+    told: list[int] = []
+    both = _Both(Read(), Read(), lambda: told.append(1))
+    claim = MemberClaim("verify", 0)
+    both.gained(claim)
+    both.read()
+    both.read()
+    assert told == []
+    both.asked()
+    assert len(told) == 1
+    both.asked()
+    assert len(told) == 1
+    both.lost(claim)
+    both.read()
+    assert len(told) == 2
+
+
+async def test_a_service_that_cannot_go_on_says_so(tmp_path: Path) -> None:
+    """When its log is gone for good the coroutine ends with the error, and the process with it."""
+    clock = SystemClock()
+    log = SqliteLog(tmp_path / "log", partitions=PARTITIONS, clock=clock)
+    await log.start()
+    async with scene_on(log, tmp_path, clock) as here:
+        await here.start()
+        await log.close()
+        with pytest.raises(Unavailable):
+            await here.stop()
