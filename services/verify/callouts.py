@@ -47,6 +47,7 @@ from services.verify.storing import Storing
 
 _NOBODYS = -1  # the offset of a question that nobody asked on the topic
 COMMIT_S = 2.0
+DRAIN_S = 3.0  # for the answers that are under way
 LOST_S = 60.0  # no callout takes so long: its answer was lost to a bug of ours
 STALLED_S = 5.0  # a partition unheard of for so long is behind: what comes next may be old
 
@@ -124,7 +125,7 @@ class Callouts:
 
     async def run(self, progress: Callable[[], None] = lambda: None) -> None:
         """Until drain(). Raises what cannot be gone on after."""
-        ticking = asyncio.create_task(self._ticks())
+        ticking = asyncio.create_task(self._ticks(progress))
         stopping = asyncio.create_task(self._stop.wait())
         try:
             while not self._stop.is_set():
@@ -147,7 +148,7 @@ class Callouts:
     async def drain(self) -> None:
         """No more questions; what was heard is stored, the positions are committed."""
         self._stop.set()
-        await self._calls.close()
+        await self._calls.close(DRAIN_S)
         await self._storing.finish()
         await self._commit()
 
@@ -350,12 +351,14 @@ class Callouts:
 
     # --- time ---
 
-    async def _ticks(self) -> None:
-        """Background questions that are due; positions."""
+    async def _ticks(self, progress: Callable[[], None]) -> None:
+        """Background questions that are due; positions. Without a claim, time passing is all the progress."""
         committed_at = self._deps.clock.mono()
         while True:
             await asyncio.sleep(self._tick_s)
             now = self._deps.clock.mono()
+            if not self._readings:
+                progress()
             while self._again and self._again[0][0] <= now:
                 _, key, address, attempts = heapq.heappop(self._again)
                 self._ask_again(key, address, attempts)

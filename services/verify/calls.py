@@ -67,17 +67,23 @@ class _Line:
     def __init__(self) -> None:
         self.waiting: deque[Question] = deque()
         self.arrived = asyncio.Event()
+        self._ended = False
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._ended = True
+        self.arrived.set()
 
     async def more(self, within: float) -> bool:
         """Is there something to ask, or comes something within `within` seconds?"""
-        if not self.waiting:
+        if not self.waiting and not self._ended:
             self.arrived.clear()
             try:
                 async with asyncio.timeout(within):
                     await self.arrived.wait()
             except TimeoutError:
                 return False
-        return True
+        return bool(self.waiting)
 
 
 class _Addresses:
@@ -141,9 +147,14 @@ class Calls:
         line = self._lines.get(domain)
         return "busy" if line is not None and len(line.waiting) >= WAITING else ""
 
-    async def close(self) -> None:
-        """End every session now; what waits stays unanswered."""
+    async def close(self, within: float) -> None:
+        """End every session: what is asked has `within` seconds for its answer, what is not stays
+        unanswered."""
+        for line in self._lines.values():
+            line.end()
         tasks = tuple(self._tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=within)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,582 @@
+"""Callouts over the embedded log, a real DNS server and a real primary: what is asked, answered, never
+dialled."""
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from libs import topics
+from libs.log.sqlite import SqliteLog
+from libs.mail.records import (
+    Callout,
+    Domain,
+    Flush,
+    Health,
+    Observed,
+    PrimaryFacts,
+    PrimaryState,
+    RecipientStatus,
+    RecipientTry,
+    RequestRecord,
+    Status,
+    decode,
+    encode,
+)
+from libs.mail.records import (
+    Callouts as State,
+)
+from libs.runtime.clock import Clock as ClockProtocol
+from libs.runtime.clock import SystemClock
+from libs.runtime.config import Config
+from libs.runtime.deps import Deps
+from libs.runtime.dns import Dns
+from libs.runtime.events import Events
+from libs.runtime.metrics import Metrics
+from services.verify.callouts import Callouts
+from services.verify.classify import LIFETIMES, Lifetimes
+from services.verify.known import Known
+from tests.helpers.clock import Clock
+from tests.helpers.primary import Primary
+from tests.helpers.zone import Zone
+
+T = TypeVar("T")
+PARTITIONS = 2
+ANN, BOB, EVE = "ann@office.example", "bob@office.example", "eve@office.example"
+ZONE = """
+office.example      MX 10 mx.office.example
+office.example      MX 20 mx1.backup.example
+mx.office.example   A 127.0.0.2
+mx1.backup.example  A 127.0.0.9
+"""
+
+
+class House:
+    """verify's callouts with everything they need, and the one who asks."""
+
+    def __init__(self, deps: Deps, known: Known, callouts: Callouts, zone: Zone) -> None:
+        self.deps, self.known, self.callouts, self.zone = deps, known, callouts, zone
+
+    async def put(self, topic: str, key: str, record: Domain | Callout | Observed | PrimaryState) -> None:
+        domain = key.rpartition("@")[2]
+        partition = topics.partition_of(domain, PARTITIONS)
+        await self.deps.log.append(topic, partition, key.encode(), encode(record), within=5)
+
+    async def add(self, domain: str = "office.example", **more: object) -> None:
+        record = Domain(domain, 1.0, **{"active_since": 1.0, **more})  # type: ignore[arg-type]
+        await self.put("domains", domain, record)
+        await until(lambda: self.known.settings(domain))
+
+    async def ask(self, mailbox: str) -> RecipientStatus | RecipientTry:
+        """As ingest does: watch, publish, wait for the recipient to change."""
+        key = mailbox.lower().encode()
+        watches = [self.known.recipients.watch(name) for name in (key, b"try:" + key)]
+        await self.put("callouts", mailbox.lower(), Callout(mailbox, "mx1.backup.example"))
+        done, open_ = await asyncio.wait(watches, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        for watch in open_:
+            watch.cancel()
+        assert done, f"no answer for {mailbox}"
+        found = self.known.recipient(key, mailbox)
+        answer = found.tried if watches[1] in done else found.status
+        assert answer is not None
+        return answer
+
+    def status(self, mailbox: str) -> Status | None:
+        found = self.known.recipient(mailbox.encode(), mailbox).status
+        return found.status if found is not None else None
+
+    def tried(self, mailbox: str) -> RecipientTry | None:
+        return self.known.recipient(mailbox.encode(), mailbox).tried
+
+    def facts(self, domain: str = "office.example") -> PrimaryFacts | None:
+        return self.known.facts(domain)
+
+
+async def until(predicate: Callable[[], T], within: float = 10.0) -> T:
+    async with asyncio.timeout(within):
+        while not (found := predicate()):  # noqa: ASYNC110 any condition, polled
+            await asyncio.sleep(0.005)
+    return found
+
+
+def configuration(tmp_path: Path, port: int, zone: Zone) -> Config:
+    return Config(
+        installation={
+            "id": "installation-1",
+            "hosts": ["mx1.backup.example"],
+            "operators": "ops@ops.example",
+        },
+        host={"name": "mx1.backup.example", "ipv4": ["127.0.0.9"]},
+        state_directory=tmp_path,
+        dial={"port": port, "allow": ["127.0.0.0/8"]},
+        dns={"servers": [f"127.0.0.1:{zone.port}"]},
+    )  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def house(
+    tmp_path: Path,
+    primary: Primary,
+    *,
+    zone: str = ZONE,
+    clock: ClockProtocol | None = None,
+    lifetimes: Lifetimes = LIFETIMES,
+) -> AsyncIterator[House]:
+    clock = clock or SystemClock()
+    async with (
+        Zone(zone) as dns_server,
+        SqliteLog(tmp_path / "log", partitions=PARTITIONS, clock=clock) as log,
+    ):
+        config = configuration(tmp_path, primary.port, dns_server)
+        dns, metrics = Dns(dns_server.servers, clock, 2.0), Metrics()
+        events = Events(
+            log, clock, metrics, service="verify", host="h", partitions=PARTITIONS, out=io.StringIO()
+        )
+        deps = Deps(config, log, clock, dns, events, metrics, PARTITIONS)
+        known = Known(deps)
+        callouts = Callouts(deps, known, tick_s=0.02, lifetimes=lifetimes)
+        tasks = [asyncio.create_task(table.run()) for table in known.tables]
+        running = asyncio.create_task(callouts.run())
+        try:
+            await known.caught_up()
+            async with log.own("verify", callouts):
+                yield House(deps, known, callouts, dns_server)
+                await callouts.drain()
+                await running
+        finally:
+            for task in (*tasks, running):
+                task.cancel()
+            await asyncio.gather(*tasks, running, return_exceptions=True)
+            await dns.close()
+
+
+def at(**more: object) -> Primary:
+    return Primary(address="127.0.0.2", **more)  # type: ignore[arg-type]
+
+
+async def test_both_answers(tmp_path: Path) -> None:
+    """A recipient that exists is deliverable, one that does not is not; each costs one RCPT and never
+    DATA."""
+    async with at(known={ANN}) as primary, house(tmp_path, primary) as it:
+        await it.add()
+        yes, no = await it.ask(ANN), await it.ask(BOB)
+        assert isinstance(yes, RecipientStatus)
+        assert isinstance(no, RecipientStatus)
+        assert (yes.status, yes.source, no.status) == (Status.DELIVERABLE, "callout", Status.UNDELIVERABLE)
+        assert no.reply.startswith("550 5.1.1")
+        commands = [command for visit in primary.visits for command in visit.commands]
+        assert commands.count(f"RCPT TO:<{ANN}>") == commands.count(f"RCPT TO:<{BOB}>") == 1
+        assert "MAIL FROM:<postmaster@mx1.backup.example>" in commands
+        assert "DATA" not in commands
+        assert primary.visits[0].client == "127.0.0.9"
+        assert primary.violations == []
+        facts = await until(it.facts)
+        assert (facts.callouts, facts.size, facts.smtputf8, facts.dsn) == (State.OPEN, 52428800, True, True)
+
+
+async def test_a_known_recipient_is_not_asked_about_again(tmp_path: Path) -> None:
+    """A question about a recipient with a valid status is answered by its record, without a connection."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        first = await it.ask(ANN)
+        commands = [command for visit in primary.visits for command in visit.commands]
+        for _ in range(3):
+            assert await it.ask(ANN) == first
+        assert [c for visit in primary.visits for c in visit.commands if c.startswith("RCPT")] == [
+            c for c in commands if c.startswith("RCPT")
+        ]
+
+
+async def test_one_session_for_many(tmp_path: Path) -> None:
+    """Many recipients of one primary, asked about at once, share sessions; none is asked about twice at a
+    time."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        names = [f"user{number}@office.example" for number in range(20)]
+        await asyncio.gather(*(it.ask(name) for name in names for _ in range(3)))
+        asked = [c for visit in primary.visits for c in visit.commands if c.startswith("RCPT")]
+        assert sorted(asked) == sorted(f"RCPT TO:<{name}>" for name in names)
+        assert len(primary.visits) == 1
+
+
+async def test_a_new_recipient_costs_the_round_trips_only(tmp_path: Path) -> None:
+    """From the question to the answer in the replica: the primary's time plus 20 ms (here on a busy
+    machine)."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await it.ask(ANN)  # the session stays open for a moment
+        primary.slow(0.05, "RCPT")
+        took = []
+        for number in range(10):
+            began = time.monotonic()
+            await it.ask(f"user{number}@office.example")
+            took.append(time.monotonic() - began - 0.05)
+        took.sort()
+        assert took[len(took) // 2] < 0.02
+
+
+@pytest.mark.parametrize(
+    ("stage", "reply", "outcome"),
+    [
+        ("RCPT", "450 4.2.1 mailbox busy", "deferred"),
+        ("RCPT", "550 5.7.1 not from you", "policy"),
+        ("RCPT", "451 4.3.0 LDAP away", "overloaded"),
+        ("RCPT", "!drop", "closed"),
+        ("MAIL", "421 4.3.2 busy", "overloaded"),
+        ("BANNER", "421 4.3.2 busy", "overloaded"),
+        ("BANNER", "!drop", "closed"),
+    ],
+)
+async def test_cannot_verify_answers_at_once(tmp_path: Path, stage: str, reply: str, outcome: str) -> None:
+    """What says nothing of the mailbox is written as a try, so that nobody waits for the deadline."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        primary.say(stage, reply)
+        await it.add()
+        answer = await it.ask(ANN)
+        assert isinstance(answer, RecipientTry)
+        assert answer.last_outcome == outcome
+        assert it.status(ANN) is None
+
+
+async def test_quota_proves_that_the_mailbox_exists(tmp_path: Path) -> None:
+    """452 4.2.2 is deliverable: the mail waits until there is room."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        primary.say("RCPT", "452 4.2.2 mailbox full")
+        await it.add()
+        await it.ask(ANN)
+        assert it.status(ANN) is Status.DELIVERABLE
+
+
+async def test_an_unreachable_primary_is_not_dialled_for_each(tmp_path: Path) -> None:
+    """After every address failed the next questions are answered at once; it is dialled again after 15 s."""
+    clock = Clock()
+    async with at() as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        await primary.down()
+        for name in (ANN, BOB):
+            answer = await it.ask(name)
+            assert isinstance(answer, RecipientTry)
+            assert answer.last_outcome == "unreachable"
+        await primary.up()
+        assert isinstance(await it.ask(EVE), RecipientTry)
+        assert primary.visits == []
+        clock.advance(61)
+        await it.ask(EVE)
+        assert it.status(EVE) is Status.DELIVERABLE
+
+
+async def test_all_addresses_of_the_best_preference_are_tried(tmp_path: Path) -> None:
+    """One dead address of the best MX is no outage; a worse MX that takes anything is never asked."""
+    zone = """
+    office.example     MX 10 mx.office.example
+                       MX 15 relay.example
+                       MX 20 mx1.backup.example
+    mx.office.example  A 127.0.0.2
+                       A 127.0.0.3
+    relay.example      A 127.0.0.4
+    mx1.backup.example A 127.0.0.9
+    """
+    async with (
+        at(known={ANN}) as primary,
+        Primary(address="127.0.0.4", port=primary.port) as relay,
+        house(tmp_path, primary, zone=zone) as it,
+    ):
+        await it.add()
+        await asyncio.gather(*(it.ask(f"user{number}@office.example") for number in range(4)))
+        await it.ask(ANN)
+        assert it.status(ANN) is Status.DELIVERABLE
+        assert it.status("user0@office.example") is Status.UNDELIVERABLE
+        assert relay.visits == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "outcome"), [({"active_since": 0.0}, "pending"), ({"suspended": True}, "suspended")]
+)
+async def test_domains_that_are_never_dialled(
+    tmp_path: Path, settings: dict[str, object], outcome: str
+) -> None:
+    """A pending or suspended domain gets an answer and no connection; so does one that is not ours."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add(**settings)
+        answer = await it.ask(ANN)
+        assert isinstance(answer, RecipientTry)
+        assert answer.last_outcome == outcome
+        other = await it.ask("ann@gmail.example")
+        assert isinstance(other, RecipientTry)
+        assert other.last_outcome == "no domain"
+        assert (primary.visits, it.zone.questions) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("zone", "outcome"),
+    [
+        ("", "no primary"),
+        ("office.example MX 0 .", "no primary"),
+        ("office.example MX 10 mx1.backup.example\nmx1.backup.example A 127.0.0.2", "no primary"),
+        ("office.example !servfail", "dns trouble"),
+        ("office.example MX 10 mx.office.example\nmx.office.example !servfail", "dns trouble"),
+        ("office.example MX 10 mx.office.example\nmx.office.example A 10.0.0.1", "forbidden"),
+    ],
+)
+async def test_no_primary_to_ask(tmp_path: Path, zone: str, outcome: str) -> None:
+    """Without a server above us, and with DNS trouble, nothing is known: never undeliverable."""
+    async with at() as primary, house(tmp_path, primary, zone=zone) as it:
+        await it.add()
+        answer = await it.ask(ANN)
+        assert isinstance(answer, RecipientTry)
+        assert answer.last_outcome == outcome
+        assert primary.visits == []
+
+
+async def test_greylisting_is_asked_again_in_the_background(tmp_path: Path) -> None:
+    """A greylisted recipient is asked about again later, though nobody asks."""
+    async with at() as primary, house(tmp_path, primary, lifetimes=Lifetimes(greylist_s=0.1)) as it:
+        primary.say("RCPT", "450 4.2.0 Greylisted", times=1)
+        await it.add()
+        answer = await it.ask(ANN)
+        assert isinstance(answer, RecipientTry)
+        assert answer.last_outcome == "greylisted"
+        await until(lambda: it.status(ANN) is Status.DELIVERABLE)
+
+
+async def test_a_flip_needs_a_second_witness_and_a_control(tmp_path: Path) -> None:
+    """A known recipient that is denied is in doubt first; 15 min later, beside an accepted control, it is
+    gone."""
+    clock = Clock()
+    async with at(known={ANN, BOB}) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        await it.ask(ANN)
+        await it.ask(BOB)
+        assert primary.known is not None
+        primary.known.discard(ANN)
+        clock.advance(7 * 86400)
+        answer = await it.ask(ANN)
+        assert isinstance(answer, RecipientTry)
+        assert answer.against_since > 0
+        assert it.status(ANN) is Status.DELIVERABLE
+        clock.advance(900)  # asked again in the background
+        await until(lambda: it.status(ANN) is Status.UNDELIVERABLE)
+        tried = await until(lambda: it.tried(ANN))
+        await until(lambda: (found := it.tried(ANN)) is not None and found.against_since == 0)
+        assert tried is not None
+        assert it.status(BOB) is Status.DELIVERABLE
+
+
+async def test_a_primary_that_lost_its_users_pulls_the_brake(tmp_path: Path) -> None:
+    """Three known recipients denied within an hour: no negative is written until one is confirmed again."""
+    clock = Clock()
+    names = [f"user{number}@office.example" for number in range(4)]
+    async with at(known=set(names)) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        for name in names:
+            await it.ask(name)
+        everybody, primary.known = primary.known, set()
+        clock.advance(7 * 86400)
+        for name in names[:3]:
+            assert isinstance(await it.ask(name), RecipientTry)
+        await until(lambda: (facts := it.facts()) is not None and facts.braked)
+        nobody = await it.ask("nobody@office.example")
+        assert isinstance(nobody, RecipientTry)
+        assert nobody.last_outcome == "braked"
+        clock.advance(30 * 86400)
+        await it.ask(names[0])
+        assert {it.status(name) for name in names} == {Status.DELIVERABLE}
+        primary.known = everybody
+        clock.advance(901)
+        await it.ask(names[3])
+        await until(lambda: (facts := it.facts()) is not None and not facts.braked)
+
+
+async def test_a_dictionary_attack_is_stopped(tmp_path: Path) -> None:
+    """After 30 negatives in an hour unknown recipients are not asked about; known ones still are."""
+    clock = Clock()
+    async with at(known={ANN}) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        await it.ask(ANN)
+        await asyncio.gather(*(it.ask(f"guess{number}@office.example") for number in range(60)))
+        outcomes = [tried for n in range(60) if (tried := it.tried(f"guess{n}@office.example")) is not None]
+        assert {tried.last_outcome for tried in outcomes} == {"budget"}
+        asked = [c for visit in primary.visits for c in visit.commands if "guess" in c]
+        assert 30 <= len(asked) < 30 + 8
+        assert len(asked) + len(outcomes) == 60
+        before = len([c for visit in primary.visits for c in visit.commands if ANN in c])
+        clock.advance(7 * 86400 - 3600)
+        clock.advance(3600)
+        await it.ask(ANN)
+        assert len([c for visit in primary.visits for c in visit.commands if ANN in c]) == before + 1
+        await it.ask("later@office.example")
+        assert it.status("later@office.example") is Status.UNDELIVERABLE
+
+
+async def test_sessions_end_before_the_primary_loses_patience(tmp_path: Path) -> None:
+    """No session brings more than 15 negative answers (Postfix closes after 20)."""
+    async with at(known=set()) as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await asyncio.gather(*(it.ask(f"guess{number}@office.example") for number in range(30)))
+        assert max(sum(c.startswith("RCPT") for c in visit.commands) for visit in primary.visits) <= 15
+        assert len(primary.visits) >= 2
+
+
+async def test_a_block_is_remembered(tmp_path: Path) -> None:
+    """Who refuses us in the banner is `blocked`, dialled every 15 min only, and open after the first
+    answer."""
+    clock = Clock()
+    async with at() as primary, house(tmp_path, primary, clock=clock) as it:
+        primary.say("BANNER", "554 5.7.1 blocked using dnsbl.example")
+        await it.add()
+        answer = await it.ask(ANN)
+        assert isinstance(answer, RecipientTry)
+        assert answer.last_outcome == "policy"
+        await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.BLOCKED)
+        visits = len(primary.visits)
+        clock.advance(600)
+        answer = await it.ask(BOB)
+        assert isinstance(answer, RecipientTry)
+        assert (answer.last_outcome, len(primary.visits)) == ("blocked", visits)
+        primary.say("BANNER", "")
+        clock.advance(301)
+        await it.ask(ANN)
+        assert it.status(ANN) is Status.DELIVERABLE
+        await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.OPEN)
+
+
+async def test_two_recipients_refused_for_policy_are_a_block(tmp_path: Path) -> None:
+    """One 5.7.1 at RCPT may be that recipient's; two different ones in a row are about us."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        primary.say("RCPT", "550 5.7.1 no")
+        await it.add()
+        await it.ask(ANN)
+        assert (await until(it.facts)).callouts is State.OPEN
+        await it.ask(BOB)
+        await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.BLOCKED)
+
+
+async def test_deliveries_teach(tmp_path: Path) -> None:
+    """250 and 5.1.1 of a delivery are learnt; an unknown user after the dot marks a late rejecter."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await it.put("callouts", ANN, Observed(ANN, "RCPT", "250 2.1.5 ok"))
+        await it.put("callouts", BOB, Observed(BOB, "RCPT", "550 5.1.1 no such user"))
+        await it.put("callouts", EVE, Observed(EVE, "RCPT", "451 4.3.0 later"))
+        await until(lambda: it.status(ANN) is Status.DELIVERABLE and it.status(BOB) is Status.UNDELIVERABLE)
+        assert it.status(EVE) is it.tried(EVE) is None
+        await it.put("callouts", EVE, Observed(EVE, "DOT", "550 5.1.1 no such user"))
+        await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.LATE_REJECT)
+        late = await it.ask("new@office.example")
+        assert isinstance(late, RecipientTry)
+        assert late.last_outcome == "late_reject"
+        assert primary.visits == []
+
+
+async def test_an_answer_during_an_outage_wakes_deliver(tmp_path: Path) -> None:
+    """A primary that is believed down and answers a callout gets its waiting mail flushed, once."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await it.put("primaries", "office.example", PrimaryState("office.example", Health.DOWN, 5.0))
+        await until(lambda: it.known.primary("office.example"))
+        await it.ask(ANN)
+        await it.ask(BOB)
+        partition = topics.partition_of("office.example", PARTITIONS)
+        record = await it.deps.log.read("requests", partition, 0, b"office.example")
+        assert record.value is not None
+        flush = decode(record.value, RequestRecord)
+        assert isinstance(flush, Flush)
+        assert (flush.domain, flush.by) == ("office.example", "callout")
+        assert (await it.deps.log.bounds("requests", partition)).end == 1
+
+
+async def test_old_questions_are_not_dialled_and_fresh_ones_are(tmp_path: Path) -> None:
+    """After downtime only what somebody still waits for is asked; what deliveries saw is learnt all the
+    same."""
+    clock = Clock()
+    async with at() as primary:
+        partition = topics.partition_of("office.example", PARTITIONS)
+        async with SqliteLog(tmp_path / "log", partitions=PARTITIONS, clock=clock) as log:
+            for name in (ANN, BOB):
+                value = encode(Callout(name, "mx1.backup.example"))
+                await log.append("callouts", partition, name.encode(), value, within=5)
+                clock.advance(15)
+            seen = encode(Observed(EVE, "RCPT", "250 ok"))
+            await log.append("callouts", partition, EVE.encode(), seen, within=5)
+            domain = encode(Domain("office.example", 1.0, active_since=1.0))
+            await log.append("domains", partition, b"office.example", domain, within=5)
+        async with house(tmp_path, primary, clock=clock) as it:
+            await until(lambda: it.status(BOB) is Status.DELIVERABLE)
+            await until(lambda: it.status(EVE) is Status.DELIVERABLE)
+            assert it.status(ANN) is None
+            assert [c for visit in primary.visits for c in visit.commands if ANN in c] == []
+            committed = await log_position(it)
+        async with house(tmp_path, primary, clock=clock) as it:
+            await it.ask("new@office.example")
+            assert committed == 3
+            assert [c for visit in primary.visits for c in visit.commands if BOB in c] == [f"RCPT TO:<{BOB}>"]
+
+
+async def log_position(it: House) -> int | None:
+    """What the group has done, once it is settled."""
+    await it.callouts.drain()
+    partition = topics.partition_of("office.example", PARTITIONS)
+    claim = next(r.claim for r in it.callouts._readings.values() if r.claim.partition == partition)
+    return await it.deps.log.commit(claim, "callouts")
+
+
+async def test_nonsense_on_the_topic_stops_nobody(tmp_path: Path) -> None:
+    """A record that cannot be read and a mailbox that is none are counted and stepped over (rule 8)."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        partition = topics.partition_of("office.example", PARTITIONS)
+        await it.deps.log.append("callouts", partition, b"x", b"\xc1nonsense", within=5)
+        await it.put("callouts", "a@b@office.example", Callout("a\r\nRSET@office.example", "h"))
+        await it.put("callouts", ANN, Observed(ANN, "RCPT", "what"))
+        await it.ask(ANN)
+        assert it.status(ANN) is Status.DELIVERABLE
+        assert (
+            it.deps.metrics.registry.get_sample_value(
+                "backupmx_quarantined_records_total", {"topic": "callouts"}
+            )
+            == 2
+        )
+
+
+async def test_utf8_is_asked_only_where_it_is_understood(tmp_path: Path) -> None:
+    """A local part in UTF-8 at a primary without SMTPUTF8 cannot be verified, and does not spoil the
+    others."""
+    name = "jürgen@office.example"
+    async with at(capabilities=("PIPELINING",)) as primary, house(tmp_path, primary) as it:
+        await it.add()
+        answer, _ = await asyncio.gather(it.ask(name), it.ask(ANN))
+        assert isinstance(answer, RecipientTry)
+        assert answer.last_outcome == "smtputf8"
+        assert it.status(ANN) is Status.DELIVERABLE
+        assert primary.violations == []
+
+
+async def test_a_kept_session_that_was_closed_costs_nobody_an_answer(tmp_path: Path) -> None:
+    """The primary drops the idle session just when the next question comes: it is asked on a new one."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await it.ask(ANN)
+        primary.say("MAIL", "!drop", times=1)
+        await it.ask(BOB)
+        assert it.status(BOB) is Status.DELIVERABLE
+        assert len(primary.visits) == 2
+
+
+async def test_draining_waits_for_the_answer_under_way(tmp_path: Path) -> None:
+    """SIGTERM while a primary thinks: its answer is still stored, and no idle session holds the end up."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await it.ask(BOB)
+        primary.slow(0.3, "RCPT")
+        asking = asyncio.create_task(it.ask(ANN))
+        await primary.until(lambda: any(ANN in c for visit in primary.visits for c in visit.commands))
+        began = time.monotonic()
+        await it.callouts.drain()
+        assert time.monotonic() - began < 1.5
+        await asking
+        assert it.status(ANN) is Status.DELIVERABLE
