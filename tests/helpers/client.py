@@ -173,7 +173,8 @@ class Client:
         parameters: str = "",
     ) -> str:
         """Send one mail after greet(); the reply to the final dot, or the first that refuses the mail. A
-        refused recipient is passed over while another is accepted."""
+        refused recipient is passed over while another is accepted. `content` gets a CR LF at its end where
+        it has none."""
         await self.send(f"MAIL FROM:<{sender}>{parameters and ' ' + parameters}\r\n".encode())
         reply = await self.reply()
         if not reply.startswith("2"):
@@ -192,5 +193,7 @@ class Client:
         if not reply.startswith("3"):
             return reply
         stuffed = content.replace(b"\r\n.", b"\r\n..")
+        if content and not content.endswith(b"\r\n"):
+            stuffed += b"\r\n"
         await self.send((b"." if stuffed.startswith(b".") else b"") + stuffed + b".\r\n")
         return await self.reply()

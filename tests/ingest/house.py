@@ -12,7 +12,7 @@ from typing import Any, Self
 from msgspec import Struct
 
 from libs import topics
-from libs.log.contract import BEGIN, END, Log, Record
+from libs.log.contract import BEGIN, END, Record
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
 from libs.mail.records import (
@@ -31,7 +31,7 @@ from libs.mail.records import (
     encode,
     mail_of,
 )
-from libs.runtime.clock import SystemClock
+from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.config import Config
 from libs.runtime.deps import Deps
 from libs.runtime.dns import Dns
@@ -41,6 +41,7 @@ from libs.runtime.run import Life
 from services.ingest.service import ingest
 from tests.helpers.client import Client
 from tests.helpers.zone import Zone
+from tests.ingest.faulty import Faulty
 
 PARTITIONS = 3
 INSTALLATION = "installation-1"
@@ -90,11 +91,11 @@ class House:
         *,
         zone: str = "",
         full: bool = False,
-        log: Log | None = None,
+        clock: Clock | None = None,
         **parts: dict[str, Any],
     ) -> None:
         self._free = (lambda: (10, 100)) if full else None
-        self._tmp_path, self._zone_text, self._parts, self._given = tmp_path, zone, parts, log
+        self._tmp_path, self._zone_text, self._parts = tmp_path, zone, parts
         self.answers: dict[str, list[tuple[str, Struct]]] = {}
         self.asked: list[str] = []
         self.judge: Callable[[Trace, bytes], Verdict | None] = lambda trace, content: Verdict(
@@ -104,7 +105,7 @@ class House:
         self.judged: list[tuple[Trace, bytes]] = []
         self.aborted: list[str] = []
         self.metrics = Metrics()
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
         self.life = Life("ingest", self.clock)
         self._stack = AsyncExitStack()
         self._parts_of: dict[str, list[bytes]] = {}
@@ -113,13 +114,15 @@ class House:
         await self._stack.__aenter__()
         held, self.port = free_port()
         self._stack.callback(held.close)
-        self.log = self._given or await self._stack.enter_async_context(
-            SqliteLog(
-                self._tmp_path / "log.db",
-                partitions=PARTITIONS,
-                clock=self.clock,
-                reserve=(0.0, 0),
-                free=self._free,
+        self.log = Faulty(
+            await self._stack.enter_async_context(
+                SqliteLog(
+                    self._tmp_path / "log.db",
+                    partitions=PARTITIONS,
+                    clock=SystemClock(),
+                    reserve=(0.0, 0),
+                    free=self._free,
+                )
             )
         )
         self.zone = await self._stack.enter_async_context(Zone(self._zone_text))
@@ -145,13 +148,19 @@ class House:
 
     async def start(self) -> Self:
         """Run ingest until it is ready."""
-        self.service = asyncio.create_task(ingest(self.deps, self.life))
+        self.service = asyncio.create_task(self.run())
         ready = asyncio.create_task(self.life.is_ready.wait())
         await asyncio.wait({self.service, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
         if self.service.done():
             self.service.result()
         assert ready.done(), "not ready within 10 s"
         return self
+
+    async def run(self) -> None:
+        await ingest(self.deps, self.life)
+
+    def partition(self, domain: str) -> int:
+        return topics.partition_of(domain, PARTITIONS)
 
     async def stop(self) -> None:
         """Drain."""
