@@ -78,7 +78,7 @@ class Dns:
     one question may take in all."""
 
     def __init__(self, servers: Sequence[tuple[str, int]], clock: Clock, timeout_s: float = 5.0) -> None:
-        self._servers = tuple(servers) or _system_servers()
+        self.servers = tuple(servers) or _system_servers()
         self._clock, self._timeout_s = clock, timeout_s
         self._cache: dict[tuple[str, str], Answer] = {}
         self._flying: dict[tuple[str, str], asyncio.Task[Answer]] = {}
@@ -155,9 +155,9 @@ class Dns:
     async def _query(self, qname: dns.name.Name, rtype: str) -> _Reply:
         """Ask each server in turn, twice; the second time without EDNS, which some middleboxes swallow."""
         worst = Kind.TIMEOUT
-        share_s = self._timeout_s / (len(self._servers) * _ROUNDS)
+        share_s = self._timeout_s / (len(self.servers) * _ROUNDS)
         for edns in (True, False):
-            for address, port in self._servers:
+            for address, port in self.servers:
                 reply = await self._exchange(qname, rtype, address, port, share_s, edns)
                 if reply is None:
                     continue
