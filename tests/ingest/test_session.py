@@ -1,0 +1,191 @@
+"""The dialogue and its limits, driven by anything at all."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.mail import replies
+from libs.mail.address import Mailbox
+from libs.mail.records import Basis, ContentRef
+from libs.mail.replies import Receipt
+from libs.mail.reply import Reply
+from services.ingest.content import Budget
+from services.ingest.limits import (
+    COMMAND_OCTETS,
+    FULL_PATIENCE,
+    Connections,
+    Limits,
+    Suspicions,
+    network,
+)
+from services.ingest.policy import Accept, Envelope
+from services.ingest.session import (
+    AskRcpt,
+    Commit,
+    Committed,
+    Content,
+    ContentEnd,
+    Input,
+    Interrupted,
+    Line,
+    RcptAnswer,
+    ReadContent,
+    Refused,
+    Say,
+    SayAndClose,
+    Session,
+    StartTls,
+    TlsStarted,
+    ahead,
+    step,
+)
+
+LIMITS = Limits("mx1.backup.example", ("PIPELINING",), 1000, max_errors=5, max_recipients=3, tls=True)
+ACCEPTED = Accept("office.example", "office.example", "ann@office.example", Basis.DELIVERABLE, "cache")
+CONTENT = Content("id", ContentRef(0, (0,), 1), b"", 0.0, 0.0, 0.0)
+
+words = st.sampled_from(
+    b"""EHLO x|HELO x|MAIL FROM:<a@b.example>|MAIL FROM:<> SIZE=10|MAIL FROM:<a@b.example> SIZE=9999
+    RCPT TO:<ann@office.example>|RCPT TO:<bob@office.example> NOTIFY=NEVER|RCPT TO:<postmaster>|DATA|RSET
+    QUIT|STARTTLS|NOOP|VRFY x|HELP""".replace(b"\n    ", b"|").split(b"|")
+)
+anything = st.one_of(words, words, words, st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")))
+
+
+@given(st.lists(st.tuples(anything, st.booleans(), st.booleans()), max_size=40))
+def test_any_dialogue_keeps_its_rules(lines: list[tuple[bytes, bool, bool]]) -> None:
+    """Whatever is said: one reply a command, content only for accepted recipients, the count of errors ends
+    the session, and nothing said before STARTTLS is known after it."""
+    state = Session(helo="x", extended=True)
+    for octets, good, more in lines:
+        got: Input = Line(octets, more)
+        for _ in range(4):
+            state, effect = step(state, got, LIMITS)
+            match effect:
+                case Say(reply=reply):
+                    assert reply is None or reply.code < 600
+                    break
+                case SayAndClose():
+                    return
+                case StartTls():
+                    got = TlsStarted("TLSv1.3")
+                    state, effect = step(state, got, LIMITS)
+                    assert state == Session(tls="TLSv1.3", errors=state.errors)
+                    assert effect == Say(None)
+                    break
+                case AskRcpt():
+                    got = RcptAnswer(ACCEPTED if good else replies.UNKNOWN_RECIPIENT)
+                case ReadContent(envelope=envelope):
+                    assert envelope.recipients
+                    got = ContentEnd(CONTENT) if good else ContentEnd(None, replies.LOOP)
+                case Commit():
+                    got = Committed(Receipt("id")) if good else Refused(replies.NOT_STORED)
+        assert state.errors < LIMITS.max_errors
+        assert state.mail is None or len(state.mail.recipients) <= LIMITS.max_recipients
+
+
+def test_our_own_exception_resets_the_transaction() -> None:
+    """451 4.3.0, no class name, the session goes on without the transaction."""
+    state = Session(helo="x", mail=Envelope("a@b.example"))
+    state, effect = step(state, Interrupted.OURS, LIMITS)
+    assert (state.mail, effect) == (None, Say(replies.OUR_FAULT))
+
+
+def test_an_early_line_is_too_long_by_one() -> None:
+    """COMMAND_OCTETS counts the CR LF."""
+    assert isinstance(step(Session(), Line(b"x" * (COMMAND_OCTETS - 2), more=False), LIMITS)[1], Say)
+    assert isinstance(step(Session(), Line(b"x" * (COMMAND_OCTETS - 1), more=False), LIMITS)[1], SayAndClose)
+
+
+def test_ahead_stops_where_rcpt_ends() -> None:
+    """Only RCPTs at the front are asked about early; one that is malformed is passed over."""
+    state = Session(helo="x", mail=Envelope(""))
+    lines = [
+        b"rcpt to:<a@b.example>",
+        b"RCPT TO:<bad",
+        b"RCPT TO:<c@d.example> NOTIFY=NEVER",
+        b"DATA",
+        b"RCPT TO:<e@f.example>",
+    ]
+    assert ahead(state, lines) == (Mailbox("a", "b.example"), Mailbox("c", "d.example"))
+    assert ahead(Session(helo="x"), lines) == ()
+
+
+def test_connections_are_counted_per_network() -> None:
+    """An IPv4 address and an IPv6 /64 are one client; closing gives the place back."""
+    assert network("192.0.2.1") == "192.0.2.1"
+    assert network("::ffff:192.0.2.1") == "192.0.2.1"
+    assert network("2001:db8:1:2::9") == network("2001:db8:1:2:ffff::1") != network("2001:db8:1:3::9")
+    assert network("fe80::1%eth0") == "fe80::/64"
+    connections = Connections(3, 2)
+    assert [connections.opened("a") for _ in range(3)] == [True, True, False]
+    assert connections.opened("b") is False  # four in all
+    for client in "aab":
+        connections.closed(client)
+    assert (connections.open, connections.opened("a")) == (1, True)
+
+
+def test_suspicions_are_counted_by_recipient_and_given_back_after_an_hour() -> None:
+    """20 different recipients a client, 500 a domain; the same one again costs nothing."""
+    suspicions = Suspicions()
+    for number in range(20):
+        assert not suspicions.spent("a", "d", str(number), 0.0)
+        suspicions.count("a", "d", str(number), 0.0)
+    assert suspicions.spent("a", "d", "new", 0.0)
+    assert not suspicions.spent("a", "d", "7", 0.0)
+    assert not suspicions.spent("b", "d", "new", 0.0)
+    for number in range(500):
+        suspicions.count(f"c{number}", "d", f"m{number}", 0.0)
+    assert suspicions.spent("z", "d", "new", 10.0)
+    assert not suspicions.spent("z", "e", "new", 10.0)
+    assert not suspicions.spent("a", "d", "new", 3600.0)
+
+
+def test_patience_lets_one_through_every_so_often() -> None:
+    """After three time-outs nobody waits but one every 15 s; an answer gives all patience back."""
+    patience = FULL_PATIENCE
+    for _ in range(3):
+        assert patience.waits(0.0)
+        patience = patience.began(0.0).timed_out(0.0)
+    assert not patience.waits(14.9)
+    assert patience.waits(15.0)
+    assert not patience.began(15.0).waits(15.0)
+
+
+def test_a_policy_reply_is_made_safe() -> None:
+    """A verdict's words are used only with a code that fits, and cannot break a line."""
+    assert replies.policy("5.7.1 No", permanent=True) == Reply(550, "5.7.1", "No")
+    assert replies.policy("4.7.0 Later", permanent=True) == replies.REJECTED
+    assert replies.policy("Later", permanent=False) == replies.DEFERRED
+    assert (
+        replies.policy("5.7.1 a\r\n250 ok ü", permanent=True).wire() == b"550 5.7.1 a\\x0d\\x0a250 ok ?\r\n"
+    )
+
+
+async def test_the_budget_serves_in_order() -> None:
+    """Who finds no room waits in line; a small wish does not overtake a large one; more than all is given
+    when nothing else is held."""
+    told: list[float] = []
+    budget = Budget(100, told.append)
+    assert budget.take_now(60)
+    large = asyncio.ensure_future(budget.take(70))
+    small = asyncio.ensure_future(budget.take(10))
+    await asyncio.sleep(0)
+    assert not budget.take_now(1)
+    assert (large.done(), small.done()) == (False, False)
+    budget.give(60)
+    await asyncio.sleep(0)
+    assert (large.done(), small.done(), budget.used) == (True, True, 80)
+    budget.give(80)
+    assert budget.take_now(500)
+    assert told[-1] == 500
+
+
+@pytest.mark.parametrize(("used", "size"), [(0, 960_000), (50, 480_000), (94, 64_000), (100, 64_000)])
+def test_chunks_shrink_as_the_budget_fills(used: int, size: int) -> None:
+    """Rule 13: 960 kB while there is room, 64 kB when there is none."""
+    budget = Budget(100, lambda _: None)
+    assert budget.take_now(used)
+    assert budget.chunk == size
