@@ -38,7 +38,7 @@ class Carriers:
         self._partition, self._settlement = partition, settlement
         self._tasks: set[asyncio.Task[None]] = set()  # carriers and probes
         self._busy: set[asyncio.Task[None]] = set()  # carriers that have a mail
-        self._finishing: set[asyncio.Task[None]] = set()  # carriers whose final dot may have been sent
+        self.finishing: set[asyncio.Task[None]] = set()  # carriers whose final dot may have been sent
         self._outcomes: set[asyncio.Task[None]] = set()
 
     # --- begin and end ---
@@ -59,7 +59,7 @@ class Carriers:
         hop.carriers.discard(task)
         self._tasks.discard(task)
         self._busy.discard(task)
-        self._finishing.discard(task)
+        self.finishing.discard(task)
         self._partition.stir(hop.name)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a carrier ended by a bug", hop=hop.name, exc_info=error)
@@ -73,7 +73,7 @@ class Carriers:
 
     def cut(self) -> None:
         """The claim is lost: end what did not reach its final dot."""
-        for task in self._tasks - self._finishing:
+        for task in self._tasks - self.finishing:
             task.cancel()
 
     async def drained(self) -> None:
@@ -173,7 +173,7 @@ class Carriers:
             return False
         finally:
             self._busy.discard(_this())
-            self._finishing.discard(_this())
+            self.finishing.discard(_this())
             if not handed_on:
                 hop.slow_out -= slow
                 self.back(mail.id, again)
@@ -184,7 +184,7 @@ class Carriers:
         """May the final dot be sent? From then on the carrier is not cut."""
         held = self._partition.claim.held()
         if held:
-            self._finishing.add(_this())
+            self.finishing.add(_this())
         return held
 
     def back(self, id_: str, due: float | None = None) -> None:

@@ -101,6 +101,7 @@ class Shards:
         await asyncio.gather(*draining, return_exceptions=True)
 
     async def ended(self) -> None:
+        """Returns when no shard is left: their claims must have been lost."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -140,11 +141,11 @@ async def deliver(deps: Deps, life: Life) -> None:
         asyncio.create_task(each) for each in (domains.run(), common.observations.run(), _tick(deps, common))
     ]
     draining = asyncio.create_task(life.must_drain.wait())
+    shards = Shards(common)
     try:
         await _first(asyncio.create_task(domains.caught_up()), draining, *beside)
         if life.must_drain.is_set():
             return
-        shards = Shards(common)
         async with deps.log.own("deliver", shards):
             await _first(asyncio.create_task(shards.caught_up()), draining, *beside)
             life.ready()
@@ -154,8 +155,8 @@ async def deliver(deps: Deps, life: Life) -> None:
                 if shards.moving:
                     life.progress()
             await shards.drain()
-        await shards.ended()
     finally:
+        await shards.ended()
         for task in (draining, *beside):
             task.cancel()
         await asyncio.gather(draining, *beside, return_exceptions=True)

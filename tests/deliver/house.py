@@ -4,12 +4,13 @@ import asyncio
 import io
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from libs import topics
-from libs.log.contract import BEGIN, Log, LogError
+from libs.log.contract import BEGIN, Log, Record
 from libs.log.sqlite import SqliteLog
+from libs.log.table import Table
 from libs.mail.records import (
     Basis,
     ContentRef,
@@ -24,6 +25,7 @@ from libs.mail.records import (
     Progress,
     QueueEntry,
     Recipient,
+    Undecodable,
     decode,
     decode_event,
     encode,
@@ -38,7 +40,9 @@ from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 from libs.runtime.run import Life
-from services.deliver.service import deliver
+from services.deliver.partition import Shared
+from services.deliver.service import deliver, shared
+from services.deliver.shard import Shard
 from tests.helpers.primary import Primary
 
 PARTITIONS = 2
@@ -63,6 +67,23 @@ def config(port: int, **timing: float) -> Config:
         dial={"port": port, "allow": ("127.0.0.0/8",)},
         timing={"probe_s": 0.2, "settle_s": 0.0, "acknowledgement_s": 5.0, **timing},
     )
+
+
+class TestClaim:
+    """A claim that a test ends."""
+
+    __test__ = False
+    group = "deliver"
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self._held = True
+
+    def held(self) -> bool:
+        return self._held
+
+    def end(self) -> None:
+        self._held = False
 
 
 class House:
@@ -100,6 +121,7 @@ class House:
         kind: Kind = Kind.RELAYED,
         basis: Basis = Basis.DELIVERABLE,
         progress: Progress | None = None,
+        ref_size: int = 0,
         **fields: object,
     ) -> str:
         """Commit a mail; returns its id."""
@@ -125,7 +147,7 @@ class House:
             **fields,  # type: ignore[arg-type]
         )
         entry = new_entry(mail) if progress is None else QueueEntry(new_entry(mail).mail, progress)
-        ref = ContentRef(number, tuple(offsets), len(content))
+        ref = ContentRef(number, tuple(offsets), ref_size or len(content))
         await self.log.append(
             "queue", number, id_.encode(), encode(entry), within=5, headers=queue_headers(ref)
         )
@@ -139,8 +161,9 @@ class House:
         """The newest record of each mail: its progress, None for a tombstone."""
         found: dict[str, Progress | None] = {}
         async for record in self.records("queue", domain):
-            value = record.value
-            found[record.key.decode()] = None if value is None else decode(value, QueueEntry).progress
+            with suppress(Undecodable):
+                value = record.value
+                found[record.key.decode()] = None if value is None else decode(value, QueueEntry).progress
         return found
 
     async def mails(self, domain: str = "office.example") -> list[Mail]:
@@ -184,6 +207,43 @@ class House:
             await asyncio.wait_for(self.deps.events.flush(), 5)
             events.cancel()
             await asyncio.gather(events, ready, return_exceptions=True)
+
+    @asynccontextmanager
+    async def sharing(self) -> AsyncIterator[Shared]:
+        """What shards have in common, for tests that hold the claims themselves."""
+
+        def decoded(record: Record) -> Domain | None:
+            return None if record.key == topics.INSTALLATION_KEY else decode(record.value or b"", Domain)
+
+        def quarantined(record: Record) -> None:
+            raise AssertionError(record)
+
+        table = Table(
+            self.log, "domains", range(self.partitions), decoded, self.clock, quarantined=quarantined
+        )
+        running = [asyncio.create_task(table.run()), asyncio.create_task(self.deps.events.run())]
+        try:
+            await table.caught_up()
+            yield shared(self.deps, table)
+        finally:
+            await asyncio.wait_for(self.deps.events.flush(), 5)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    @asynccontextmanager
+    async def shard(self, common: Shared, domain: str = "office.example") -> AsyncIterator[Shard]:
+        """The shard of the domain's partition, caught up, under a claim that ends with the block."""
+        claim = TestClaim(self.partition(domain))
+        shard = Shard(claim, common)
+        task = asyncio.create_task(shard.run())
+        try:
+            await asyncio.wait_for(shard.caught_up.wait(), 5)
+            yield shard
+        finally:
+            claim.end()
+            shard.lost()
+            await asyncio.wait_for(task, 20)
 
     async def ended(self, ids: Sequence[str], within: float = 10) -> None:
         """Return once all these mails have their tombstones."""
@@ -230,6 +290,3 @@ async def house(
             yield built
         finally:
             await dns.close()
-
-
-__all__ = ["CONTENT", "HOST", "ZONE", "House", "LogError", "house", "until"]

@@ -1,0 +1,304 @@
+"""One partition under one claim: what happens when claims, records or contents are not as they should be."""
+
+import asyncio
+import email
+from pathlib import Path
+
+from libs.log.contract import Gone
+from libs.mail.records import (
+    ContentRef,
+    EventType,
+    Health,
+    Progress,
+    QueueEntry,
+    State,
+    decode,
+    encode,
+    queue_headers,
+)
+from tests.deliver.house import ZONE, House, TestClaim, house, until
+from tests.helpers.clock import Clock
+from tests.helpers.primary import Primary
+from tests.helpers.zone import Zone
+
+DOMAIN = "office.example"
+
+
+async def test_lost_before_the_dot(tmp_path: Path) -> None:
+    """Rule 4: with the claim gone before the final dot the attempt is cut; the next owner delivers once."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        primary.slow(0.3, "DATA")
+        id_ = await home.queue()
+        async with home.sharing() as common:
+            async with home.shard(common):
+                await until(lambda: primary.visits and "DATA" in primary.visits[0].commands)
+            assert not primary.received
+            async with home.shard(common):
+                await home.ended([id_])
+        assert len(primary.received) == 1
+
+
+async def test_claim_that_ends_unsaid(tmp_path: Path) -> None:
+    """Rule 4: the claim is asked right before the final dot, even when nobody said yet that it is lost."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        primary.slow(0.3, "DATA")
+        await home.queue()
+        async with home.sharing() as common, home.shard(common) as shard:
+            await until(lambda: primary.visits and "DATA" in primary.visits[0].commands)
+            claim = shard.partition.claim
+            assert isinstance(claim, TestClaim)
+            claim.end()
+            await until(lambda: not primary.visits[0].open)
+        assert not primary.received
+        assert None not in (await home.state()).values()
+
+
+async def test_lost_after_the_dot(tmp_path: Path) -> None:
+    """Rule 4: after the final dot the attempt runs on, and the acceptance is written without the claim."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        primary.slow(0.5, "DOT")
+        id_ = await home.queue()
+        async with home.sharing() as common:
+            async with home.shard(common) as shard:
+                await until(lambda: shard.carriers.finishing)
+                assert not primary.received
+            assert (await home.state())[id_] is None
+            async with home.shard(common) as shard:
+                assert len(shard.partition.index) == 0
+        assert len(primary.received) == 1
+
+
+async def test_killed_before_the_tombstone(tmp_path: Path) -> None:
+    """A crash between the primary's 250 and the tombstone costs one duplicate and nothing else."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        ids = [await home.queue() for _ in range(5)]
+        async with home.sharing() as common:
+            async with home.shard(common) as shard:
+                never = asyncio.get_running_loop().create_future()
+                shard.partition.end = lambda *_, **__: never  # type: ignore[method-assign]
+                await until(lambda: len(primary.received) == 5)
+                never.cancel()
+            assert None not in (await home.state()).values()
+            async with home.shard(common):
+                await home.ended(ids)
+        assert len(primary.received) == 10
+
+
+async def write(home: House, id_: str, progress: Progress, owner: bytes) -> None:
+    """A state of a mail as another owner would write it."""
+    newest = None
+    async for record in home.records("queue", DOMAIN):
+        if record.key == id_.encode() and record.value is not None:
+            newest = record
+    assert newest is not None
+    entry = QueueEntry(decode(newest.value or b"", QueueEntry).mail, progress)
+    ref = decode(newest.header("content") or b"", ContentRef)
+    headers = (*queue_headers(ref), ("owner", owner))
+    await home.log.append(
+        "queue", home.partition(DOMAIN), id_.encode(), encode(entry), within=5, headers=headers
+    )
+
+
+async def test_foreign_state_is_merged(tmp_path: Path) -> None:
+    """Rule 3: what a former owner wrote late is merged, recipient by recipient, and written again."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        primary.say("RCPT", "450 4.2.0 busy", to="bob@office.example")
+        async with home.sharing() as common, home.shard(common):
+            both = await home.queue("ann@office.example", "bob@office.example")
+            await until(lambda: home.events(EventType.TRANSIENT_FAILURE))
+
+            async def deferred() -> bool:
+                progress = (await home.state())[both]
+                return progress is not None and progress.done == (0,)
+
+            await until(deferred)
+            await write(home, both, Progress(State.DEFERRED, 3, 9e9, done=(1,)), b"another")
+            await home.ended([both])
+
+
+async def test_held_stays_held(tmp_path: Path) -> None:
+    """Rule 3: a held state of another owner stands against our own state of the same request."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await primary.down()
+        async with home.sharing() as common, home.shard(common) as shard:
+            id_ = await home.queue()
+            await until(lambda: shard.partition.hops and home.events(EventType.PRIMARY))
+            await write(home, id_, Progress(State.HELD, since=5.0), b"another")
+            await until(lambda: (mail := shard.partition.index.get(id_)) and mail.state is State.HELD)
+            await primary.up()
+            await home.ended([await home.queue()])
+        assert len(primary.received) == 1
+
+
+async def test_tombstones_are_final(tmp_path: Path) -> None:
+    """Rule 3: a record behind its key's tombstone is not applied and gets another tombstone; so does a
+    state that comes out of nowhere."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        number = home.partition(DOMAIN)
+        withdrawn = await home.queue()
+        await home.log.append("queue", number, withdrawn.encode(), None, within=5)
+        await write(home, withdrawn, Progress(), b"")
+        async with home.sharing() as common, home.shard(common):
+            await home.ended([withdrawn])
+            stale = await home.queue(progress=Progress(State.DEFERRED, 1, 1.0))
+            await home.ended([stale])
+        assert not primary.received
+
+
+async def test_unreadable(tmp_path: Path) -> None:
+    """Rule 8: a record that cannot be decoded is kept and said; its neighbours go on; its content stays."""
+    clock = Clock()
+    async with (
+        Zone(ZONE) as zone,
+        Primary() as primary,
+        house(tmp_path, primary, zone.servers, clock) as home,
+    ):
+        number = home.partition(DOMAIN)
+        gone = await home.queue()
+        stored = await home.log.append("content", number, b"strange", b"x", within=5)
+        headers = queue_headers(ContentRef(number, (stored.offset,), 1))
+        await home.log.append("queue", number, b"strange", b"\xc1", within=5, headers=headers)
+        late = await home.queue()
+        async with home.sharing() as common, home.shard(common) as shard:
+            await home.ended([gone, late])
+            clock.advance(3 * 3600)
+            await shard.partition.append("events", b"x", b"{}")
+            assert await shard.upkeep.truncate() == stored.offset
+            await home.log.append("queue", number, b"blind", b"\xc1", within=5)
+            await until(lambda: len(home.events(EventType.QUARANTINED)) == 2)
+            await home.ended([await home.queue()])
+            clock.advance(3 * 3600)
+            await shard.partition.append("events", b"x", b"{}")
+            assert await shard.upkeep.truncate() is None
+        assert (await home.log.read("content", number, stored.offset, b"strange")).value == b"x"
+
+
+async def test_truncation(tmp_path: Path) -> None:
+    """Rule 5: delivered content goes, the content of waiting mail and young content stay."""
+    clock = Clock()
+    async with (
+        Zone(ZONE) as zone,
+        Primary() as primary,
+        house(tmp_path, primary, zone.servers, clock) as home,
+    ):
+        primary.say("RCPT", "450 4.2.0 busy", to="bob@office.example")
+        number = home.partition(DOMAIN)
+        async with home.sharing() as common, home.shard(common) as shard:
+            first = await home.queue("ann@office.example")
+            await home.ended([first])
+            assert await shard.upkeep.truncate() is None  # all of it is young
+            waiting = await home.queue("bob@office.example")
+            await home.ended([await home.queue("ann@office.example")])
+            clock.advance(3 * 3600)
+            assert await shard.upkeep.truncate() is None  # no acknowledgement of late: clocks unknown
+            await shard.partition.append("events", b"x", b"{}")
+            mail = shard.partition.index.get(waiting)
+            assert mail is not None
+            assert await shard.upkeep.truncate() == mail.content == 1
+            clock.jump_wall(3600)
+            await shard.partition.append("events", b"x", b"{}")
+            primary.say("RCPT", "", to="bob@office.example")
+            await home.flush("request")
+            await home.ended([waiting])
+            assert await shard.upkeep.truncate() is None  # the clocks do not agree
+        bounds = await home.log.bounds("content", number)
+        assert (bounds.begin, bounds.end) == (1, 3)
+
+
+async def test_content_lost(tmp_path: Path) -> None:
+    """A missing content is never bounced: the mail stays, in a state of its own, and somebody is told."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        id_ = await home.queue()
+        short = await home.queue(content=b"Subject: x\r\n\r\n", ref_size=99)
+        number = home.partition(DOMAIN)
+        await home.log.truncate(TestClaim(number), "content", 1)
+        try:
+            await home.log.read("content", number, 0, id_.encode())
+        except Gone:
+            async with home.sharing() as common, home.shard(common):
+                await home.ended([await home.queue()])
+                await until(lambda: len(home.events(EventType.CONTENT_LOST)) == 2)
+        state = await home.state()
+        assert [progress and progress.state for progress in (state[id_], state[short])] == [
+            State.CONTENT_LOST,
+            State.CONTENT_LOST,
+        ]
+        assert len(primary.received) == 1
+        assert not home.events(EventType.BOUNCE)
+
+
+async def test_expiry_needs_witnesses(tmp_path: Path) -> None:
+    """Rule 10: a mail expires after three failed probes over an hour past its lifetime, and not before; then
+    its sender is told."""
+    clock = Clock()
+    async with (
+        Zone(ZONE) as zone,
+        Primary() as primary,
+        house(tmp_path, primary, zone.servers, clock, probe_s=15.0) as home,
+    ):
+        await home.domain(DOMAIN, lifetime_s=3600.0)
+        await primary.down()
+        async with home.sharing() as common, home.shard(common) as shard:
+            id_ = await home.queue()
+            await until(lambda: home.events(EventType.PRIMARY))
+            clock.advance(30 * 86400.0)  # a process that stood still for a month
+            hop = shard.partition.hops[DOMAIN]
+            for _ in range(5):
+                await shard.partition.append("events", b"x", b"{}")
+                await shard.upkeep.sweep()
+                assert not home.events(EventType.EXPIRATION)
+                before = hop.destination.failed
+                clock.advance(901)
+                await until(lambda before=before: hop.destination.failed > before)  # type: ignore[misc]
+            await shard.partition.append("events", b"x", b"{}")
+            await shard.upkeep.sweep()
+            assert [event.recipient for event in home.events(EventType.EXPIRATION)] == ["ann@office.example"]
+            assert (await home.state())[id_] is None
+            assert hop.destination.health is Health.DOWN
+            await primary.up()
+            clock.advance(70)  # the notice's own backoff
+            await until(lambda: primary.received)
+        assert primary.received[0].recipients[0][0] == "eve@sender.example"
+        assert b"Status: 4.4.7" in primary.received[0].content
+
+
+async def test_interrupted_notice(tmp_path: Path) -> None:
+    """A crash while a DSN is written: the next owner writes the same DSN again, and it is sent once."""
+    async with (
+        Zone(ZONE) as zone,
+        Primary(known={"eve@sender.example"}) as primary,
+        house(tmp_path, primary, zone.servers) as home,
+    ):
+        id_ = await home.queue("bob@office.example")
+        async with home.sharing() as common:
+            async with home.shard(common) as shard:
+                never = asyncio.get_running_loop().create_future()
+                shard.partition.end = lambda *_, **__: never  # type: ignore[method-assign]
+                await until(lambda: primary.received)
+                never.cancel()
+            progress = (await home.state())[id_]
+            assert progress is not None
+            assert (progress.dsn_id != "", progress.failed) == (True, (0,))
+            async with home.shard(common):
+                await home.ended([id_, progress.dsn_id])
+        assert len(primary.received) == 2  # the crash came before the DSN's own tombstone too
+        assert len({email.message_from_bytes(mail.content)["Message-ID"] for mail in primary.received}) == 1
+        assert len({mail.id for mail in await home.mails()}) == 2
+
+
+async def test_notice_without_a_way(tmp_path: Path) -> None:
+    """A DSN whose domain does not exist is dropped with an event; a relay domain's mail waits."""
+    async with (
+        Zone(ZONE) as zone,
+        Primary(known=set()) as primary,
+        house(tmp_path, primary, zone.servers) as home,
+    ):
+        id_ = await home.queue("bob@office.example", reverse_path="eve@nowhere.example")
+        async with home.sharing() as common, home.shard(common) as shard:
+            await home.ended([id_])
+            await until(lambda: home.events(EventType.DROPPED))
+            zone.set("")
+            await primary.down()
+            waiting = await home.queue("bob@office.example")
+            await until(lambda: "nxdomain" in shard.partition.hops[DOMAIN].destination.last_reply)
+            assert (await home.state())[waiting] is not None
