@@ -63,7 +63,7 @@ def received(
     `helo`: as given; what is no domain and no address literal goes into a comment. `client`: the IP address,
     "" where unknown. `by`: our host name. `protocol`: one of PROTOCOLS (else ValueError). `id`: the mail's.
     `tls`: protocol and cipher, "" without. `recipient`: the mailbox of a mail with one recipient, "" leaves
-    `for` out (RFC 5321 section 7.6: never more than one). `time`: wall seconds UTC.
+    `for` out (RFC 5321 section 7.2: no blind copies told). `time`: wall seconds UTC.
     """
     if protocol not in PROTOCOLS or not _ATOM.fullmatch(id):
         raise ValueError(f"no protocol or id for a trace field: {protocol!r} {id!r}")

@@ -20,6 +20,7 @@ from services.verify.authenticate import Authenticator
 from services.verify.spill import Spill
 
 _AT_ONCE = 5000  # messages under evaluation; beyond it reading waits
+_TURN_S = 0.005  # then others of the event loop have theirs
 _COMMIT_S = 1.0
 _PAUSE_S = 0.2
 _CLOCKS_AGREE_S = 120.0  # rule 10
@@ -110,11 +111,8 @@ class Contents:
             return
         async with aclosing(self._log.follow("content", starts)) as batches:
             async for batch in batches:
-                self._take(batch)
+                await self._take(batch)
                 progress()
-                while self._under_way >= _AT_ONCE:
-                    self._room.clear()
-                    await self._room.wait()
 
     async def _start(self, claim: Claim) -> int:
         """Where the group stands; with a long backlog, not before what ingest may still wait for."""
@@ -131,16 +129,27 @@ class Contents:
             start = bounds.begin if committed is None else max(committed, bounds.begin)
             return start if bounds.end - start <= _SHORT else max(start, bounds.since)
 
-    def _take(self, batch: Batch) -> None:
+    async def _take(self, batch: Batch) -> None:
         shard = self._shards.get(batch.partition)
-        if shard is None or not shard.claim.held():
+        if shard is None:
             return
         # Only when behind: at the end of the partition every message is a live one, whatever the clocks say.
         behind = batch.position < batch.end
         oldest = self._clock.wall() - self._deadline_s if behind else float("-inf")
+        began = self._clock.mono()
         for record in batch.records:
+            if not shard.claim.held():
+                return
             self._one(shard, record, oldest)
-        shard.position = batch.position
+            shard.position = record.offset + 1
+            while self._under_way >= _AT_ONCE:
+                self._room.clear()
+                await self._room.wait()
+            if self._clock.mono() - began > _TURN_S:
+                await asyncio.sleep(0)
+                began = self._clock.mono()
+        if shard.claim.held():
+            shard.position = batch.position
 
     def _one(self, shard: _Shard, record: Record, oldest: float) -> None:
         chunk = read(record)

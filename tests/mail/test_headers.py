@@ -46,7 +46,7 @@ def test_received_names_an_ipv6_client_as_a_literal() -> None:
 
 
 def test_received_without_tls_and_with_several_recipients() -> None:
-    """RFC 5321 section 7.6: with several recipients there is no `for`; without TLS there is no comment."""
+    """RFC 5321 section 7.2: with several recipients there is no `for`; without TLS there is no comment."""
     assert trace(tls="", recipient="", protocol="SMTP") == (
         b"Received: from client.example ([192.0.2.1]) by mx1.backup.example with SMTP\r\n"
         b"\tid abc234; Fri, 15 Jan 2027 08:00:00 +0000\r\n"
