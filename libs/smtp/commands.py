@@ -1,11 +1,14 @@
 """An envelope as commands: parameters only where the server offers them (RFC 1870, 3461, 6152, 6531)."""
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from libs.mail.esmtp import xtext
 
 Capabilities = Mapping[str, str]  # EHLO keyword in upper case -> its parameters, "" for none
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class To(NamedTuple):
@@ -74,6 +77,6 @@ def rcpt_command(to: To, offered: Capabilities) -> bytes:
 
 def _line(words: list[str]) -> bytes:
     line = " ".join(words)
-    if any(ord(c) < 32 or ord(c) == 127 for c in line):
+    if _CONTROL.search(line):
         raise Unsendable("syntax")
     return line.encode() + b"\r\n"
