@@ -133,10 +133,12 @@ class Callouts:
                 reading = asyncio.create_task(self._read(progress))
                 change = asyncio.create_task(self._changed.wait())
                 tasks = {reading, change, ticking, stopping}
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in (reading, change):
-                    task.cancel()
-                await asyncio.wait({reading, change})
+                try:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                finally:  # also when cancelled: no task is left behind
+                    for task in (reading, change):
+                        task.cancel()
+                    await asyncio.wait({reading, change})
                 for task in (reading, ticking):
                     if task.done() and not task.cancelled():
                         task.result()
