@@ -140,7 +140,11 @@ class Contents:
         for record in batch.records:
             if not shard.claim.held():
                 return
-            self._one(shard, record, oldest)
+            try:
+                self._one(shard, record, oldest)
+            except Exception:  # our bug: said, and the partition goes on; the mail gets no verdict
+                _log.exception("a chunk failed", partition=record.partition, offset=record.offset)
+                shard.assemblies.done(record.key)
             shard.position = record.offset + 1
             while self._under_way >= _AT_ONCE:
                 self._room.clear()

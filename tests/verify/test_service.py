@@ -6,16 +6,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from libs import topics
 from libs.log.claims import MemberClaim
-from libs.log.contract import BEGIN, Claim, Unavailable
+from libs.log.contract import BEGIN, Claim, Record, Unavailable
 from libs.log.sqlite import SqliteLog
 from libs.mail.records import Callout, Domain, Installation, RecipientTry, decode_recipient, encode
 from libs.runtime.clock import SystemClock
 from libs.runtime.dns import Dns
 from services.verify import content
-from services.verify.assemble import Budget
+from services.verify.assemble import Abort, Budget, Chunk
 from services.verify.authenticate import Authenticator
 from services.verify.content import Contents
 from services.verify.heavy import Pool
@@ -237,6 +238,32 @@ async def reading(here: Scene, octets: int, limit: int = 2**30) -> AsyncIterator
         await made.dns.close()
         await made.pool.close()
         made.spill.close()
+
+
+async def test_a_record_that_trips_us_is_stepped_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 8: a bug of ours with one record is logged; its neighbours go on, and it is not met again."""
+    sound = content.read
+
+    def tripped(record: Record) -> Chunk | Abort | None:
+        if record.key == b"poison":
+            raise KeyError("a bug")
+        return sound(record)
+
+    monkeypatch.setattr(content, "read", tripped)
+    async with scene(tmp_path) as here:
+        await here.start()
+        with structlog.testing.capture_logs() as logs:
+            await here.send("poison")
+            await here.send("id1")
+            await here.verdict("id1")
+        assert [line["event"] for line in logs] == ["a chunk failed"]
+        await here.stop()
+        await here.start()
+        await here.send("id2")
+        await here.verdict("id2")
+        assert set(here.verdicts) == {"id1", "id2"}
 
 
 def pieces(content: bytes, size: int) -> Sequence[bytes]:
