@@ -71,8 +71,7 @@ async def main(args: argparse.Namespace) -> int:
             if not all(cluster.running):
                 print(f"broker {cluster.running.index(False)} ended by itself", file=sys.stderr)
                 return 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), WATCH_S)
+            await asyncio.wait({stopping}, timeout=WATCH_S)
     except Unusable as error:
         print(f"kafka: {error}", file=sys.stderr)
         return 1

@@ -33,6 +33,7 @@ HELD_S = SESSION_S / 2
 LIMBO_S = 2.0
 JOIN_S = SESSION_S + 2.0  # a JoinGroup waits for the slowest member, at most for the session
 ANSWER_S = 2.0
+CLOSE_S = 0.5
 WATCH_S = 0.1
 RETRY_S = 0.25
 START_S = 8.0
@@ -106,8 +107,9 @@ class Membership:
             request_timeout_ms=int(JOIN_S * 1000),
             retry_backoff_ms=50,
         )
-        await asyncio.wait_for(self._client.bootstrap(), START_S)
-        await asyncio.wait_for(self._client.set_topics([self._topic]), START_S)
+        async with asyncio.timeout(START_S):
+            await self._client.bootstrap()
+            await self._client.set_topics([self._topic])
         subscription = SubscriptionState()
         self._coordinator = GroupCoordinator(
             self._client,
@@ -130,14 +132,7 @@ class Membership:
         coordinator, self._coordinator = self._coordinator, None
         client, self._client = self._client, None
         if coordinator is not None:
-            if not leave:
-                coordinator.generation = -1  # close() then does not try to leave
-            closing = asyncio.ensure_future(coordinator.close())
-            await asyncio.wait({closing}, timeout=ANSWER_S)
-            if not closing.done():
-                await _cancel(closing, coordinator._coordination_task, coordinator._heartbeat_task)
-            elif (error := closing.exception()) is not None and not isinstance(error, errors.KafkaError):
-                raise error
+            await _end(coordinator, leave=leave)
         if client is not None:
             await client.close()
 
@@ -151,7 +146,8 @@ class Membership:
             self._joined_at = sent
         within = JOIN_S if joining or isinstance(request, SyncGroupRequest) else ANSWER_S
         try:
-            response = await asyncio.wait_for(self._send_request(request), within)
+            async with asyncio.timeout(within):
+                response = await self._send_request(request)
         except TimeoutError:
             self._hang_up()
             raise errors.RequestTimedOutError from None
@@ -169,6 +165,8 @@ class Membership:
 
     def _hang_up(self) -> None:
         """The group's broker does not answer: drop the connection and look for the group's broker again."""
+        if self._coordinator is None:
+            return  # it was told to leave; the client is closed next
         node = self._coordinator.coordinator_id
         connection = self._client._conns.get((node, ConnectionGroup.COORDINATION))
         if connection is not None:
@@ -232,12 +230,25 @@ class Membership:
         return int(found[at].offset) if at in found else None
 
 
-async def _cancel(*tasks: "asyncio.Future[Any] | None") -> None:
+async def _end(coordinator: Any, *, leave: bool) -> None:
+    """End aiokafka's tasks. close() waits for a JoinGroup that is under way, which may take a whole session:
+    cut it short, so that the others need not wait for a member that has gone."""
+    known, coordinator.generation = coordinator.generation, -1  # close() does not leave by itself
+    closing = asyncio.ensure_future(coordinator.close())
+    tasks = (closing, coordinator._coordination_task, coordinator._heartbeat_task)
+    member_id = coordinator.member_id
+    await asyncio.wait({closing}, timeout=CLOSE_S)
     for task in tasks:
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, errors.KafkaError):
-                await task
+            await asyncio.wait({task})
+            error = None if task.cancelled() else task.exception()
+            if error is not None and not isinstance(error, errors.KafkaError):
+                raise error
+    if leave and member_id and coordinator.coordinator_id is not None:
+        coordinator.generation, coordinator.member_id = max(known, 1), member_id
+        with contextlib.suppress(errors.KafkaError):
+            await coordinator._maybe_leave_group()
 
 
 @contextlib.asynccontextmanager

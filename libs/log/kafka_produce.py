@@ -349,7 +349,9 @@ class Lane:
             self._schedule(other)
 
     def _ready(self) -> Iterator[TopicPartition]:
-        return (at for at, queue in self._waiting.items() if queue)
+        """Partitions with something that waits and nothing under way."""
+        busy = self._line.batches if self._line is not None else {}
+        return (at for at, queue in self._waiting.items() if queue and at not in busy)
 
     def _stored(self, at: TopicPartition, items: list[Item], metadata: Any) -> None:
         for i, item in enumerate(items):

@@ -25,7 +25,7 @@ async def read(wire: Wire, topic: str, name: str, partition: int, offset: int, k
     asked = {partition: offset}
     # max_bytes=1 gives one whole batch: the one that holds the offset
     response = await wire.ask(node, fetch_request(topic, asked, wait_ms=0, each=1, total=1))
-    part = fetched(response, topic, name, asked)[partition]
+    part = fetched(response, topic, name, asked, most=1)[partition]
     if part.code == OUT_OF_RANGE:
         begin = await wire.offset(topic, partition, EARLIEST)
         if offset < begin:

@@ -6,6 +6,7 @@ the requests of one connection in order and a long poll would hold the others up
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from random import sample
 from typing import Any, TypeVar
 
@@ -121,8 +122,9 @@ class Wire:
                     retry_backoff_ms=int(RETRY_S * 1000),
                 )
                 try:
-                    await asyncio.wait_for(client.bootstrap(), START_S)
-                    await asyncio.wait_for(client.set_topics(self._topics), START_S)
+                    async with asyncio.timeout(START_S):
+                        await client.bootstrap()
+                        await client.set_topics(self._topics)
                 except (errors.KafkaError, OSError, TimeoutError) as error:
                     await client.close()
                     raise Unavailable(f"no broker of {', '.join(self._bootstrap)} answers") from error
@@ -136,7 +138,8 @@ class Wire:
         """Ask for the leaders again. Has a broker answered?"""
         client = await self.client()
         try:
-            return bool(await asyncio.wait_for(client.force_metadata_update(), 2 * REQUEST_MS / 1000))
+            async with asyncio.timeout(2 * REQUEST_MS / 1000):  # wait_for of 3.11 may lose a cancellation
+                return bool(await client.force_metadata_update())
         except TimeoutError:
             return False
 
@@ -241,28 +244,40 @@ def fetch_request(
     return FetchRequest(wait_ms, 1, total, 0, [(topic, partitions)])
 
 
-def fetched(response: Any, topic: str, name: str, offsets: Mapping[int, int]) -> dict[int, Fetched]:
-    """Read a fetch response. `name` is the contract's name of Kafka's `topic`. A batch that fails its
-    checksum ends the reading of its partition; the position stays before it, so that it is fetched again."""
+def fetched(
+    response: Any, topic: str, name: str, offsets: Mapping[int, int], most: int | None = None
+) -> dict[int, Fetched]:
+    """Read a fetch response. `name` is the contract's name of Kafka's `topic`, `most` how many records of a
+    batch are wanted. A batch that fails its checksum ends the reading of its partition; the position stays
+    before it, so that it is fetched again."""
     result = {}
     for got, partitions in response.topics:
         if got != topic:
             continue
         for part in partitions:
             number, code, end, raw = part[0], part[1], part[2], part[-1]
-            position, records = offsets[number], []
+            position = offsets[number]
+            records: list[Record] = []
             batches = MemoryRecords(raw or b"")
             while not code and batches.has_next():
                 batch = batches.next_batch()
                 if not batch.validate_crc():
                     break
                 if not batch.is_control_batch:
-                    for r in batch:
-                        if r.offset >= offsets[number]:
-                            headers = tuple(r.headers)
-                            key = r.key or b""
-                            time = r.timestamp / 1000
-                            records.append(Record(name, number, r.offset, key, r.value, headers, time))
+                    wanted = (
+                        Record(
+                            name,
+                            number,
+                            r.offset,
+                            r.key or b"",
+                            r.value,
+                            tuple(r.headers),
+                            r.timestamp / 1000,
+                        )
+                        for r in batch
+                        if r.offset >= position
+                    )
+                    records += islice(wanted, most)
                 position = max(position, batch.next_offset)
             result[number] = Fetched(code, end, position, records)
     return result

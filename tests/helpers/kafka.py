@@ -1,9 +1,8 @@
 """A real Kafka for tests: one broker that all test processes of a run share, or three of one's own to break.
 
-    from tests.helpers.kafka import broker, brokers  # noqa: F401 fixtures
-
-`broker` is a bootstrap tuple. `brokers` is a Cluster of three with kill, freeze, thaw and restart; its tests
-put everything right again, or the next one starts a new one.
+A folder's conftest.py imports the fixtures it wants. `broker` is a bootstrap tuple. `brokers` is a Cluster of
+three with kill, freeze, thaw and restart; its tests put everything right again, or the next one starts a new
+one.
 """
 
 import asyncio

@@ -12,7 +12,6 @@ from libs.log import kafka_topics
 from libs.log.contract import Log
 from libs.log.kafka import KafkaLog
 from libs.runtime.clock import SystemClock
-from tests.helpers.kafka import broker, fresh, log_on  # noqa: F401 fixtures
 from tests.log.contract import Contract, end_of, put, read_to_end
 from tests.log.kafka_configure import configure
 
@@ -69,7 +68,7 @@ class TestKafka(Contract):
     """The suite over Kafka."""
 
     @pytest.fixture
-    async def logs(self, broker: tuple[str, ...]) -> AsyncIterator[KafkaLogs]:  # noqa: F811
+    async def logs(self, broker: tuple[str, ...]) -> AsyncIterator[KafkaLogs]:
         await kafka_topics.apply(broker, partitions=PARTITIONS, replication=1, prefix=PREFIX)
         async with AsyncExitStack() as stack:
             yield KafkaLogs(broker, PREFIX, stack)

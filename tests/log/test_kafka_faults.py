@@ -11,7 +11,7 @@ import pytest
 from deploy.kafka.cluster import Cluster
 from libs.log.contract import BEGIN, Ambiguous, LogError, NotStored, Record, Stored, Unavailable
 from libs.log.kafka import KafkaLog
-from tests.helpers.kafka import brokers, log_on  # noqa: F401 fixtures
+from tests.helpers.kafka import log_on
 from tests.log.contract import fresh_key, read_to_end, until
 
 PARTITIONS = 3
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("brokers")]
 
 
 @pytest.fixture
-async def log(brokers: Cluster) -> AsyncIterator[KafkaLog]:  # noqa: F811
+async def log(brokers: Cluster) -> AsyncIterator[KafkaLog]:
     async with log_on(brokers.bootstrap, partitions=PARTITIONS, replication=3) as started:
         yield started
 
@@ -106,7 +106,7 @@ async def leads(log: KafkaLog, topic: str, number: int) -> int:
     return await log._reads.leader(log._topic(topic), number)
 
 
-async def test_a_killed_broker_costs_a_wait_and_no_record(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
+async def test_a_killed_broker_costs_a_wait_and_no_record(brokers: Cluster, log: KafkaLog) -> None:
     """kill -9 of one of three brokers while it leads: no caller sees an error, every acknowledged record is
     there once, and the longest wait is under 10 s."""
     dead = await leads(log, "queue", 0)
@@ -123,7 +123,7 @@ async def test_a_killed_broker_costs_a_wait_and_no_record(brokers: Cluster, log:
     await brokers.ready()
 
 
-async def test_a_frozen_broker_costs_a_wait_and_no_record(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
+async def test_a_frozen_broker_costs_a_wait_and_no_record(brokers: Cluster, log: KafkaLog) -> None:
     """A broker that accepts connections and never answers is left for another one; when it is back after 12 s
     nothing appears that was not acknowledged, nothing twice, and nothing is gone."""
     frozen = await leads(log, "queue", 0)
@@ -140,7 +140,7 @@ async def test_a_frozen_broker_costs_a_wait_and_no_record(brokers: Cluster, log:
     await writers.account()
 
 
-async def test_impatient_writers_are_told_the_truth(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
+async def test_impatient_writers_are_told_the_truth(brokers: Cluster, log: KafkaLog) -> None:
     """Writers that wait half a second while a broker is frozen get errors, and each error means what it says,
     also for what the frozen broker still had in its sockets."""
     frozen = await leads(log, "queue", 0)
@@ -158,7 +158,7 @@ async def test_impatient_writers_are_told_the_truth(brokers: Cluster, log: Kafka
     await writers.account()
 
 
-async def test_without_a_quorum_nothing_is_promised(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
+async def test_without_a_quorum_nothing_is_promised(brokers: Cluster, log: KafkaLog) -> None:
     """With one of three replicas left no append is acknowledged; when the brokers are back, appends are, and
     every record that was acknowledged before is there."""
     dead = [number for number in range(3) if number != await leads(log, "queue", 0)]
@@ -184,7 +184,7 @@ async def test_without_a_quorum_nothing_is_promised(brokers: Cluster, log: Kafka
     await writers.account()
 
 
-async def test_a_follower_survives_a_broker(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
+async def test_a_follower_survives_a_broker(brokers: Cluster, log: KafkaLog) -> None:
     """A follower gets every record once and in order although the leader it reads from is killed; while it
     hears nothing of a partition it yields nothing for it."""
     dead = await leads(log, "content", 1)
@@ -224,7 +224,7 @@ async def test_a_follower_survives_a_broker(brokers: Cluster, log: KafkaLog) -> 
     await brokers.ready()
 
 
-async def test_a_stopped_broker_is_not_noticed(brokers: Cluster, log: KafkaLog) -> None:  # noqa: F811
+async def test_a_stopped_broker_is_not_noticed(brokers: Cluster, log: KafkaLog) -> None:
     """A broker that is asked to stop hands its partitions over: no error, and the longest wait is under 8
     s."""
     stopped = await leads(log, "queue", 1)

@@ -15,7 +15,7 @@ import pytest
 
 from libs.log.contract import Claim, NotOwner
 from libs.log.kafka import KafkaLog
-from tests.helpers.kafka import broker, fresh, log_on  # noqa: F401 fixtures
+from tests.helpers.kafka import fresh, log_on
 from tests.log.contract import Keeper, Ledger, until
 
 PARTITIONS = 4
@@ -80,13 +80,13 @@ class Timed(Keeper):
 
 
 @pytest.fixture
-async def log(broker: tuple[str, ...]) -> AsyncIterator[KafkaLog]:  # noqa: F811
+async def log(broker: tuple[str, ...]) -> AsyncIterator[KafkaLog]:
     async with log_on(broker, partitions=PARTITIONS) as started:
         yield started
 
 
 async def test_a_killed_members_numbers_move(
-    broker: tuple[str, ...],  # noqa: F811
+    broker: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
     """After kill -9 of one of two members the other one holds every number within 20 s, and kept its own
@@ -110,7 +110,7 @@ async def test_a_killed_members_numbers_move(
 
 
 async def test_a_frozen_member_holds_nothing_when_it_wakes(
-    broker: tuple[str, ...],  # noqa: F811
+    broker: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
     """A member frozen for longer than its session sees, in its first look after waking, that it holds nothing
@@ -154,6 +154,24 @@ async def test_a_position_needs_the_claim_of_today(log: KafkaLog) -> None:
                         await log.commit(claim, "content", 5)
                 else:
                     assert await log.commit(claim, "content", 5) == 5
+
+
+async def test_leaving_in_a_rebalance_holds_nobody_up(log: KafkaLog) -> None:
+    """A member that leaves while it is still joining is out at once: the other one has every number again
+    long before a session would have ended."""
+    ledger = Ledger()
+    first, second = Keeper("a", ledger), Keeper("b", ledger)
+    async with log.own(ledger.group, first):
+        await until(lambda: ledger.covered(PARTITIONS))
+        for pause in (0.05, 0.3, 0.8, 1.2):
+            began = time.monotonic()
+            async with log.own(ledger.group, second):
+                await asyncio.sleep(pause)
+            await until(lambda: ledger.covered(PARTITIONS) and len(first.claims) == PARTITIONS)
+            await asyncio.sleep(1.5)
+            await until(lambda: ledger.covered(PARTITIONS) and len(first.claims) == PARTITIONS)
+            assert time.monotonic() - began < pause + 6
+    assert not ledger.split
 
 
 @pytest.mark.parametrize("word", ["gained", "lost"])

@@ -8,14 +8,14 @@ from libs.log import kafka_topics
 from libs.log.contract import Claim, Misconfigured, Unavailable
 from libs.log.kafka import KafkaLog
 from libs.runtime.clock import SystemClock
-from tests.helpers.kafka import broker, fresh, log_on  # noqa: F401 fixtures
+from tests.helpers.kafka import fresh, log_on
 from tests.log.contract import Keeper, Ledger, owning, put, until
 from tests.log.kafka_configure import configure
 
 pytestmark = pytest.mark.timeout(60)
 
 
-async def test_apply_is_idempotent(broker: tuple[str, ...]) -> None:  # noqa: F811
+async def test_apply_is_idempotent(broker: tuple[str, ...]) -> None:
     """The first apply creates every topic, the second one nothing, and nothing differs afterwards."""
     prefix = fresh()
     first = await kafka_topics.apply(broker, partitions=3, replication=1, prefix=prefix)
@@ -24,7 +24,7 @@ async def test_apply_is_idempotent(broker: tuple[str, ...]) -> None:  # noqa: F8
     assert await kafka_topics.check(broker, partitions=3, replication=1, prefix=prefix) == []
 
 
-async def test_check_says_each_difference(broker: tuple[str, ...]) -> None:  # noqa: F811
+async def test_check_says_each_difference(broker: tuple[str, ...]) -> None:
     """A missing topic, a number of partitions, a replication factor and a setting: a sentence each."""
     prefix = fresh()
     only = ["content", "queue", "verdicts"]
@@ -56,13 +56,13 @@ def test_durability_follows_the_replicas() -> None:
         assert (one["min.insync.replicas"], one.get("flush.messages")) == ("1", flushed)
 
 
-async def test_more_replicas_than_brokers_is_said(broker: tuple[str, ...]) -> None:  # noqa: F811
+async def test_more_replicas_than_brokers_is_said(broker: tuple[str, ...]) -> None:
     """A cluster that has too few brokers for the replication is waited for, then Unavailable."""
     with pytest.raises(Unavailable):
         await kafka_topics.apply(broker, partitions=1, replication=3, prefix=fresh(), within=1)
 
 
-async def test_a_topic_that_may_lose_mail_takes_none(broker: tuple[str, ...]) -> None:  # noqa: F811
+async def test_a_topic_that_may_lose_mail_takes_none(broker: tuple[str, ...]) -> None:
     """Where the settings of content differ, new mail is Misconfigured and nothing is truncated; an owner's
     write and a tombstone are still taken, and other topics too."""
     prefix = fresh()
@@ -86,7 +86,7 @@ async def test_a_topic_that_may_lose_mail_takes_none(broker: tuple[str, ...]) ->
         await log.close()
 
 
-async def test_a_compacted_topic_is_not_truncated(broker: tuple[str, ...]) -> None:  # noqa: F811
+async def test_a_compacted_topic_is_not_truncated(broker: tuple[str, ...]) -> None:
     """truncate of a topic that is compacted is Misconfigured, and changes nothing."""
     async with log_on(broker) as log, owning(log, 2) as keeper:
         await put(log, "queue", 1, b"k")
@@ -95,7 +95,7 @@ async def test_a_compacted_topic_is_not_truncated(broker: tuple[str, ...]) -> No
         assert (await log.bounds("queue", 1)).begin == 0
 
 
-async def test_groups_of_two_prefixes_do_not_meet(broker: tuple[str, ...]) -> None:  # noqa: F811
+async def test_groups_of_two_prefixes_do_not_meet(broker: tuple[str, ...]) -> None:
     """The same group under two prefixes is two groups: each owns everything."""
     ledgers = Ledger(), Ledger()
     keepers = [Keeper("a", ledgers[0]), Keeper("b", ledgers[1])]
