@@ -60,19 +60,30 @@ class Known:
 
     def whole(self, partition: int) -> bool:
         """Rule 7: `domains` is that of this installation, complete, and fresh where it matters."""
-        installation = self.domains.get(topics.INSTALLATION_KEY)
+        installation = self.installation
         return (
-            isinstance(installation, Installation)
-            and installation.id == self._deps.config.installation.id
-            and installation.partitions == self._deps.partitions
+            installation is not None
             and len(self.domains.values) > installation.count  # the installation record is one of them
             and self.domains.fresh(partition)
             and self.domains.fresh(0)
         )
 
+    @property
+    def installation(self) -> Installation | None:
+        """The record of this installation; None where the log has none, or that of another."""
+        found = self.domains.get(topics.INSTALLATION_KEY)
+        if (
+            isinstance(found, Installation)
+            and found.id == self._deps.config.installation.id
+            and found.partitions == self._deps.partitions
+        ):
+            return found
+        return None
+
     def facts(self, to: Mailbox, load: Load) -> Facts:
         domain = to.domain.encode()
-        settings = self.domains.get(domain)
+        # The domains of another installation's log are not ours to serve: 451 for all of them.
+        settings = self.domains.get(domain) if self.installation is not None else None
         if not isinstance(settings, DomainSettings):
             return Facts(self.names, self.whole(self.partition(to.domain)), None, load=load)
         key = to.key.encode()

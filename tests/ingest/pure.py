@@ -82,8 +82,8 @@ class Play:
     def facts(self, to: Mailbox) -> Facts:
         case = self.case
         domain = case.domains.get(to.domain)
-        if domain is None:
-            installed = case.installation is not None and case.installation[0] == "installation-1"
+        installed = case.installation is not None and case.installation[0] == "installation-1"
+        if domain is None or not installed:
             counted = case.installation is not None and (case.installation[1] or 0) <= len(case.domains)
             return Facts(NAMES, installed and counted, None)
         status, tried = self.known.get(to.key), self.known.get(f"try:{to.key}")
