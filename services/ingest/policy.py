@@ -136,7 +136,7 @@ def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
         return replies.UNKNOWN_RECIPIENT
     if f.settings.unverified is Unverified.DEFER:
         return replies.CANNOT_VERIFY
-    if f.load.suspicious:
+    if f.load.suspicious or _over_budget(f, now):
         return replies.TOO_MANY_UNVERIFIED
     return _accept(to, Basis.SUSPICION, "suspicion")
 
@@ -221,6 +221,14 @@ def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask:
     if away or lately or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
         return at_deadline(to, f, now)
     return Ask(wait=f.learnt is None or f.learnt.callouts is not Callouts.BLOCKED)
+
+
+def _over_budget(f: Facts, now: float) -> bool:
+    """verify did not ask: too many unknown recipients of this primary within the hour (a dictionary attack)."""
+    tried = f.tried
+    return (
+        tried is not None and tried.last_outcome == "budget" and 0 <= now - tried.last_tried < UNVERIFIABLE_S
+    )
 
 
 def _said(to: Mailbox, status: RecipientStatus, now: float, source: str) -> Reply | Accept | None:
