@@ -224,7 +224,8 @@ def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask:
 
 
 def _over_budget(f: Facts, now: float) -> bool:
-    """verify did not ask: too many unknown recipients of this primary within the hour (a dictionary attack)."""
+    """verify did not ask: too many unknown recipients of this primary within the hour (a dictionary
+    attack)."""
     tried = f.tried
     return (
         tried is not None and tried.last_outcome == "budget" and 0 <= now - tried.last_tried < UNVERIFIABLE_S
