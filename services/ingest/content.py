@@ -9,7 +9,7 @@ import asyncio
 import base64
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -47,15 +47,15 @@ class Wire(Protocol):
 class Budget:
     """Octets of all chunks being filled or unacknowledged; who finds no room waits in line."""
 
-    def __init__(self, limit: int, told: Callable[[float], None]) -> None:
+    def __init__(self, limit: int) -> None:
         self.used = 0
-        self._limit, self._told = limit, told
+        self._limit = limit
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def take_now(self, octets: int) -> bool:
         if self._waiting or not self._fits(octets):
             return False
-        self._add(octets)
+        self.used += octets
         return True
 
     async def take(self, octets: int) -> None:
@@ -67,11 +67,11 @@ class Budget:
         await room
 
     def give(self, octets: int) -> None:
-        self._add(-octets)
+        self.used -= octets
         while self._waiting and self._fits(self._waiting[0][0]):
             octets, room = self._waiting.popleft()
             if not room.done():  # cancelled: whoever waited was ended with the process
-                self._add(octets)
+                self.used += octets
                 room.set_result(None)
 
     @property
@@ -81,10 +81,6 @@ class Budget:
 
     def _fits(self, octets: int) -> bool:
         return not self.used or self.used + octets <= self._limit
-
-    def _add(self, octets: int) -> None:
-        self.used += octets
-        self._told(self.used)
 
 
 class Contents:
@@ -97,7 +93,8 @@ class Contents:
         self._within = deps.config.timing.acknowledgement_s
         self._silence_s = deps.config.smtp.data_timeout_s
         self._reject_bare_lf = deps.config.smtp.bare_newline == "reject"
-        self.budget = Budget(budget, deps.metrics.content_budget.set)
+        self.budget = Budget(budget)
+        deps.metrics.content_budget.set_function(lambda: self.budget.used)
         self._ids = Ids()
         self.tasks: set[asyncio.Task[Any]] = set()
 
@@ -277,14 +274,14 @@ class Chunks:
 
 
 class Ids:
-    """Mail ids: 15 octets of chance, 24 characters. Chance is fetched for many at a time: asking the kernel
-    for each costs more than the rest of an id."""
+    """Mail ids: 15 octets of chance, 24 characters of base32. They are made many at a time: asking the kernel
+    for each costs more than all the rest of it."""
 
     def __init__(self) -> None:
-        self._chance = b""
+        self._made = ""
 
     def new(self) -> str:
-        if not self._chance:
-            self._chance = secrets.token_bytes(15 * 256)
-        chance, self._chance = self._chance[:15], self._chance[15:]
-        return base64.b32encode(chance).decode().lower()
+        if not self._made:
+            self._made = base64.b32encode(secrets.token_bytes(15 * 256)).decode().lower()
+        id_, self._made = self._made[:24], self._made[24:]
+        return id_

@@ -8,6 +8,7 @@ cancelled when its client goes: what follows a final dot runs to its end.
 import asyncio
 import ssl
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import cast
 
 import structlog
@@ -53,6 +54,9 @@ BACKLOG = 2048
 log = structlog.get_logger()
 
 
+wire = lru_cache(maxsize=64)(Reply.wire)  # most replies are said again and again
+
+
 class Server:
     """What all sessions of a process share. `limits` is replaced as a whole when the load changes."""
 
@@ -75,6 +79,7 @@ class Server:
         self.ports: list[int] = []
         self._servers: list[asyncio.Server] = []
         self._said: dict[tuple[str, int], Counter] = {}
+        self._answered: dict[tuple[int, str], Counter] = {}
 
     async def listen(self, endpoints: Iterable[Endpoint]) -> None:
         """Raises OSError when an address cannot be had."""
@@ -110,6 +115,14 @@ class Server:
         if counter is None:
             counter = self.deps.metrics.replies.labels(command or "none", f"{kind[1]}xx")
             self._said[kind] = counter
+        counter.inc()
+
+    def answered(self, code: int, source: str) -> None:
+        """Count an answer to RCPT."""
+        counter = self._answered.get((code, source))
+        if counter is None:
+            counter = self.deps.metrics.recipients.labels(str(code), source)
+            self._answered[code, source] = counter
         counter.inc()
 
     def max_size(self, domain: str) -> int:
@@ -312,7 +325,7 @@ class Connection(SMTP):
                 log.exception("session failed", effect=type(effect).__name__)
                 state, effect = step(state, Interrupted.OURS, self._server.limits)
         self._note(effect.reply, effect.command, effect.recipient, state)
-        self._out.append(effect.reply.wire())
+        self._out.append(wire(effect.reply))
         await self._flush()
         if effect.command != "QUIT":
             await self._linger()
@@ -322,14 +335,14 @@ class Connection(SMTP):
             case Say():
                 if effect.reply is not None:
                     self._note(effect.reply, effect.command, effect.recipient, state)
-                    self._out.append(effect.reply.wire())
+                    self._out.append(wire(effect.reply))
                 return await self._line()
             case AskRcpt():
                 self._asked = effect
                 return RcptAnswer(await self._ask(state, effect))
             case ReadContent():
                 self._asked = effect
-                self._out.append(effect.reply.wire())
+                self._out.append(wire(effect.reply))
                 await self._flush()
                 trace = Trace(
                     0,
@@ -360,13 +373,14 @@ class Connection(SMTP):
                 )
             await self._flush()
             answer = await asker.answer(effect.to, answer, self._network)
-        source = answer.source if isinstance(answer, Accept) else "refused"
-        said = 250 if isinstance(answer, Accept) else answer.code
-        self._server.deps.metrics.recipients.labels(str(said), source).inc()
+        if isinstance(answer, Accept):
+            self._server.answered(250, answer.source)
+        else:
+            self._server.answered(answer.code, "refused")
         return answer
 
     async def _start_tls(self, effect: StartTls) -> Input:
-        self._out.append(effect.reply.wire())
+        self._out.append(wire(effect.reply))
         await self._flush()
         self.buffer.clear()
         await self.smtp_STARTTLS("")  # clears its reader, too

@@ -22,7 +22,7 @@ class Verdicts:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
-        self._waiting: dict[bytes, asyncio.Future[Verdict]] = {}
+        self._waiting: dict[bytes, asyncio.Future[Verdict | None]] = {}
         self._patience: dict[int, Patience] = {}
 
     async def run(self) -> None:
@@ -52,9 +52,11 @@ class Verdicts:
             if not patience.waits(now):
                 return None
             self._patience[partition] = patience.began(now)
-            await asyncio.wait({future}, timeout=within)
-            if future.done():
-                return future.result()
+            timer = asyncio.get_running_loop().call_later(within, _give_up, future)
+            verdict = await future
+            timer.cancel()
+            if verdict is not None:
+                return verdict
             before = self._patience.get(partition, FULL_PATIENCE)
             self._patience[partition] = before.timed_out(self._deps.clock.mono())
             return None
@@ -70,3 +72,8 @@ class Verdicts:
         except Undecodable:
             self._deps.metrics.quarantined.labels(record.topic).inc()
             log.exception("verdict cannot be decoded", partition=record.partition, offset=record.offset)
+
+
+def _give_up(future: "asyncio.Future[Verdict | None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -159,6 +159,12 @@ class House:
     async def run(self) -> None:
         await ingest(self.deps, self.life)
 
+    def held(self) -> float:
+        """Octets of content in memory, as the metric says."""
+        held = self.metrics.registry.get_sample_value("backupmx_content_budget_bytes")
+        assert held is not None
+        return held
+
     def partition(self, domain: str) -> int:
         return topics.partition_of(domain, PARTITIONS)
 
