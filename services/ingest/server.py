@@ -177,8 +177,7 @@ class Connection(SMTP):
 
     def eof_received(self) -> bool:
         """A client may close its half and still read our replies; not so with TLS."""
-        if self._why is None:
-            self._reader.feed_eof()
+        self._reader.feed_eof()
         return self._tls_protocol is None
 
     def _reset_timeout(self, duration: float | None = None) -> None:
