@@ -179,6 +179,10 @@ async def test_servers_without_edns() -> None:
         assert (await dns.ask("a.example", "A")).records == ("192.0.2.1",)
         assert zone.questions == [("a.example", "A")] * 2
         await dns.close()
+    async with Zone("a.example A 192.0.2.1", edns=False) as old, Zone("a.example !servfail") as sick:
+        dns = resolver(old, sick)  # the old server is asked again before the sick one is believed
+        assert (await dns.ask("a.example", "A")).records == ("192.0.2.1",)
+        await dns.close()
 
 
 async def test_closing_ends_what_flies() -> None:
