@@ -131,7 +131,7 @@ def _status(mail: Mail, failures: Sequence[Failure], by: Written, *, utf8: bool)
 
 
 def _original(header: bytes, *, utf8: bool) -> bytes:
-    """The header fields of the original (RFC 6522 section 4; RFC 6533 section 6 for global-headers)."""
+    """The header fields of the original (RFC 6522 section 4; RFC 6533 section 4 for global-headers)."""
     lines = _cut(header)
     if lines.isascii() and all(len(line) <= 998 for line in lines.split(b"\r\n")):
         kind, transfer = "text/rfc822-headers", "7bit"

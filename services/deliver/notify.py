@@ -40,7 +40,7 @@ def sender_domain(mail: Mail) -> str:
 
 
 def _wants(notify: tuple[str, ...]) -> bool:
-    """RFC 3461 section 5.2.6: without NOTIFY the sender is told of failures."""
+    """RFC 3461 section 4.1: without NOTIFY the sender is told of failures."""
     return not notify or "FAILURE" in notify
 
 

@@ -78,7 +78,7 @@ class Known(Struct, frozen=True):
 
 
 _MAIL_STAGES = (Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.DOT, Stage.RSET)
-# Explicit sentences about this mail: RFC 3463 section 3.4 and 3.3 (too large), RFC 6531 section 3.7.4.
+# Explicit sentences about this mail: RFC 3463 sections 3.4 and 3.3 (too large), RFC 6531.
 _ABOUT_THE_MAIL = ("5.3.4", "5.2.3", "5.6.7", "5.6.9")
 
 

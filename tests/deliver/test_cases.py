@@ -1,0 +1,228 @@
+"""Case files: a mail and the replies of its next hop; what is done, who is told, and the notice's octets.
+
+The format is explained by cases/README.case, which runs as a case too. A case with a `dsn` line has its
+notice beside it as .eml; `GOLDEN=1 pytest tests/deliver/test_cases.py` writes those again.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State, encode, new_entry
+from libs.mail.reply import Foreign, parse_line
+from libs.mail.speaks import Stage
+from libs.mail.states import move, open_recipients
+from services.deliver import brake, dsn
+from services.deliver.notify import Plan, plan
+from services.deliver.outcome import Done, Failed, Known, Lost, Outcome, Retry, outcome, seen, settle
+from services.deliver.outgoing import Answers, Job, Replies, answers, envelope
+
+CASES = Path(__file__).parent / "cases"
+NOW = 1_800_000_000.0
+HEADER = b"From: Eve <eve@sender.example>\r\nSubject: a mail\r\nMessage-ID: <1@sender.example>\r\n"
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+GIVEN = (
+    "mail notify orcpt envid kind suspicion unauthenticated deferred-since attempts refusing braked "
+    "accepted-lately smtputf8 header expired failed"
+).split()
+SAID = [stage.value for stage in Stage]
+WANTED = "done failed retry dsn silent dropped parked state destination".split()
+
+
+class Case(NamedTuple):
+    name: str
+    given: list[tuple[int, str, str]]
+    said: list[tuple[int, str, str]]
+    wanted: list[str]
+
+
+def read(path: Path) -> Case:
+    """Raises ValueError with file, line and the known words."""
+    parts: list[list[tuple[int, str, str]]] = [[]]
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if line == "---":
+            parts.append([])
+        elif line.strip() and not line.startswith("#"):
+            word, _, rest = line.partition(" ")
+            known = (GIVEN, SAID, WANTED)[len(parts) - 1]
+            if word not in known:
+                raise ValueError(f"{path.name}:{number}: {word!r}; known are {', '.join(known)}")
+            parts[-1].append((number, word, rest.strip()))
+    given, said, wanted = parts
+    return Case(path.stem, given, said, [f"{word} {rest}".strip() for _, word, rest in wanted])
+
+
+def seconds(text: str) -> float:
+    return float(text[:-1]) * UNITS[text[-1]]
+
+
+def mail_of_case(words: Mapping[str, list[str]]) -> Mail:
+    sender, _, names = words["mail"][0].removeprefix("from ").partition(" to ")
+    notify = dict(line.split(" ") for line in words.get("notify", ()))
+    orcpt = dict(line.split(" ") for line in words.get("orcpt", ()))
+    suspicion = words.get("suspicion", ())
+    recipients = tuple(
+        Recipient(
+            name,
+            Basis.SUSPICION if name in suspicion else Basis.DELIVERABLE,
+            tuple(notify[name].split(",")) if name in notify else (),
+            orcpt.get(name, ""),
+        )
+        for name in names.split()
+    )
+    return Mail(
+        id="mail000001",
+        domain="office.example",
+        next_hop="office.example",
+        kind=Kind(words.get("kind", ["relayed"])[0]),
+        reverse_path=sender.strip("<>"),
+        recipients=recipients,
+        prepend=b"",
+        arrived=NOW - 86400.0,
+        may_notify="unauthenticated" not in words,
+        envid=words.get("envid", [""])[0],
+        smtputf8="smtputf8" in words,
+        helo="client.sender.example",
+    )
+
+
+def progress_of_case(words: Mapping[str, list[str]]) -> Progress:
+    attempts = int(words.get("attempts", ["0"])[0])
+    if "deferred-since" in words:
+        since = NOW - seconds(words["deferred-since"][0])
+        return Progress(State.DEFERRED, attempts, NOW - 1, since=since, last_reply="450 4.2.0 later")
+    return Progress(attempts=attempts, since=NOW - 86400.0)
+
+
+def answers_of_case(case: Case, mail: Mail, open_: tuple[int, ...]) -> Answers:
+    """The lines `RCPT address: reply`, `MAIL: reply` ...; a reply `!reason` is a lost connection. What is
+    not said is 250."""
+    said = {(word, rest.partition(": ")[0] if word == "RCPT" else ""): rest for _, word, rest in case.said}
+    for (stage, _), rest in said.items():
+        if rest.rpartition(": ")[2].startswith("!"):
+            return dict.fromkeys(open_, (stage, Lost(rest.rpartition("!")[2])))
+
+    def reply(stage: str, recipient: str, usual: str) -> Foreign:
+        line = said.get((stage, recipient))
+        if line is None:
+            return parse_line(usual)
+        return parse_line(line.partition(": ")[2] if stage == "RCPT" else line)
+
+    if connect := next((s for s in ("BANNER", "EHLO") if (s, "") in said), None):
+        return dict.fromkeys(open_, (connect, reply(connect, "", "")))
+    replies = Replies(
+        reply("MAIL", "", "250 2.1.0 ok"),
+        [reply("RCPT", mail.recipients[index].mailbox, "250 2.1.5 ok") for index in open_],
+        reply("DATA", "", "354 go"),
+        reply("DOT", "", "250 2.0.0 taken"),
+    )
+    if replies.data and replies.data.code != 354:
+        replies = Replies(replies.mail, replies.recipients, replies.data, None)
+    return answers(open_, replies)
+
+
+def result(
+    mail: Mail, each: Mapping[int, Outcome], before: Progress, after: Progress, steps: Plan
+) -> Iterator[str]:
+    """The lines of the third part."""
+    names = [recipient.mailbox for recipient in mail.recipients]
+    for index, got in sorted(each.items()):
+        match got:
+            case Done():
+                yield f"done {names[index]}"
+            case Failed(_, why, _):
+                yield f"failed {names[index]} {why}"
+            case Retry(scope, why, _):
+                yield f"retry {names[index]} {scope} {why}"
+    for word in ("dsn", "silent", "dropped"):
+        yield from (f"{word} {names[index]}" for index in getattr(steps.telling, word))
+    end = steps.after
+    if end is None:
+        yield "state done"
+    elif end.state is State.PARKED:
+        yield from (f"parked {names[index]}" for index in end.failed)
+        yield "state parked"
+    elif end == before:
+        yield "state as before"
+    elif end.state is State.DEFERRED:
+        yield f"state deferred {end.next_attempt - NOW:.0f}s"
+    else:
+        yield f"state {end.state}"
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.case")), ids=lambda path: path.stem)
+def test_case(path: Path) -> None:
+    """Each case file: the replies mean what the table of the primary's answers says."""
+    case = read(path)
+    words: dict[str, list[str]] = {}
+    for _, word, rest in case.given:
+        words.setdefault(word, []).append(rest)
+    mail, before = mail_of_case(words), progress_of_case(words)
+    open_ = open_recipients(before, len(mail.recipients))
+    assert envelope(Job(new_entry(mail), mail, ContentRef(0, (0,), 5)), open_).size == 5
+    each: dict[int, Outcome] = {}
+    after = before
+    lines: list[str] = []
+    if "expired" in words:
+        after = move(before, before.state, NOW, next_attempt=before.next_attempt, failed=open_)
+    else:
+        known = Known("accepted-lately" in words, mail.kind in (Kind.DSN, Kind.NOTICE))
+        got = answers_of_case(case, mail, open_)
+        raw = {index: outcome(stage, what, known) for index, (stage, what) in got.items()}
+        lines.append(f"destination {type(seen(mail, raw)).__name__.lower()}")
+        pulled = brake.Brake(pulled=0.0) if "braked" in words else brake.Brake()
+        settled = settle(
+            mail, before, raw, NOW, final=brake.final(pulled, 10.0), refusing="refusing" in words, jitter=0.0
+        )
+        each = {**settled.delivered, **settled.failed, **settled.retried}
+        after = settled.progress or before
+    failed = [mail.recipients[index].mailbox for index in after.failed]
+    id_ = dsn.dsn_id(mail.id, "failed", failed)
+    steps = plan(mail, after, id_, NOW)
+    lines = [*result(mail, each, before, after, steps), *lines]
+    assert lines == case.wanted
+    if steps.telling.dsn:
+        header = HEADER
+        for line in words.get("header", ()):
+            header += line.encode().decode("unicode_escape").encode("latin-1") + b"\r\n"
+        check_notice(path, mail, each, before, steps, header, expired="expired" in words)
+    assert encode(mail)
+
+
+def check_notice(
+    path: Path,
+    mail: Mail,
+    each: Mapping[int, Outcome],
+    before: Progress,
+    steps: Plan,
+    header: bytes,
+    *,
+    expired: bool,
+) -> None:
+    failures = []
+    for index in steps.telling.dsn:
+        got = each.get(index)
+        if isinstance(got, Failed):
+            failures.append(
+                dsn.Failure(index, got.reply.enhanced or "5.0.0", got.reply.line(), "mx.office.example")
+            )
+        else:
+            failures.append(dsn.Failure(index, "4.4.7", before.last_reply))
+    assert steps.before is not None
+    by = dsn.Written(steps.before.dsn_id, "mx1.backup.example", NOW, "=boundary=")
+    octets = dsn.build(mail, failures, header, by, expired=expired)
+    golden = path.with_suffix(".eml")
+    if os.environ.get("GOLDEN"):
+        golden.write_bytes(octets)
+    assert octets == golden.read_bytes()
+
+
+def test_unknown_word(tmp_path: Path) -> None:
+    """An unknown word in a case file fails with file, line and the list of words."""
+    path = tmp_path / "wrong.case"
+    path.write_text("# rule\nmial from a to b\n---\n---\n")
+    with pytest.raises(ValueError, match=r"wrong.case:2: 'mial'; known are mail, notify"):
+        read(path)
