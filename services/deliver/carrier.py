@@ -17,7 +17,7 @@ from libs.mail.states import open_recipients
 from libs.smtp.route import Found
 from services.deliver import attempt
 from services.deliver.attempt import Kept, Missing, Stale, Unreachable, Withheld
-from services.deliver.destination import Send, permit
+from services.deliver.destination import Send, Unseen, permit
 from services.deliver.outcome import Outcome
 from services.deliver.outgoing import Job
 from services.deliver.partition import Hop, Partition
@@ -63,13 +63,22 @@ class Carriers:
         self._partition.stir(hop.name)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a carrier ended by a bug", hop=hop.name, exc_info=error)
+        if hop.destination.probing and hop.probe is None:
+            self._partition.saw(hop, Unseen())  # a single attempt that had no mail
 
     def probe(self, hop: Hop) -> None:
         """Ask `hop` whether it is up."""
         task = asyncio.create_task(self._probe(hop))
         hop.probe = task
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._probed(hop, done))
+
+    def _probed(self, hop: Hop, task: "asyncio.Task[None]") -> None:
+        hop.probe = None
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a probe ended by a bug", hop=hop.name, exc_info=error)
+            self._partition.saw(hop, Unseen())
 
     def cut(self) -> None:
         """The claim is lost: end what did not reach its final dot."""

@@ -58,6 +58,10 @@ class Probing(Struct, frozen=True):
     """A probe (or the single attempt of a remote or refusing next hop) begins."""
 
 
+class Unseen(Struct, frozen=True):
+    """A probe or single attempt ended without showing anything."""
+
+
 class Opened(Struct, frozen=True):
     """A probe, a callout or the like showed that it is up."""
 
@@ -100,7 +104,7 @@ class Flushed(Struct, frozen=True):
     """A person or a primary asked for its mail now."""
 
 
-Seen = Probing | Opened | Succeeded | Answered | Closed | Overloaded | Deferred | Refused | Flushed
+Seen = Probing | Unseen | Opened | Succeeded | Answered | Closed | Overloaded | Deferred | Refused | Flushed
 
 
 def on(d: Destination, seen: Seen, now: float, jitter: float, pace: Pace, *, most: int) -> Destination:
@@ -108,6 +112,8 @@ def on(d: Destination, seen: Seen, now: float, jitter: float, pace: Pace, *, mos
     match seen:
         case Probing():
             return replace(d, probing=True, next_try=now + _pause(d, now, jitter, pace))
+        case Unseen():
+            return replace(d, probing=False)
         case Opened() | Answered():
             return _up(d, now, window=1 if d.health is not Health.UP else d.window)
         case Succeeded():

@@ -9,11 +9,22 @@ import msgspec
 from msgspec import Struct
 
 from libs.log.contract import Record
-from libs.mail.records import FORMAT, ContentRef, Kind, Progress, State, Undecodable, decode
+from libs.mail.records import (
+    FORMAT,
+    ContentRef,
+    Kind,
+    Progress,
+    RecipientStatus,
+    State,
+    Undecodable,
+    decode,
+    decode_recipient,
+)
 from libs.mail.states import fresh, merged
 from services.deliver.waiting import Index, Waiting
 
 OWNER = "owner"  # the record header that names the claim under which a state was written
+CONFIRMED_S = 5.0  # so fresh a callout's answer is news of the primary
 REMEMBERED_S = 3600.0  # so long a tombstone's id is remembered after it was seen (monotonic seconds)
 
 
@@ -188,6 +199,18 @@ class Ledger:
     def _remember(self, id_: str, mark: bytes, progress: Progress) -> None:
         if not self.caught_up and not fresh(progress):
             self._written[id_] = (mark, progress)
+
+
+def confirmed_domain(key: bytes, value: bytes | None, wall: float) -> str:
+    """The domain whose primary just answered a callout, by a record of `recipients`; "" for anything else."""
+    if value is None or b"@" not in key:
+        return ""
+    try:
+        known = decode_recipient(value)
+    except Undecodable:
+        return ""  # verify's to say
+    just_now = isinstance(known, RecipientStatus) and abs(wall - known.confirmed) <= CONFIRMED_S
+    return key.decode("utf-8", "replace").rpartition("@")[2] if just_now else ""
 
 
 def _read(record: Record) -> tuple[_Entry, ContentRef, str]:

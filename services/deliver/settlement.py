@@ -155,6 +155,10 @@ class Settlement:
             await part.write(job, steps.after, accepted=accepted)
         part.changed.add(mail.next_hop)
 
+    async def resume(self, job: Job) -> None:
+        """Go on from what the record says: a notice unwritten, or another owner's news not yet merged."""
+        await self.proceed(job, self.current(job), {}, Peer())
+
     async def content_lost(self, job: Job) -> None:
         """Never a bounce: whoever is woken by the alert may know where the content is."""
         part = self._partition

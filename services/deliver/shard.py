@@ -13,20 +13,21 @@ from typing import Any
 
 import structlog
 
-from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, Unavailable
+from libs.log.contract import BEGIN, END, Batch, Claim, LogError, NotOwner, Record, Unavailable
 from libs.mail.records import (
     Event,
     EventType,
+    Health,
     PrimaryState,
     RequestRecord,
     Undecodable,
     decode,
 )
 from services.deliver.carrier import Carriers
-from services.deliver.destination import Flushed, ProbeNow, Probing, Send, Shut, permit
-from services.deliver.ledger import Todo
+from services.deliver.destination import Flushed, Opened, ProbeNow, Probing, Send, Shut, permit
+from services.deliver.ledger import Todo, confirmed_domain
 from services.deliver.partition import Hop, Partition, Shared
-from services.deliver.settlement import Peer, Settlement
+from services.deliver.settlement import Settlement
 from services.deliver.upkeep import Upkeep
 
 _LOOK_S = 0.25  # a pass comes at least so often: the clock is an argument and may be moved from outside
@@ -64,6 +65,7 @@ class Shard:
                     self._follow_queue(),
                     self._serve_when_settled(),
                     self._follow_requests(),
+                    self._follow_recipients(),
                     self.upkeep.publish(),
                     self.upkeep.run(),
                     self._ending.wait(),
@@ -126,7 +128,7 @@ class Shard:
                         await asyncio.sleep(0)
                 ledger.position = batch.position
                 if batch.position >= batch.end and not ledger.caught_up:
-                    for id_ in ledger.scanned():
+                    for id_ in {*ledger.scanned(), *ledger.unfinished}:
                         self._chore(self._rewrite(id_))
                     for mail in list(ledger.index):
                         self.partition.arrived(mail)
@@ -181,14 +183,13 @@ class Shard:
         await self.partition.bury(key)
 
     async def _rewrite(self, id_: str) -> None:
-        """Another owner wrote of this mail: write what both know (rule 3)."""
+        """Another owner wrote of this mail: write what both know (rule 3), or its notice."""
         part = self.partition
         mail = part.index.take_this(id_)
         if mail is None:
             return  # out with an attempt, which merges when it is written down; or gone
         try:
-            job = await part.read(mail)
-            await self.settlement.proceed(job, self.settlement.current(job), {}, Peer())
+            await self.settlement.resume(await part.read(mail))
         except (LogError, Undecodable) as error:
             if isinstance(error, NotOwner):
                 raise
@@ -196,7 +197,18 @@ class Shard:
         finally:
             self.carriers.back(id_)
 
-    # --- requests ---
+    # --- callouts and requests ---
+
+    async def _follow_recipients(self) -> None:
+        """A callout that went through shows that a primary is up."""
+        part = self.partition
+        async with aclosing(self._follow("recipients", END)) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    domain = confirmed_domain(record.key, record.value, part.clock.wall())
+                    hop = part.hops.get(domain)
+                    if hop is not None and hop.destination.health is Health.DOWN:
+                        part.saw(hop, Opened())
 
     async def _follow_requests(self) -> None:
         """Apply requests once each: the group's position says up to where that was done."""

@@ -51,9 +51,12 @@ class Upkeep:
     # --- expiry and parked mail ---
 
     async def sweep(self) -> None:
-        """Expire what has witnesses, end what was parked long enough, forget old tombstones."""
+        """Take up what was left unfinished, expire what has witnesses, end what was parked long enough."""
         part = self._partition
         part.ledger.forget(part.clock.mono())
+        for id_ in {*part.ledger.unfinished, *part.ledger.foreign}:
+            if (waiting := part.index.get(id_)) is not None:
+                await self._on(waiting, self._settlement.resume)
         if not part.shared.clocks.agree:
             return
         for mail in [mail for name in part.index.hops() for mail in self._expired(name)]:

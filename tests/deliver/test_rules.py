@@ -134,7 +134,7 @@ def test_parked() -> None:
 
 
 def test_clocks() -> None:
-    """Rule 10: clocks agree only by an acknowledgement of the last two minutes that was less off than that."""
+    """Rule 10: clocks agree only by a recent acknowledgement that was less than two minutes off."""
     clock = Clock()
     clocks = Clocks(clock)
     assert not clocks.agree

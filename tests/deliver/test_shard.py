@@ -11,7 +11,9 @@ from libs.mail.records import (
     Health,
     Progress,
     QueueEntry,
+    RecipientStatus,
     State,
+    Status,
     decode,
     encode,
     queue_headers,
@@ -284,6 +286,26 @@ async def test_interrupted_notice(tmp_path: Path) -> None:
         assert len(primary.received) == 2  # the crash came before the DSN's own tombstone too
         assert len({email.message_from_bytes(mail.content)["Message-ID"] for mail in primary.received}) == 1
         assert len({mail.id for mail in await home.mails()}) == 2
+
+
+async def test_callout_opens(tmp_path: Path) -> None:
+    """A callout that the primary answered opens the gate before the next probe is due."""
+    async with (
+        Zone(ZONE) as zone,
+        Primary() as primary,
+        house(tmp_path, primary, zone.servers, probe_s=3600.0) as home,
+    ):
+        await primary.down()
+        async with home.sharing() as common, home.shard(common):
+            id_ = await home.queue()
+            await until(lambda: home.events(EventType.PRIMARY))
+            await primary.up()
+            status = RecipientStatus(
+                "bob@office.example", Status.UNDELIVERABLE, home.clock.wall(), home.clock.wall()
+            )
+            key = b"bob@office.example"
+            await home.log.append("recipients", home.partition(DOMAIN), key, encode(status), within=5)
+            await home.ended([id_])
 
 
 async def test_notice_without_a_way(tmp_path: Path) -> None:
