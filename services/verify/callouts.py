@@ -103,8 +103,7 @@ class Callouts:
         self._changed, self._stop = asyncio.Event(), asyncio.Event()
         self._asked: dict[str, Asked] = {}
         self._offered: dict[str, Offered] = {}
-        self._published: dict[str, PrimaryFacts] = {}
-        self._storing = Storing(deps)
+        self._storing = Storing(deps, known)
         self._flushed: dict[str, float] = {}
         self._flying: dict[bytes, _Flight] = {}
         # A heap of what is asked again though nobody waits: due (monotonic), key, mailbox, attempts.
@@ -120,7 +119,6 @@ class Callouts:
         reading = self._readings.get(claim.partition)
         if reading is not None and reading.claim is claim:
             del self._readings[claim.partition]
-            self._published.clear()  # others may publish now
             self._changed.set()
 
     async def run(self, progress: Callable[[], None] = lambda: None) -> None:
@@ -241,7 +239,7 @@ class Callouts:
             return "suspended" if settings.suspended else "pending"
         asked = self._asked.get(domain, Asked())
         mono = self._deps.clock.mono()
-        return asking.hold(asked, self._facts(domain), known=status is not None, now=mono)
+        return asking.hold(asked, self._known.facts(domain), known=status is not None, now=mono)
 
     def _ask(self, key: bytes, domain: str, known: classify.Known, attempts: int = 0) -> None:
         deliverable = known.status is not None and known.status.status is Status.DELIVERABLE
@@ -288,7 +286,7 @@ class Callouts:
             return
         if isinstance(finding, Undeliverable):
             late = seen.stage.upper() == Stage.DOT
-            old = self._facts(domain)
+            old = self._known.facts(domain)
             new = asking.rejects_late(old, domain, self._deps.clock.wall(), late=late)
             self._publish(reading.claim, domain, old, new)
         known = self._known.recipient(key, seen.mailbox)
@@ -314,7 +312,7 @@ class Callouts:
         heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, said_to_us)
         asked = asking.heard(self._asked.get(domain, Asked()), heard, self._deps.clock.mono())
         self._asked[domain] = asked
-        old = self._facts(domain)
+        old = self._known.facts(domain)
         answered = not isinstance(finding, Unverifiable)
         confirmed = isinstance(finding, Deliverable) and had_status
         said = asking.Said(circumstances.now, self._offered.get(domain), answered, confirmed)
@@ -324,7 +322,7 @@ class Callouts:
         return learnt
 
     def _circumstances(self, domain: str) -> Circumstances:
-        facts = self._facts(domain)
+        facts = self._known.facts(domain)
         braked = facts is not None and facts.braked
         return Circumstances(self._deps.clock.wall(), self._deps.config.host.name, braked=braked)
 
@@ -339,14 +337,9 @@ class Callouts:
 
     # --- what is written ---
 
-    def _facts(self, domain: str) -> PrimaryFacts | None:
-        """The newest: the replica may not have what was published a moment ago."""
-        return self._published.get(domain) or self._known.facts(domain)
-
     def _publish(self, claim: Claim, domain: str, old: PrimaryFacts | None, new: PrimaryFacts) -> None:
         if new == old:
             return
-        self._published[domain] = new
         if old is None or old.callouts is not new.callouts or old.braked is not new.braked:
             self._storing.say_primary(new)
         self._storing.store(claim, b"@" + domain.encode(), domain, [new])
@@ -364,9 +357,6 @@ class Callouts:
             while self._again and self._again[0][0] <= now:
                 _, key, address, attempts = heapq.heappop(self._again)
                 self._ask_again(key, address, attempts)
-            for domain, facts in tuple(self._published.items()):
-                if self._known.facts(domain) == facts:
-                    del self._published[domain]
             if now - committed_at >= COMMIT_S:
                 await self._commit()
                 committed_at = now

@@ -25,6 +25,7 @@ from services.verify import classify
 
 T = TypeVar("T")
 
+_WRITTEN_S = 5.0  # what the replica has not shown by then was not stored
 _CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
 
 log = structlog.get_logger()
@@ -37,6 +38,7 @@ class Known:
         self._deps = deps
         defaults = deps.config.defaults.settings()
         self._controls: dict[bytes, dict[bytes, None]] = {}
+        self._written: dict[bytes, tuple[RecipientRecord, float]] = {}  # and when, monotonic
 
         def domain(record: Record) -> DomainSettings | None:
             if record.value is None or record.key == topics.INSTALLATION_KEY:
@@ -57,7 +59,7 @@ class Known:
 
     def recipient(self, key: bytes, mailbox: str) -> classify.Known:
         """Status and last try; `key`: of the mailbox in normal form."""
-        status, tried = self.recipients.get(key), self.recipients.get(b"try:" + key)
+        status, tried = self._newest(key), self._newest(b"try:" + key)
         return classify.Known(
             mailbox,
             status if isinstance(status, RecipientStatus) else None,
@@ -65,8 +67,20 @@ class Known:
         )
 
     def facts(self, domain: str) -> PrimaryFacts | None:
-        found = self.recipients.get(b"@" + domain.encode())
+        found = self._newest(b"@" + domain.encode())
         return found if isinstance(found, PrimaryFacts) else None
+
+    def remember(self, key: bytes, record: RecipientRecord) -> None:
+        """What was just written under `key` counts at once, until the replica has it."""
+        self._written[key] = record, self._deps.clock.mono()
+
+    def _newest(self, key: bytes) -> RecipientRecord | None:
+        if (written := self._written.get(key)) is not None:
+            record, at = written
+            if self._deps.clock.mono() - at < _WRITTEN_S:
+                return record
+            del self._written[key]  # it was not stored, or another owner wrote since
+        return self.recipients.get(key)
 
     def settings(self, domain: str) -> DomainSettings | None:
         return self.domains.get(domain.encode())
@@ -87,7 +101,9 @@ class Known:
         return isinstance(tried, RecipientTry) and tried.against_since > 0
 
     def _index(self, record: Record) -> None:
-        """Keep some deliverable recipients of each domain at hand."""
+        """Keep some deliverable recipients of each domain at hand; forget what the replica has now."""
+        if (written := self._written.get(record.key)) and written[0] == self.recipients.get(record.key):
+            del self._written[record.key]
         if record.key.startswith((b"try:", b"@")):
             return
         domain = record.key.rpartition(b"@")[2]

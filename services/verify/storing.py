@@ -19,6 +19,7 @@ from libs.mail.records import (
     encode,
 )
 from libs.runtime.deps import Deps
+from services.verify.known import Known
 
 STORE_S = 15.0  # an answer that cannot be stored within this is lost; the next question brings it again
 
@@ -28,8 +29,8 @@ log = structlog.get_logger()
 class Storing:
     """Nothing here waits: each write is a task of its own. finish() awaits them all."""
 
-    def __init__(self, deps: Deps) -> None:
-        self._deps = deps
+    def __init__(self, deps: Deps, known: Known) -> None:
+        self._deps, self._known = deps, known
         self._writes: set[asyncio.Task[None]] = set()
 
     def store(
@@ -40,8 +41,14 @@ class Storing:
         records: Sequence[RecipientRecord],
         then: Callable[[], object] = lambda: None,
     ) -> None:
-        """Append `records` in order, a RecipientTry under `try:` + `key`; then call `then`, stored or not."""
-        self._spawn(self._store(claim, key, domain, records, then))
+        """Append `records` in order, a RecipientTry under `try:` + `key`; then call `then`, stored or not.
+
+        They are known at once: a question that comes before the replica has them finds its answer.
+        """
+        keyed = [((b"try:" + key if isinstance(r, RecipientTry) else key), r) for r in records]
+        for name, record in keyed:
+            self._known.remember(name, record)
+        self._spawn(self._store(claim, domain, keyed, then))
 
     def flush(self, domain: str) -> None:
         """Ask deliver to try the domain's mail at once: its primary has just answered."""
@@ -73,15 +80,13 @@ class Storing:
     async def _store(
         self,
         claim: Claim,
-        key: bytes,
         domain: str,
-        records: Sequence[RecipientRecord],
+        keyed: Sequence[tuple[bytes, RecipientRecord]],
         then: Callable[[], object],
     ) -> None:
         try:
-            for record in records:
-                prefix = b"try:" if isinstance(record, RecipientTry) else b""
-                await self._append("recipients", domain, prefix + key, record, claim)
+            for key, record in keyed:
+                await self._append("recipients", domain, key, record, claim)
         finally:
             then()
 
