@@ -56,6 +56,7 @@ SHELL = {
     "services/verify/storing.py": "appends answers",
     "services/ingest/ask.py": "publishes questions and waits for answers",
     "services/ingest/commit.py": "appends to the queue",
+    "services/ingest/connection.py": "reads and writes a socket",
     "services/ingest/content.py": "appends content while it arrives",
     "services/ingest/known.py": "follows tables",
     "services/ingest/server.py": "listens and speaks",

@@ -80,7 +80,6 @@ HELO_FIRST = Reply(503, "5.5.1", "Send EHLO first")
 MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first")
 NESTED_MAIL = Reply(503, "5.5.1", "Sender already given")
 NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
-RCPT_FIRST = Reply(503, "5.5.1", "Send RCPT first")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS already active")
 TLS_NOT_AVAILABLE = Reply(502, "5.5.1", "TLS not available")
 

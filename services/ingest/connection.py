@@ -1,0 +1,205 @@
+"""One connection: octets in and out, lines, TLS and the timer, with aiosmtpd underneath.
+
+aiosmtpd's own dispatch accepts a bare LF, answers without enhanced codes and keeps every line of a content as
+an object, so `_handle_client` is the session's (server.py), and its `session` and `envelope` are never read.
+"""
+
+import asyncio
+import ssl
+from typing import cast
+
+from aiosmtpd.smtp import SMTP
+
+from services.ingest.limits import COMMAND_OCTETS
+from services.ingest.session import Interrupted, Line
+
+READ_OCTETS = 64 * 1024  # the reader stops the socket at twice this
+LINGER_S, LINGERS = (
+    2.0,
+    15,
+)  # what a client still sends is dropped so long, so that it can read our last reply
+
+
+class Connection(SMTP):
+    """`buffer`: what arrived and was not taken yet (content.Wire); `out`: replies that wait for flush();
+    `silence_s`: how long a client may say nothing between commands, or read nothing. `arrived`: something
+    came since this was last set to False."""
+
+    def __init__(self, silence_s: float, tls: ssl.SSLContext | None) -> None:
+        # In place of SMTP.__init__, which looks through all members of the class on each connection (350 us):
+        # what the parts of it read that are used here.
+        self.loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=READ_OCTETS, loop=self.loop)
+        super(SMTP, self).__init__(reader, client_connected_cb=self._cb_client_connected, loop=self.loop)
+        self.tls_context = tls
+        self.session = self.envelope = self.transport = None
+        self._timeout_duration = silence_s
+        self._timeout_handle = self._original_transport = self._tls_protocol = self._handler_coroutine = None
+        self._tls_handshake_okay = True
+        self._handle_hooks = {}
+
+        self.buffer = bytearray()
+        self.out: list[bytes] = []
+        self.arrived = False
+        self._why: Interrupted | None = None  # nothing is read any more, for this reason
+        self._waiting = ""  # for octets to "read" or "write", "" for neither
+        self._between = False  # waiting for a command
+        self._draining = False
+        self._expires = 0.0
+        self._armed = 0.0
+
+    # --- what aiosmtpd and asyncio call ---
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The session sees the end of the wire and ends by itself."""
+        if self._timeout_handle is not None:
+            self._timeout_handle.cancel()
+        if self._original_transport is not None:
+            self._original_transport.close()
+        super(SMTP, self).connection_lost(error)
+        self.transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self.arrived = True
+        if self._why is None:
+            super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """A client may close its half and still read our replies; not so with TLS."""
+        self._reader.feed_eof()
+        return self._tls_protocol is None
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """One timer a connection, armed again only when it fires or would fire too late."""
+        now = self.loop.time()
+        self._expires = now + (duration or self._timeout_duration)
+        if self._timeout_handle is None or self._expires < self._armed:
+            if self._timeout_handle is not None:
+                self._timeout_handle.cancel()
+            self._arm()
+
+    def _arm(self) -> None:
+        self._armed = self._expires
+        self._timeout_handle = self.loop.call_at(self._armed, self._timeout_cb)
+
+    def _timeout_cb(self) -> None:
+        now = self.loop.time()
+        if now < self._expires:
+            self._arm()
+        elif not self._waiting:
+            self._expires = now + self._timeout_duration
+            self._arm()
+        elif self._waiting == "read":
+            self._interrupt(Interrupted.TIMEOUT)
+        elif (transport := self._transport_now()) is not None:
+            transport.abort()  # it does not read our replies
+
+    async def push(self, status: str | bytes) -> None:
+        """aiosmtpd's own words are not said: ours have been."""
+
+    # --- the wire ---
+
+    async def more(self, within: float) -> Interrupted | None:
+        """Wait for octets; see content.Wire."""
+        if (why := self._stopped()) is not None:
+            return why
+        self._reset_timeout(within)
+        self._waiting = "read"
+        try:
+            data = await self._reader.read(READ_OCTETS)
+        finally:
+            self._waiting = ""
+        if data:
+            self.buffer += data
+            return None
+        if (why := self._stopped()) is not None:
+            return why
+        raise ConnectionResetError
+
+    def _transport_now(self) -> asyncio.Transport | None:
+        """None when the connection is lost; TLS has another one than the socket."""
+        return cast("asyncio.Transport | None", self.transport)
+
+    def drain(self) -> None:
+        """Interrupt the session where it waits, or will wait next, for a command."""
+        self._draining = True
+        if self._between:
+            self._interrupt(Interrupted.DRAINING)
+
+    def _stopped(self) -> Interrupted | None:
+        return self._why
+
+    def _interrupt(self, why: Interrupted) -> None:
+        if self._why is None:
+            self._why = why
+            self._reader.feed_eof()
+
+    async def line(self) -> Line | Interrupted:
+        """The next command. Replies are held back while further commands are there (RFC 2920)."""
+        buffer = self.buffer
+        while True:
+            if self._draining:
+                return Interrupted.DRAINING
+            end = buffer.find(b"\n")
+            if end >= 0:
+                if buffer[end - 1 : end] != b"\r":
+                    return Interrupted.BAD_LINE
+                line = bytes(buffer[: end - 1])
+                del buffer[: end + 1]
+                return Line(line, bool(buffer))
+            if len(buffer) > COMMAND_OCTETS:
+                return Interrupted.BAD_LINE
+            await self.flush()
+            self._between = True
+            try:
+                why = await self.more(self._timeout_duration)
+            finally:
+                self._between = False
+            if why is not None:
+                return why
+
+    async def flush(self) -> None:
+        """Send the replies held back. Raises ConnectionError when the client is gone."""
+        if not self.out:
+            return
+        octets = b"".join(self.out)
+        self.out.clear()
+        transport = self._transport_now()
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError
+        self._writer.write(octets)
+        if transport.get_write_buffer_size():
+            self._reset_timeout()
+            self._waiting = "write"
+            try:
+                await self._writer.drain()
+            finally:
+                self._waiting = ""
+
+    async def start_tls(self) -> str:
+        """Shake hands (RFC 3207); what came in clear is forgotten. Protocol and cipher. Raises
+        TLSSetupException."""
+        self.buffer.clear()
+        await self.smtp_STARTTLS("")  # empties its reader, too
+        assert self.transport is not None
+        tls = self.transport.get_extra_info("ssl_object")
+        return f"{tls.version()} {tls.cipher()[0]}"
+
+    async def linger(self) -> None:
+        """Closing with octets unread resets the connection, and the client may never see our reply."""
+        transport = self._transport_now()
+        if transport is None or self._why is not None:
+            return
+        self._why = Interrupted.OURS  # from here on what arrives is dropped
+        if transport.can_write_eof():
+            transport.write_eof()
+        for _ in range(LINGERS):
+            self.arrived = False
+            try:
+                async with asyncio.timeout(LINGER_S):
+                    while await self._reader.read(READ_OCTETS):
+                        pass
+            except TimeoutError:
+                if self.arrived:
+                    continue
+            return
