@@ -137,7 +137,7 @@ class Pace(Struct, frozen=True):
     at: float
 
 
-PACE_PER_S, PACE_BURST = 20.0, 60.0  # recipients asked about, of all domains that share the address
+PACE_PER_S, PACE_BURST = 100.0, 200.0  # recipients asked about, of all domains that share the address
 
 
 def paced(pace: Pace | None, count: int, now: float) -> tuple[Pace, float]:
