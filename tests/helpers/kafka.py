@@ -24,7 +24,7 @@ from libs.log import kafka_topics
 from libs.log.kafka import KafkaLog
 from libs.runtime.clock import Clock, SystemClock
 
-START_S = 120.0
+START_S = 300.0
 
 _numbers = itertools.count()
 _held: list[object] = []  # the lock on the shared broker is given up when this process ends

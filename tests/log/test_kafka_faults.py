@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -63,7 +64,7 @@ class Writers:
         found: dict[bytes, list[Record]] = {}
         for topic in TOPICS:
             for number in range(PARTITIONS):
-                for record in await patiently(lambda t=topic, n=number: read_to_end(self._log, t, n, BEGIN)):
+                for record in await patiently(partial(read_to_end, self._log, topic, number, BEGIN)):
                     found.setdefault(record.key, []).append(record)
         for key, (topic, number, said) in self.said.items():
             here = [(each.topic, each.partition, each.offset) for each in found.get(key, [])]

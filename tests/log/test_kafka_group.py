@@ -43,7 +43,7 @@ class Other:
 
     def last_held(self, number: int) -> float:
         """When it last saw that it held `number`."""
-        return max(line["at"] for line in self.lines() if number in line.get("held", ()))
+        return max(float(line["at"]) for line in self.lines() if number in line.get("held", ()))
 
 
 @contextmanager
