@@ -123,14 +123,13 @@ class Mailing:
         self.retries = 0
 
     async def send(self, tokens: Iterable[str], *, senders: int, within: float) -> None:
-        """Every token gets its 250, or TimeoutError after `within` seconds."""
-        waiting = list(tokens)[::-1]
+        """Every token gets its 250, or TimeoutError after `within` seconds. `tokens` is read as they go."""
+        waiting = iter(tokens)
 
         async def work() -> None:
             sender = Sender(self.ports, self)
             try:
-                while waiting:
-                    token = waiting.pop()
+                for token in waiting:
                     recipient = self.recipients[hash(token) % len(self.recipients)]
                     while token not in self.accepted:
                         try:
