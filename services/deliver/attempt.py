@@ -95,9 +95,12 @@ async def transact(
     """One transaction for the recipients `open_`.
 
     Raises Missing and LogError (nothing was said to the server, or the connection was cut before the final
-    dot), Stale (a kept connection had been closed meanwhile) and Withheld (`may_finish` said no).
+    dot), Stale (a kept connection had been closed meanwhile) and Withheld (the claim was lost before MAIL, or
+    `may_finish` said no).
     """
     content = await _content(partition.deps.log, job)
+    if not partition.claim.held():
+        raise Withheld
     kept_.used += 1
     try:
         sent = await kept_.connection.send(envelope(job, open_), content, may_finish)
@@ -111,7 +114,7 @@ class Stale(Exception):  # noqa: N818
 
 
 class Withheld(Exception):  # noqa: N818
-    """The claim was lost before the final dot: the connection was cut."""
+    """The claim was lost before MAIL, or before the final dot: then the connection was cut."""
 
 
 def _what(fault: Fault, *, stale: bool) -> tuple[str, Foreign | Lost]:

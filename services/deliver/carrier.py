@@ -125,7 +125,7 @@ class Carriers:
     async def _next(self, hop: Hop, kept: Kept, *, single: bool) -> Waiting | None:
         """The next mail, with a slot taken for it; None when there is none for a while."""
         part = self._partition
-        while not part.draining:
+        while not part.draining and part.claim.held():
             await part.shared.slots.acquire()
             part.deps.metrics.slots_used.inc()
             mail = part.index.take(hop.name, part.clock.wall(), slow=hop.slow_out == 0)
@@ -159,14 +159,14 @@ class Carriers:
             job = await part.read(mail)
             open_ = open_recipients(job.entry.progress, len(job.mail.recipients))
             if job.entry.progress.dsn_id or not open_:
-                handed_on = True
                 self._settle(hop, job, None, Peer(), slow=slow)
+                handed_on = True
                 return True
             got = await attempt.transact(kept, part, job, open_, self._before_dot)
-            handed_on = True
             target = kept.connection.target
             by = Peer(target.host, target.address, kept.connection.source_address, kept.connection.tls)
             self._settle(hop, job, self._settlement.judge(hop, job, got), by, slow=slow)
+            handed_on = True
         except (Stale, Withheld):
             return False
         except Missing:

@@ -12,7 +12,7 @@ from services.deliver import brake as bounce_brake
 from services.deliver.carrier import Carriers
 from services.deliver.outgoing import Job
 from services.deliver.partition import Hop, Partition
-from services.deliver.retention import Seen, ended, truncate_before, young_since
+from services.deliver.retention import PARKED_S, Seen, ended, truncate_before, young_since
 from services.deliver.schedule import OWN_LIFETIME_S, witnessed
 from services.deliver.settlement import Settlement
 from services.deliver.waiting import Waiting
@@ -32,6 +32,7 @@ class Upkeep:
         self._partition, self._settlement, self._carriers = partition, settlement, carriers
         self._published: dict[str, PrimaryState] = {}
         self._measured: set[str] = set()
+        self._parked_until: dict[str, float] = {}  # wall seconds; what is not here ends no earlier by arrival
 
     async def run(self) -> None:
         """For ever. Raises NotOwner when the claim is lost."""
@@ -62,7 +63,8 @@ class Upkeep:
         for mail in [mail for name in part.index.hops() for mail in self._expired(name)]:
             await self._on(mail, self._settlement.expire)
         for mail in [mail for mail in part.index if mail.state is State.PARKED]:
-            await self._end_parked(mail)
+            if part.clock.wall() >= self._parked_until.get(mail.id, mail.arrived + PARKED_S):
+                await self._end_parked(mail)
 
     def _expired(self, name: str) -> list[Waiting]:
         """Mail for a next hop whose lifetime is over, with witnesses (rule 10)."""
@@ -88,10 +90,12 @@ class Upkeep:
             log.warning("a parked mail cannot be read now", id=mail.id, error=str(error))
             return
         progress = job.entry.progress
+        self._parked_until[mail.id] = progress.since + PARKED_S
         agree = part.shared.clocks.agree
         if ended(progress.state, progress.since, part.clock.wall(), clocks_agree=agree):
             part.emit(EventType.DELETED, job, text="parked for 7 days")
             await part.end(mail.id)
+            del self._parked_until[mail.id]
 
     async def _on(self, mail: Waiting, work: Callable[[Job], Awaitable[None]]) -> None:
         """Do `work` with a mail that is not out; it is out meanwhile."""

@@ -105,7 +105,7 @@ class Index:
         self._mails[mail.id] = mail
         self._count(mail, 1)
         hop = self._hops[mail.next_hop]
-        if old is None or (old.still and not mail.still) or old.next_hop != mail.next_hop:
+        if _counts(mail) and (old is None or not _counts(old) or old.next_hop != mail.next_hop):
             heappush(hop.all, mail)
         if mail.id not in self._out and not mail.still:
             self._line_up(hop, mail)

@@ -324,3 +324,23 @@ async def test_notice_without_a_way(tmp_path: Path) -> None:
             waiting = await home.queue("bob@office.example")
             await until(lambda: "nxdomain" in shard.partition.hops[DOMAIN].destination.last_reply)
             assert (await home.state())[waiting] is not None
+
+
+async def test_parked_ends(tmp_path: Path) -> None:
+    """Parked mail is deleted after 7 days, and not before."""
+    clock = Clock()
+    async with (
+        Zone(ZONE) as zone,
+        Primary(known=set()) as primary,
+        house(tmp_path, primary, zone.servers, clock) as home,
+    ):
+        async with home.sharing() as common, home.shard(common) as shard:
+            id_ = await home.queue("bob@office.example", may_notify=False)
+            await until(lambda: home.events(EventType.PARKED))
+            await until(lambda: (mail := shard.partition.index.get(id_)) and mail.state is State.PARKED)
+            for advance, deleted in ((6.9 * 86400, 0), (0.2 * 86400, 1)):
+                clock.advance(advance)
+                await shard.partition.append("events", b"x", b"{}")
+                await shard.upkeep.sweep()
+                assert len(home.events(EventType.DELETED)) == deleted
+        assert (await home.state())[id_] is None

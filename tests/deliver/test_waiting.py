@@ -126,7 +126,7 @@ class Model(RuleBasedStateMachine):
                 assert place is (Place.SLOW if m.due else Place.READY)
 
 
-Model.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Model.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestIndex = Model.TestCase
 
 
