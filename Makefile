@@ -17,7 +17,8 @@ run: $(READY)  ## the embedded service on run/backupmx.toml, which the first run
 	$(BIN)/backupmx run
 
 test: $(READY)  ## all tests, the Kafka parts against a real Kafka
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/python -m deploy.kafka.run --prepare
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY)  ## ruff and mypy strict
 	$(BIN)/ruff check .

@@ -81,7 +81,9 @@ async def storm(
     def arrived() -> Found:
         return check(mailing, (mail.content for mail in at.office.received))
 
-    await at.backup.until(lambda: len(at.office.received) >= len(mailing.accepted) and not arrived().lost, 120)
+    await at.backup.until(
+        lambda: len(at.office.received) >= len(mailing.accepted) and not arrived().lost, 120
+    )
     found = arrived()
     print(
         f"{len(mailing.accepted)} accepted, {found.received} received, lost {len(found.lost)}, wrongly refused "
