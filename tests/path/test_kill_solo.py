@@ -11,18 +11,14 @@ from tests.path.storm import place, storm
 async def test_solo_survives_kill_9(tmp_path: Path) -> None:
     """A mail that got 250 is never lost: what the dead process had promised, the next one hands over."""
     async with place(tmp_path) as at:
-
-        async def kill() -> None:
-            await at.backup.kill("solo")
-            await at.backup.start("solo")
-            await at.backup.ready("solo")
+        kill = at.killing("solo")
 
         async def outage() -> None:
             await at.office.down()
             await kill()
             await at.office.up()
 
-        found = await storm(at, [kill, kill, outage, kill, kill], seed=1, pause_s=(0.2, 2.0))
+        found = await storm(at, [kill, kill, outage, kill, kill], seed=1)
         assert not found.lost
         assert not found.altered
         assert await at.backup.stop("solo") == 0
