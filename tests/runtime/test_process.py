@@ -8,7 +8,9 @@ import signal
 import socket
 import sys
 import tomllib
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,9 +40,19 @@ async def rcpt(port: int, recipient: str = "ann@office.example") -> str:
 
 
 @contextlib.contextmanager
-def taken() -> "contextlib.AbstractContextManager[int]":
+def taken() -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def stopped(folder: Path, zone: Zone, **more: Any) -> AsyncIterator[Running]:
+    """Nothing is started and no topics are applied; whatever the test starts is ended."""
+    running = Running(folder, dns=zone.servers, dial_port=25, **more)
+    try:
+        yield running
+    finally:
+        await running.close()
 
 
 async def test_a_port_that_is_taken_ends_the_process_with_a_sentence(tmp_path: Path) -> None:
@@ -92,9 +104,7 @@ async def test_kafka_away_at_start(tmp_path: Path) -> None:
     """The process keeps trying: alive, not ready, its port shut; SIGTERM ends it in order; it gets ready by
     itself when Kafka comes."""
     (port,) = free_ports(1)
-    zone = await Zone(ZONE).start()
-    running = Running(tmp_path, dns=zone.servers, dial_port=25, kafka=[f"127.0.0.1:{port}"])
-    try:
+    async with Zone(ZONE) as zone, stopped(tmp_path, zone, kafka=[f"127.0.0.1:{port}"]) as running:
         for name in ("ingest", "control"):
             await running.start(name)
             await running.until(lambda name=name: running.health_port(name))
@@ -116,9 +126,6 @@ async def test_kafka_away_at_start(tmp_path: Path) -> None:
             assert (await rcpt(running.smtp_port)).startswith("550 5.7.1")
             for name in ("ingest", "control"):
                 assert await running.stop(name) == 0
-    finally:
-        await running.close()
-        await zone.stop()
 
 
 async def test_a_missing_installation_record_is_never_written_by_a_service(
@@ -126,9 +133,7 @@ async def test_a_missing_installation_record_is_never_written_by_a_service(
     broker: tuple[str, ...],  # noqa: F811
 ) -> None:
     """`topics apply` alone refuses, services say 451, and `--new` makes it right without a restart."""
-    zone = await Zone(ZONE).start()
-    running = Running(tmp_path, dns=zone.servers, dial_port=25, kafka=broker)
-    try:
+    async with Zone(ZONE) as zone, stopped(tmp_path, zone, kafka=broker) as running:
         said = await running.ask("topics", "apply")
         assert said.code == 1
         assert "no installation record" in said.err
@@ -145,8 +150,9 @@ async def test_a_missing_installation_record_is_never_written_by_a_service(
         assert f"installation {running.id} is there, with 12 partitions" in said.out
         assert (await running.ask("topics", "check")).out == ""
         async with asyncio.timeout(10):
-            while (reply := await rcpt(running.smtp_port, "ann@nix.example")).startswith("451 4.3.2"):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)  # until the table has seen it
+            reply = "451 4.3.2"
+            while reply.startswith("451 4.3.2"):  # until its table has seen it
+                reply = await rcpt(running.smtp_port, "ann@nix.example")
         assert reply.startswith("550 5.7.1")
         said = await running.ask("domain", "add", "office.example")
         assert said.code == 0, said.err
@@ -157,8 +163,6 @@ async def test_a_missing_installation_record_is_never_written_by_a_service(
             "",
             f"backupmx: these topics belong to installation {running.id}, not to another-one\n",
         )
-    finally:
-        await running.close()
 
 
 async def test_another_number_of_partitions_ends_the_process(
@@ -166,8 +170,7 @@ async def test_another_number_of_partitions_ends_the_process(
     broker: tuple[str, ...],  # noqa: F811
 ) -> None:
     """A process that started without the record must not go on with a wrong N once there is one."""
-    running = Running(tmp_path, dns=[("127.0.0.1", 53)], dial_port=25, kafka=broker)
-    try:
+    async with Zone(ZONE) as zone, stopped(tmp_path, zone, kafka=broker) as running:
         await running.ask("topics", "apply")
         await running.start("control")
         await running.ready()
@@ -176,8 +179,6 @@ async def test_another_number_of_partitions_ends_the_process(
             await log.append("domains", 0, INSTALLATION_KEY, encode(record), within=10)
             assert await running.ended("control") == 1
         assert "the installation has 24 partitions, not 12" in running.tail("control")
-    finally:
-        await running.close()
 
 
 async def test_a_newcomer_runs_it(tmp_path: Path) -> None:
