@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 MAX_OCTETS = 2**20  # of one record: key, value and headers; as Kafka's max.message.bytes
 _BEAT_S = 0.8  # an empty batch of each followed partition at least once a second
+_SWITCH_S = 0.0005  # a busy event loop must not keep the writer waiting at each of its statements (5 ms)
 _KEEP_PAGES = 8_192  # free pages kept for what comes next (64 MiB); a daily round gives back all
 
 
@@ -110,6 +111,8 @@ class SqliteLog:
         self._groups = Groups(self.partitions, self._owner_failed)
         self._reader = file.reader()
         self._writer = Writer(file, self._told, self._fatal, self._chores, self._chores_every_s)
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(min(_SWITCH_S, self._switch_s))
         self._open = True
         self._beat()
 
@@ -124,6 +127,7 @@ class SqliteLog:
                 follower.wake()
         self._reader.close()
         await asyncio.to_thread(self._writer.stop)
+        sys.setswitchinterval(self._switch_s)
 
     # --- the clock (rule 10), and what it costs ---
 

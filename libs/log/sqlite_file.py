@@ -158,7 +158,7 @@ class LogFile:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
-        path, timeout=5, isolation_level=None, check_same_thread=False, cached_statements=512
+        path, timeout=5, isolation_level=None, check_same_thread=False, cached_statements=1024
     )
 
 

@@ -295,22 +295,18 @@ def is_content(table: Table) -> bool:
     return not table.topic.compact and table.topic.retention_s is None
 
 
-_STEPS = (64, 16, 4, 1)
+_MOST_ROWS = 64  # in one statement; each number of rows is a statement that stays prepared
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: int, values: list[Any]) -> None:
-    """Insert rows, flat in `values`, with as few statements as there are steps."""
+    """Insert rows, flat in `values`, with as few statements as can be."""
     # Not plain INSERT: with many rows it would copy every page it touches into a statement journal first.
     verb = "REPLACE" if table == "ends" else "INSERT OR ROLLBACK"
     place = "(" + ",".join("?" * columns) + ")"
-    rows, at = len(values) // columns, 0
-    for step in _STEPS:
-        while rows - at >= step:
-            connection.execute(
-                f"{verb} INTO {table} VALUES {','.join([place] * step)}",
-                values[at * columns : (at + step) * columns],
-            )
-            at += step
+    for at in range(0, len(values), _MOST_ROWS * columns):
+        part = values[at : at + _MOST_ROWS * columns]
+        rows = ",".join([place] * (len(part) // columns))
+        connection.execute(f"{verb} INTO {table} VALUES {rows}", part)
 
 
 def _full(error: sqlite3.Error) -> bool:
