@@ -144,6 +144,7 @@ async def test_a_missing_installation_record_is_never_written_by_a_service(
         said = await running.ask("domain", "add", "office.example")
         assert said.code == 1
         assert "no installation record" in said.err
+        assert (await running.ask("topics", "check"))[:2] == (1, "There is no installation record.\n")
         said = await running.ask("topics", "apply", "--new")
         assert f"installation {running.id} written" in said.out
         said = await running.ask("topics", "apply", "--new")
@@ -163,6 +164,8 @@ async def test_a_missing_installation_record_is_never_written_by_a_service(
             "",
             f"backupmx: these topics belong to installation {running.id}, not to another-one\n",
         )
+        said = await running.ask("topics", "check")
+        assert said.out == f"These topics belong to installation {running.id}, not to another-one.\n"
 
 
 async def test_another_number_of_partitions_ends_the_process(
