@@ -217,8 +217,8 @@ def run_here(folder: Annotated[Path, typer.Option(help="Where everything is kept
         f"Mail is received on {listen} as soon as the service is ready. In another terminal, take on a\n"
         f"domain whose mail server you know, then send it a mail:\n\n"
         f"    {command}\n"
-        f"    printf 'Subject: hello\\n\\nhello\\n' | curl --url smtp://{listen} --mail-from me@isp.example "
-        f"--mail-rcpt you@YOUR-DOMAIN -T -\n\n"
+        f"    printf 'Subject: hello\\n\\nhello\\n' | curl --crlf --url smtp://{listen} "
+        f"--mail-from me@isp.example --mail-rcpt you@YOUR-DOMAIN -T -\n\n"
         f"^C ends it. One JSON line follows for each thing that happens.\n",
         flush=True,
     )

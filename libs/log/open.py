@@ -48,7 +48,9 @@ async def open_sqlite(config: Config, clock: Clock) -> AsyncIterator[tuple[Log, 
         await log.start()
     except InUse as error:
         raise CannotStart(f"{path}: another process of backupmx has it") from error
-    except (OSError, LogError) as error:
+    except LogError as error:
+        raise CannotStart(str(error)) from error
+    except OSError as error:
         raise CannotStart(f"{path}: {error}") from error
     try:
         if log.created:
