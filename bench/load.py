@@ -15,12 +15,14 @@ from tests.helpers.mailing import content, stuffed
 
 
 class Session:
-    """One SMTP connection; `command` sends and returns the code of the reply."""
+    """One SMTP connection; `command` sends and checks the codes of the replies."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
 
     @classmethod
     async def open(cls, port: int) -> "Session":
-        self = cls()
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
+        self = cls(*await asyncio.open_connection("127.0.0.1", port))
         raw = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await self.expect(220)
