@@ -49,22 +49,22 @@ def application(desk: Desk) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/domains", _page(domain_list), methods=["GET"]),
-            Route("/domains", _page(domain_add), methods=["POST"]),
-            Route("/domains/{name}", _page(domain_show), methods=["GET"]),
-            Route("/domains/{name}", _page(domain_remove), methods=["DELETE"]),
-            Route("/domains/{name}/flush", _page(flush), methods=["POST"]),
-            Route("/queue", _page(queue_list), methods=["GET"]),
-            Route("/queue/{id:path}", _page(queue_show), methods=["GET"]),
-            Route("/trace/{id:path}", _page(trace), methods=["GET"]),
+            Route("/domains", _page(desk, domain_list), methods=["GET"]),
+            Route("/domains", _page(desk, domain_add), methods=["POST"]),
+            Route("/domains/{name}", _page(desk, domain_show), methods=["GET"]),
+            Route("/domains/{name}", _page(desk, domain_remove), methods=["DELETE"]),
+            Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
+            Route("/queue", _page(desk, queue_list), methods=["GET"]),
+            Route("/queue/{id:path}", _page(desk, queue_show), methods=["GET"]),
+            Route("/trace/{id:path}", _page(desk, trace), methods=["GET"]),
         ]
     )
 
 
-def _page(answer: _Page) -> Callable[[Request], Awaitable[Response]]:
+def _page(desk: Desk, answer: _Page) -> Callable[[Request], Awaitable[Response]]:
     async def page(request: Request) -> Response:
         try:
-            return JSONResponse(await answer(request))
+            response = JSONResponse(await answer(request))
         except Refused as error:
             code = 400 if isinstance(error, Malformed) else 404 if isinstance(error, Unknown) else 409
             return JSONResponse({"error": str(error)}, code)
@@ -73,6 +73,9 @@ def _page(answer: _Page) -> Callable[[Request], Awaitable[Response]]:
         except Exception:
             structlog.get_logger().error("control failed to answer", path=request.url.path, exc_info=True)
             return JSONResponse({"error": "control failed to answer: its log says why"}, 500)
+        if not desk.fresh():
+            response.headers["stale"] = "1"  # the log has been away for a while
+        return response
 
     return page
 

@@ -235,6 +235,8 @@ async def _call(
     except httpx.HTTPError as error:
         raise Failed(f"the running service broke off: {error or type(error).__name__}") from error
     if response.is_success:
+        if "stale" in response.headers:
+            print("backupmx: the log is away; this is the last that was read from it", file=sys.stderr)
         return response.json()
     try:
         sentence = response.json()["error"]

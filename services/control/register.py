@@ -20,11 +20,15 @@ WITHIN_S = 30.0  # what one write may take
 JOIN_S = 15.0  # until a claim is gained
 SEEN_S = 10.0  # until the own table shows what was written
 AT_ONCE = 20  # pending domains looked up at once
-ELSEWHERE = "another control process is in charge of that: ask there, or try again"
+ELSEWHERE = "the control of another host is in charge of domains: run the command there"
 
 
 class Claims:
-    """The partition numbers of group `control` that this process owns."""
+    """The partition numbers of group `control` that this process owns.
+
+    Who owns number 0, where the installation record is, leads: it alone changes domains, of every partition.
+    So no change is done by halves.
+    """
 
     def __init__(self) -> None:
         self.held: dict[int, Claim] = {}
@@ -38,20 +42,26 @@ class Claims:
         if self.held.get(claim.partition) is claim:
             del self.held[claim.partition]
 
-    async def of(self, partition: int) -> Claim:
-        """The claim; a process that has just joined may wait for it. Raises Refused after JOIN_S."""
+    @property
+    def leads(self) -> bool:
+        return 0 in self.held
+
+    async def lead(self) -> Claim:
+        """The claim to number 0; who has just joined waits for what the group gives. Raises Refused."""
         try:
             async with asyncio.timeout(JOIN_S):
-                while partition not in self.held:
+                while not self.held:
                     self._gained.clear()
                     await self._gained.wait()
         except TimeoutError as error:
-            raise Refused(ELSEWHERE) from error
-        return self.held[partition]
+            raise Refused("the log has not let this control take part yet: try again") from error
+        if not self.leads:
+            raise Refused(ELSEWHERE)
+        return self.held[0]
 
 
 class Register:
-    """`table` is followed by the desk; what is added and removed is written as the owner of its partition."""
+    """`table` is followed by the desk; what is added and removed is written by the leading control."""
 
     def __init__(self, deps: Deps, quarantined: Callable[[Record], None]) -> None:
         self.claims = Claims()
@@ -79,6 +89,7 @@ class Register:
     async def add(self, name: str) -> None:
         """Raises Refused, LogError."""
         async with self._changing:
+            await self.claims.lead()
             domains.add(self.book(), name, 0.0, active=False)  # what will be refused needs no DNS
             trusted = self._deps.config.installation.activation == "trusted"
             active = trusted or await self._named_by_dns(name)
@@ -96,7 +107,7 @@ class Register:
         """One round of what goes on by itself: heal the count, look at the DNS of pending domains."""
         book = self.book()
         try:
-            if 0 in self.claims.held and not self._changing.locked() and (record := domains.healed(book)):
+            if self.claims.leads and not self._changing.locked() and (record := domains.healed(book)):
                 async with self._changing:
                     await self._write([record])
             await asyncio.gather(*(self._check(domain) for domain in self._due(book)))
@@ -108,11 +119,10 @@ class Register:
         now, wall = self._deps.clock.mono(), self._deps.clock.wall()
         every_s = self._deps.config.timing.pending_check_s
         due = []
-        for domain in book.domains.values():
+        for domain in book.domains.values() if self.claims.leads else ():
             checked = self._checked.get(domain.domain)
             since = None if checked is None else now - checked
-            owned = partition_of(domain.domain, self._deps.partitions) in self.claims.held
-            if owned and domains.check_due(domain, since, wall, every_s):
+            if domains.check_due(domain, since, wall, every_s):
                 due.append(domain)
         return due[:AT_ONCE]
 
@@ -131,11 +141,11 @@ class Register:
         return (await look_up(self._deps.dns, name, self._ours, random.shuffle)).names_us
 
     async def _write(self, steps: Sequence[Step]) -> None:
-        """Write each step as the owner of its partition, and see it in the own table. Raises Refused."""
+        """Write each step as the leader, and see it in the own table. Raises Refused, LogError."""
+        claim = await self.claims.lead()
         for step in steps:
             key, value = _record(step)
             partition = 0 if key == INSTALLATION_KEY else partition_of(key.decode(), self._deps.partitions)
-            claim = await self.claims.of(partition)
             seen = self.table.watch(key)
             try:
                 await self._deps.log.append(DOMAINS.name, partition, key, value, within=WITHIN_S, claim=claim)

@@ -36,9 +36,8 @@ async def control(deps: Deps, life: Life) -> None:
 
 
 async def _tend(desk: Desk, life: Life) -> None:
-    """For ever: what goes on by itself, and the proof that the tables are kept up."""
+    """For ever: what goes on by itself. A log that is away is no reason to start this process anew."""
     while True:
         await desk.register.tend()
-        if desk.fresh():
-            life.progress()
+        life.progress()
         await asyncio.sleep(TEND_S)

@@ -40,6 +40,7 @@ from services.control import register
 from services.control.api import application
 from services.control.desk import Desk
 from services.control.domains import Refused, Unknown
+from services.control.register import Claims
 from tests.control.test_queue import MAIL, record
 from tests.helpers.clock import Clock
 from tests.helpers.zone import Zone
@@ -123,13 +124,15 @@ async def office(
         )
         desk = Desk(Deps(config(folder, activation), log, clock, dns, events, metrics, PARTITIONS))
         tasks = [asyncio.create_task(each) for each in (*desk.followers(), events.run())]
-        async with log.own("control", desk.register.claims):
-            await desk.restored()
-            yield Office(log, desk, zone, clock, lines)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await dns.close()
+        try:
+            async with log.own("control", desk.register.claims):
+                await desk.restored()
+                yield Office(log, desk, zone, clock, lines)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await dns.close()
 
 
 async def test_a_trusted_domain_is_active_at_once(tmp_path: Path) -> None:
@@ -314,16 +317,52 @@ async def test_trace_tells_the_story_of_one_mail(tmp_path: Path) -> None:
             await at.desk.trace("nix")
 
 
-async def test_a_lost_claim_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the owner of a partition writes its domains."""
+async def test_only_the_leading_control_changes_domains(tmp_path: Path) -> None:
+    """Without number 0 a change is refused whole, at once, and nothing is written; with it, all is done."""
+    async with office(tmp_path) as at:
+        claims = at.desk.register.claims
+        first = claims.held[0]
+        claims.lost(first)
+        with pytest.raises(Refused, match="the control of another host is in charge"):
+            await at.desk.domain_add("office.example")
+        await at.desk.register.tend()
+        assert len(await at.domains()) == 1
+        claims.gained(first)
+        assert (await at.desk.domain_add("office.example"))["state"] == "active"
+
+
+async def test_a_control_that_just_joined_waits_for_its_claims(tmp_path: Path) -> None:
+    """A command right after the start is not refused because the group has not answered yet."""
+    async with office(tmp_path) as at:
+        claims = at.desk.register.claims
+        held: dict[int, Claim] = dict(claims.held)
+        for claim in held.values():
+            claims.lost(claim)
+        adding = asyncio.create_task(at.desk.domain_add("office.example"))
+        await asyncio.sleep(0)
+        for claim in held.values():
+            claims.gained(claim)
+        assert (await adding)["state"] == "active"
+
+
+async def test_a_claim_lost_on_the_way_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log itself refuses what is written without the claim (rule 4); waiting for one is bounded."""
     monkeypatch.setattr(register, "JOIN_S", 0.05)
     async with office(tmp_path) as at:
-        claims: dict[int, Claim] = dict(at.desk.register.claims.held)
-        for claim in claims.values():
-            at.desk.register.claims.lost(claim)
-        with pytest.raises(Refused, match="another control process is in charge"):
+        claims = at.desk.register.claims
+        held = dict(claims.held)
+        async with at.log.own("control", Claims()):  # takes its share: some claims end
+            for claim in held.values():
+                claims.gained(claim)
+            claims.held[0] = next(claim for claim in held.values() if not claim.held())
+            with pytest.raises(Refused, match="the control of another host is in charge"):
+                await at.desk.domain_add("office.example")
+        for claim in held.values():
+            claims.lost(claim)
+        claims.held.clear()
+        with pytest.raises(Refused, match="has not let this control take part"):
             await at.desk.domain_add("office.example")
-        assert at.desk.domain_list() == []
+        assert len(await at.domains()) == 1
 
 
 @asynccontextmanager
@@ -355,6 +394,14 @@ async def test_the_api_says_what_is_wrong(tmp_path: Path) -> None:
                 path,
                 response,
             )
+
+
+async def test_old_answers_say_that_they_are_old(tmp_path: Path) -> None:
+    """When the tables have not been at their ends for 10 s, the answer carries `stale`."""
+    async with office(tmp_path) as at, api(at) as client:
+        assert "stale" not in (await client.get("/domains")).headers
+        at.clock.advance(10.5)
+        assert "stale" in (await client.get("/domains")).headers
 
 
 async def test_pages_of_the_api(tmp_path: Path) -> None:
