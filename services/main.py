@@ -119,7 +119,8 @@ async def _events(events: Events, life: Life) -> None:
             if task.done():
                 task.result()
         try:
-            await asyncio.wait_for(events.flush(), FLUSH_S)
+            async with asyncio.timeout(FLUSH_S):
+                await events.flush()
         except TimeoutError:
             structlog.get_logger().warning("the log is away: the last events are in these lines only")
     finally:

@@ -189,6 +189,12 @@ def test_one_file_earns_the_250() -> None:
     assert makers == ["services/ingest/commit.py"]
 
 
+def test_nobody_uses_wait_for() -> None:
+    """asyncio.wait_for of Python 3.11 swallows a cancellation that meets a result: a task that should end
+    goes on. asyncio.timeout does not."""
+    assert [name for name in sources() if "wait_for" in calls(name)] == []
+
+
 def test_only_libs_smtp_dials() -> None:
     """No other file opens a connection to a mail server."""
     dialling = {"open_connection", "create_connection", "SMTP"}

@@ -178,7 +178,8 @@ class Desk:
         request = Flush(request_id=secrets.token_hex(8), domain=name, by=by)
         await self.deps.log.append(REQUESTS.name, partition, name.encode(), encode(request), within=WITHIN_S)
         try:
-            event = await asyncio.wait_for(self._answer(partition, end, request.request_id), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                event = await self._answer(partition, end, request.request_id)
         except TimeoutError as error:
             raise Refused(
                 f"request {request.request_id} is written, but deliver did not answer within {ANSWER_S:.0f} s"

@@ -149,7 +149,8 @@ class Register:
             seen = self.table.watch(key)
             try:
                 await self._deps.log.append(DOMAINS.name, partition, key, value, within=WITHIN_S, claim=claim)
-                await asyncio.wait_for(seen, SEEN_S)
+                async with asyncio.timeout(SEEN_S):
+                    await seen
             except NotOwner as error:
                 raise Refused(ELSEWHERE) from error
             except (Ambiguous, TimeoutError) as error:

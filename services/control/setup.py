@@ -77,7 +77,8 @@ async def _log(config: Config) -> AsyncIterator[KafkaLog]:
 
 async def _read(log: KafkaLog) -> Installation | None:
     try:
-        return await asyncio.wait_for(read_installation(log), READ_S)
+        async with asyncio.timeout(READ_S):
+            return await read_installation(log)
     except TimeoutError as error:
         raise Unavailable(f"topic domains cannot be read within {READ_S:.0f} s") from error
 

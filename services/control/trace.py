@@ -49,7 +49,8 @@ class Trail:
     async def of(self, mail_id: str) -> list[dict[str, Any]]:
         """The events of a mail, oldest first, as in their JSON. Raises Unknown, Unavailable."""
         try:
-            await asyncio.wait_for(self._ready.wait(), READY_S)
+            async with asyncio.timeout(READY_S):
+                await self._ready.wait()
         except TimeoutError as error:
             raise Unavailable("the events are still being read: try again later") from error
         places = list(self._places.get(mail_id, ()))

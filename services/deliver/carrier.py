@@ -139,7 +139,8 @@ class Carriers:
             hop.idle += 1
             hop.more.clear()
             try:
-                await asyncio.wait_for(hop.more.wait(), _IDLE_S)
+                async with asyncio.timeout(_IDLE_S):
+                    await hop.more.wait()
             except TimeoutError:
                 return None
             finally:

@@ -282,7 +282,8 @@ class Shard:
                     self._serve(part.hop(name))
             pause = min(_LOOK_S, self._timers[0][0] - now) if self._timers else _LOOK_S
             try:
-                await asyncio.wait_for(part.wake.wait(), max(pause, 0.001))
+                async with asyncio.timeout(max(pause, 0.001)):
+                    await part.wake.wait()
             except TimeoutError:
                 continue
 

@@ -153,7 +153,8 @@ class Upkeep:
         part = self._partition
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(part.publish.wait(), PUBLISH_S)
+                async with asyncio.timeout(PUBLISH_S):
+                    await part.publish.wait()
             part.publish.clear()
             changed, part.changed = part.changed, set()
             states = [self.state(hop) for name in changed if (hop := part.hops.get(name)) and hop.primary]

@@ -39,7 +39,8 @@ class Pool:
             loop = asyncio.get_running_loop()
             future = loop.run_in_executor(executor, _limited, self._limit_s, job, args, kwargs)
             try:
-                return await asyncio.wait_for(future, self._limit_s + _SLACK_S)
+                async with asyncio.timeout(self._limit_s + _SLACK_S):
+                    return await future
             except (TimeoutError, BrokenProcessPool) as error:
                 if self._executor is executor:
                     self._executor = None
