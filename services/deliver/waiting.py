@@ -209,7 +209,7 @@ class Index:
             index = at.pop()
             if index < len(hop.all) and hop.all[index].arrived < limit:
                 at += (2 * index + 1, 2 * index + 2)
-                mail = self._mails.get(hop.all[index].id)
+                mail = self._known(hop.all[index])
                 if mail is not None and not mail.still and mail.id not in self._out:
                     found.append(mail)
         return list({mail.id: mail for mail in found}.values())
@@ -240,16 +240,22 @@ class Index:
         while hop.slow and not self._true_slow(hop.slow[0][1]):
             heappop(hop.slow)
 
+    def _known(self, entry: Waiting) -> Waiting | None:
+        """What is known of the mail of a heap's entry; None when the entry was left behind by an id that is
+        gone, or waits for another next hop now."""
+        known = self._mails.get(entry.id)
+        return known if known is not None and known.next_hop == entry.next_hop else None
+
     def _true_ready(self, mail: Waiting) -> bool:
-        known = self._mails.get(mail.id)
+        known = self._known(mail)
         return known is not None and not known.due and not known.still and mail.id not in self._out
 
     def _true_slow(self, mail: Waiting) -> bool:
-        known = self._mails.get(mail.id)
+        known = self._known(mail)
         return known is not None and known.due == mail.due and not known.still and mail.id not in self._out
 
     def _counted(self, mail: Waiting) -> bool:
-        known = self._mails.get(mail.id)
+        known = self._known(mail)
         return known is not None and _counts(known)
 
     def _with(self, mail: Waiting, due: float) -> Waiting:

@@ -178,3 +178,17 @@ def test_many_rewrites() -> None:
         index.put(mail(turn % 10, due=1000.0 + turn, state=State.DEFERRED))
     hop = index._hops[HOPS[0]]
     assert len(hop.slow) + len(hop.ready) <= 100
+
+
+def test_an_id_that_comes_again_elsewhere_leaves_nothing_behind() -> None:
+    """Entries of a mail that is gone are stepped over, also when its id waits for another next hop."""
+    index = Index()
+    for each in (mail(4), mail(5), mail(0)):
+        index.put(each)
+    index.drop("mail004")
+    index.put(mail(4, HOPS[1]))
+    index.drop("mail005")
+    index.drop("mail000")
+    index.put(mail(6, due=75.0, state=State.DEFERRED))
+    assert index.next_due(HOPS[0]) == 75.0
+    assert [each.id for each in index.arrived_before(HOPS[0], 5.0)] == ["mail006"]
