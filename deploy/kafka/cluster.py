@@ -78,6 +78,10 @@ class Broker:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
     def format(self) -> "subprocess.Popen[bytes]":
         """Start formatting the data directory, unless that was done before."""
         tool = [*self._java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
@@ -255,6 +259,11 @@ class Cluster:
     def restart(self, i: int) -> None:
         """Start broker `i` again on its data; `ready()` waits for it."""
         self._brokers[i].spawn()
+
+    @property
+    def pids(self) -> list[int | None]:
+        """The process of each broker, None where none was started."""
+        return [broker.pid for broker in self._brokers]
 
     @property
     def running(self) -> list[bool]:

@@ -1,0 +1,44 @@
+"""Mail accepted while the primary is away: how many a second, at what CPU time, how soon after the dot."""
+
+from statistics import median
+
+from bench.cpu import Meter
+from bench.figures import Figures
+from bench.house import KNOWN, House
+
+MOST_CPU_MS = {"sqlite": 0.4, "kafka": 0.6}
+WARM_UP = {"sqlite": 1000, "kafka": 8000}  # mails; the broker's compiler needs more of them
+ROUNDS, MAILS = 3, 3000
+
+
+async def accept(house: House, figures: Figures) -> int:
+    """Returns how many mails wait now. The recipient must be known."""
+    await house.primary.down()
+    await house.load(count=WARM_UP[house.log], recipient=KNOWN)
+    accepted = WARM_UP[house.log]
+    for mode in ("kept", "new"):
+        accepted += await _rounds(house, figures, mode)
+    alone = await house.load(count=500, connections=1, recipient=KNOWN)
+    for name in ("p50", "p99"):
+        figures.add(f"{house.log}.commit.{name}", alone[name], "ms", note="one mail at a time")
+    return accepted + 500
+
+
+async def _rounds(house: House, figures: Figures, mode: str) -> int:
+    """The median of ROUNDS, each figure by itself."""
+    took, cpu = [], []
+    for _ in range(ROUNDS):
+        meter = Meter(house.pids)
+        took.append(await house.load(count=MAILS, mode=mode, recipient=KNOWN))
+        cpu.append({name: taken * 1000 / MAILS for name, taken in meter.taken().items()})
+    name = f"{house.log}.accept.{mode}"
+    figures.add(f"{name}.rate", MAILS / median(each["seconds"] for each in took), "mails/s")
+    for part in ("p50", "p99"):
+        figures.add(f"{name}.commit.{part}", median(each[part] for each in took), "ms")
+    if len(house.pids) > 1:
+        for part in house.pids:
+            figures.add(f"{name}.cpu.{part}", median(each[part] for each in cpu), "ms/mail")
+    whole = median(sum(each.values()) for each in cpu)
+    most = MOST_CPU_MS[house.log] if mode == "kept" else None
+    figures.add(f"{name}.cpu", whole, "ms/mail", most=most)
+    return ROUNDS * MAILS
