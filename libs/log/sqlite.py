@@ -58,7 +58,8 @@ class SqliteLog:
 
     `partitions` counts for a new file only: an existing one keeps its number (attribute `partitions`).
     `created`: no record was ever stored here. Content is refused (NotStored) when less than `reserve` (share
-    of the disk, octets; the larger counts) is free; `free()` gives the free and all octets of the disk.
+    of the disk, octets; the larger counts) is free; `free()` gives the free and all octets of the disk; it is asked
+    once in `free_every_s` while there is room, since asking costs as much as storing a mail.
     `page_limit`: pages of 8 KiB that the file may have, 0 without limit. `fatal(why)` is called, in the
     writer's thread, when the file can no longer be written; it should not return.
     start() raises InUse (another process has it) and Misconfigured (it is no log of ours).
@@ -73,6 +74,7 @@ class SqliteLog:
         topics: Mapping[str, Topic] = TOPICS,
         reserve: tuple[float, int] = (0.05, 2**30),
         free: Callable[[], tuple[int, int]] | None = None,
+        free_every_s: float = 1.0,
         page_limit: int = 0,
         fatal: Callable[[str], None] = end_process,
         chores_every_s: float = 60.0,
@@ -86,6 +88,8 @@ class SqliteLog:
         self._tails: dict[int, dict[int, Tail]] = {}
         self._tables: dict[str, Table] = {}
         self._open = False
+        self._free_every_s, self._room_until = free_every_s, 0.0
+        self._turn: list[Append | Job | Chore] = []
 
     async def __aenter__(self) -> "SqliteLog":
         await self.start()
@@ -126,6 +130,7 @@ class SqliteLog:
             for follower in followers:
                 follower.wake()
         self._reader.close()
+        self._hand_over()
         await asyncio.to_thread(self._writer.stop)
         sys.setswitchinterval(self._switch_s)
 
@@ -190,7 +195,7 @@ class SqliteLog:
         future: asyncio.Future[Stored] = self._loop.create_future()
         operation = Append(table, partition, key, value, packed, future)
         timer = self._loop.call_later(within, _late, operation)
-        self._writer.put(operation)
+        self._put(operation)
         try:
             return await future
         except asyncio.CancelledError:
@@ -282,7 +287,7 @@ class SqliteLog:
         """All housekeeping, now: compaction (of records older than `lag_s`; None: as each topic says),
         retention, deletion of what was truncated, free pages back to the file system."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._writer.put(Chore(self._round(lag_s, 0), future))
+        self._put(Chore(self._round(lag_s, 0), future))
         await future
 
     # --- within ---
@@ -296,21 +301,35 @@ class SqliteLog:
                 raise Misconfigured(f"{topic} has no partition {partition}")
         return table
 
+    def _put(self, operation: Append | Job | Chore) -> None:
+        """To the writer, with all else of this turn of the event loop: it wakes once for larger groups."""
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append(operation)
+
+    def _hand_over(self) -> None:
+        operations, self._turn = self._turn, []
+        for operation in operations:
+            self._writer.put(operation)
+
     def _disk(self) -> tuple[int, int]:
         disk = os.statvfs(self.path.parent)
         return disk.f_bavail * disk.f_frsize, (disk.f_blocks - disk.f_bfree + disk.f_bavail) * disk.f_frsize
 
     def _refuse_without_room(self) -> None:
+        if (now := self._loop.time()) < self._room_until:
+            return
         free, disk = self._free()
         share, octets = self._reserve
         if free < max(share * disk, octets):
             raise NotStored(f"{free} octets are free on the disk of the log: too few for content")
+        self._room_until = now + self._free_every_s
 
     async def _job(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if not self._open:
             raise Unavailable("the log is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._writer.put(Job(work, future))
+        self._put(Job(work, future))
         try:
             return await future
         except (NotStored, Ambiguous) as error:

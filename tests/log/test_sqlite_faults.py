@@ -168,7 +168,7 @@ async def test_a_full_disk(small_disk: Path) -> None:
     acknowledged is lost, a refused record never appears, and with new room all goes on."""
     filler = small_disk / "filler"
     filler.write_bytes(bytes(6 * 2**20))
-    async with opened(small_disk / "log.db", reserve=(0.4, 0)) as log:
+    async with opened(small_disk / "log.db", reserve=(0.4, 0), free_every_s=0.0) as log:
         content = await fill(log, "content", 50_000)
         assert len(content) > 20
         state = [
@@ -214,7 +214,7 @@ async def test_content_leaves_room_for_state(tmp_path: Path) -> None:
     def space() -> tuple[int, int]:
         return free, disk
 
-    async with opened(tmp_path / "log.db", free=space) as log:
+    async with opened(tmp_path / "log.db", free=space, free_every_s=0.0) as log:
         with pytest.raises(NotStored):
             await put(log, "content", 0, b"k")
         await put(log, "queue", 0, b"k")
