@@ -170,6 +170,8 @@ def _own(to: Mailbox, f: Facts, envelope: Envelope) -> Reply | Accept:
         return replies.UNKNOWN_RECIPIENT
     if envelope.recipients and envelope.domain != host:
         return replies.ANOTHER_DOMAIN
+    if not f.whole:
+        return replies.DOMAINS_NOT_READY  # rule 7: nothing goes into a log that may be another installation's
     if f.load.failed:
         return replies.STORAGE_TROUBLE
     operators = f.names.operators
