@@ -40,6 +40,7 @@ class Connection(SMTP):
 
         self.buffer = bytearray()
         self.out: list[bytes] = []
+        self._given = 0  # octets at the front of the buffer that ahead() gave and line() did not take yet
         self.arrived = False
         self._why: Interrupted | None = None  # nothing is read any more, for this reason
         self._waiting = ""  # for octets to "read" or "write", "" for neither
@@ -146,6 +147,7 @@ class Connection(SMTP):
                     return Interrupted.BAD_LINE
                 line = bytes(buffer[: end - 1])
                 del buffer[: end + 1]
+                self._given = max(0, self._given - end - 1)
                 return Line(line, bool(buffer))
             if len(buffer) > COMMAND_OCTETS:
                 return Interrupted.BAD_LINE
@@ -157,6 +159,22 @@ class Connection(SMTP):
                 self._between = False
             if why is not None:
                 return why
+
+    def ahead(self, first: bytes, most: int) -> list[bytes]:
+        """The lines that wait at the front and begin with `first` (upper case), without CR LF. Each is given
+        once, and none until line() has taken those given before: whatever a client sends ahead, it costs
+        what its octets cost."""
+        if self._given:
+            return []
+        buffer, lines, at = self.buffer, list[bytes](), 0
+        while len(lines) < most and buffer[at : at + len(first)].upper() == first:
+            end = buffer.find(b"\r\n", at)
+            if end < 0:
+                break
+            lines.append(bytes(buffer[at:end]))
+            at = end + 2
+        self._given = at
+        return lines
 
     async def flush(self) -> None:
         """Send the replies held back. Raises ConnectionError when the client is gone."""
@@ -180,6 +198,7 @@ class Connection(SMTP):
         """Shake hands (RFC 3207); what came in clear is forgotten. Protocol and cipher. Raises
         TLSSetupException."""
         self.buffer.clear()
+        self._given = 0
         await self.smtp_STARTTLS("")  # empties its reader, too
         assert self.transport is not None
         tls = self.transport.get_extra_info("ssl_object")

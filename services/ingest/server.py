@@ -223,10 +223,8 @@ class Dialogue(Connection):
         asker = self._server.asker
         answer = asker.at_once(effect.to, effect.envelope, self._network)
         if isinstance(answer, Ask | FindOut):
-            if self.buffer:
-                asker.ahead(
-                    ahead(state, bytes(self.buffer).split(b"\r\n")[:-1]), effect.envelope, self._network
-                )
+            if lines := self.ahead(b"RCPT TO:", self._server.limits.max_recipients):
+                asker.ahead(ahead(state, lines), effect.envelope, self._network)
             await self.flush()
             answer = await asker.answer(effect.to, answer, self._network)
         if isinstance(answer, Accept):
