@@ -1,4 +1,4 @@
-"""The disk of the embedded log fills up: 452 or 451 to senders, nothing promised is lost, all goes on after."""
+"""The disk of the embedded log fills up: 452 or 451 to senders, nothing promised is lost, all goes on later."""
 
 import asyncio
 import subprocess
@@ -10,7 +10,6 @@ import pytest
 
 from tests.helpers.client import Client
 from tests.path.storm import place
-
 
 ROOM = 300 * 2**20  # over the 1 GiB that the log keeps for its state
 
