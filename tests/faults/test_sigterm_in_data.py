@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of a DATA: the mail in hand may finish, no new one begins, the process ends with 0."""
+"""SIGTERM in the middle of a DATA: the mail in hand may finish, none begins, the process ends with 0."""
 
 import asyncio
 import signal
