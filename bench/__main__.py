@@ -1,7 +1,7 @@
 """`python -m bench`: measure this machine; prints lines `name value unit`, writes bench/results.json.
 
-CPU figures are user and system time of our processes a mail, the median of rounds; they change less with what
-else the machine does than rates and latencies do. `--only sqlite|kafka|restore` measures a part and writes
+CPU figures are user and system time of our processes a mail; they change less with what else the machine does
+than rates and latencies do. `--only sqlite|kafka|restore` measures a part and writes
 nothing.
 """
 

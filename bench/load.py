@@ -11,7 +11,15 @@ import json
 import socket
 import time
 
-from tests.helpers.mailing import content, stuffed
+from tests.helpers.mailing import stuffed
+
+_LINE = "Lines of text as a mail has them, each of the same length; %06d.\r\n"
+
+
+def content(number: int, size: int) -> bytes:
+    """About `size` octets of an ordinary mail."""
+    head = f"From: Eve <eve@sender.example>\r\nTo: Ann\r\nSubject: Mail {number}\r\n\r\n"
+    return (head + "".join(_LINE % line for line in range(size // (len(_LINE) + 2)))).encode()
 
 
 class Session:
@@ -67,7 +75,7 @@ class Session:
 
 
 async def load(options: argparse.Namespace) -> dict[str, float]:
-    data = [stuffed(content(f"bench-{number}", options.size)) for number in range(50)]
+    data = [stuffed(content(number, options.size)) for number in range(50)]
     numbers = iter(range(options.count))
     took: list[float] = []
 
