@@ -58,8 +58,8 @@ class SqliteLog:
 
     `partitions` counts for a new file only: an existing one keeps its number (attribute `partitions`).
     `created`: no record was ever stored here. Content is refused (NotStored) when less than `reserve` (share
-    of the disk, octets; the larger counts) is free; `free()` gives the free and all octets of the disk; it is asked
-    once in `free_every_s` while there is room, since asking costs as much as storing a mail.
+    of the disk, octets; the larger counts) is free; `free()` gives the free and all octets of the disk; while
+    there is room it is asked once in `free_every_s`, since asking costs a tenth of storing a mail.
     `page_limit`: pages of 8 KiB that the file may have, 0 without limit. `fatal(why)` is called, in the
     writer's thread, when the file can no longer be written; it should not return.
     start() raises InUse (another process has it) and Misconfigured (it is no log of ours).

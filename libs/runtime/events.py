@@ -12,11 +12,13 @@ from libs.mail.records import Event, encode_event
 from libs.runtime.clock import Clock
 from libs.runtime.metrics import Metrics
 
+_GATHER_S = 0.05  # events wait so long for each other: the log stores many with one write
 _ROOM = 10_000  # events that may wait for the log; the line on standard output is never dropped
 
 
 class Events:
-    """`emit` returns at once. `run` moves events to the topic; what does not get there is counted."""
+    """`emit` returns at once; its line is out at the end of this turn of the event loop. `run` moves events
+    to the topic; what does not get there is counted."""
 
     def __init__(
         self,
@@ -31,6 +33,7 @@ class Events:
     ) -> None:
         self._log, self._clock, self._metrics, self._out = log, clock, metrics, out
         self._service, self._host, self._partitions = service, host, partitions
+        self._flushing = False
         self._waiting: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_ROOM)
 
     def emit(self, event: Event) -> None:
@@ -43,20 +46,31 @@ class Events:
         )
         line = encode_event(full)
         self._out.write(line.decode() + "\n")
-        self._out.flush()
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush_lines)
         try:
             self._waiting.put_nowait((full.domain, line))
         except asyncio.QueueFull:
             self._metrics.events_failed.inc()
+
+    def _flush_lines(self) -> None:
+        self._flushing = False
+        self._out.flush()
 
     async def run(self) -> None:
         """For ever: append what was emitted, oldest first, many at a time."""
         async with asyncio.TaskGroup() as group:
             slots = asyncio.Semaphore(200)
             while True:
-                domain, line = await self._waiting.get()
-                await slots.acquire()
-                group.create_task(self._append(domain, line, slots))
+                event = await self._waiting.get()
+                await asyncio.sleep(_GATHER_S)
+                while True:
+                    await slots.acquire()
+                    group.create_task(self._append(*event, slots))
+                    if self._waiting.empty():
+                        break
+                    event = self._waiting.get_nowait()
 
     async def _append(self, domain: str, line: bytes, slots: asyncio.Semaphore) -> None:
         partition = topics.partition_of(domain, self._partitions)
