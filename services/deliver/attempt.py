@@ -80,7 +80,7 @@ def _of(fault: Fault) -> Seen:
         return Closed(f"{fault.stage}: {fault.reason}")
     line = f"{fault.stage}: {fault.reply.line()}"
     if fault.reply.code >= 500:
-        return Refused(line, line)
+        return Refused(None, line)
     return Overloaded(line)
 
 
@@ -184,5 +184,5 @@ async def probe(partition: Partition, hop: Hop, recipient: str) -> Seen:
     if about is Speaks.OVERLOADED:
         return Overloaded(f"{stage}: {reply.line()}")
     if about is Speaks.POLICY:
-        return Refused(f"{stage}: {reply.line()}", f"{stage}: {reply.line()}")
+        return Refused(None, f"{stage}: {reply.line()}")
     return Opened()

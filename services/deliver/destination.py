@@ -94,9 +94,10 @@ class Deferred(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """It refused us, not the mail: policy, relaying, block list. `reverse_path` of the mail."""
+    """It refused us, not the mail: policy, relaying, block list. `reverse_path` of the mail; None: refused
+    before any mail was named (banner, EHLO)."""
 
-    reverse_path: str
+    reverse_path: str | None
     reply: str
 
 
@@ -131,9 +132,11 @@ def on(d: Destination, seen: Seen, now: float, jitter: float, pace: Pace, *, mos
                 return _shut(noted, Health.DEFERRING, reply, now, jitter, pace)
             return noted
         case Refused(reverse_path, reply):
-            refusers = d.refusers if reverse_path in d.refusers else (*d.refusers, reverse_path)[-2:]
+            refusers = d.refusers
+            if reverse_path is not None and reverse_path not in refusers:
+                refusers = (*refusers, reverse_path)[-2:]
             noted = replace(d, refusers=refusers, window=1, probing=False, last_reply=reply)
-            if len(refusers) >= 2 or d.health is not Health.UP:
+            if reverse_path is None or len(refusers) >= 2 or d.health is not Health.UP:
                 return _shut(noted, Health.REFUSING, reply, now, jitter, pace)
             return noted
         case Flushed():

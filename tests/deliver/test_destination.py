@@ -81,9 +81,11 @@ def test_flush() -> None:
 
 def test_refusing() -> None:
     """Two different reverse-paths refused in a row: refusing, one mail in 15 min, until a mail is accepted; a
-    probe that goes through does not end it."""
+    probe that goes through does not end it. Refused at the banner no mail has a backoff: it is us at once."""
     assert after(Refused("a@x", "554"), Refused("a@x", "554")).health is Health.UP
     assert after(Refused("a@x", "554"), Succeeded(), Refused("b@x", "554")).health is Health.UP
+    for pace in (PACE, REMOTE):
+        assert permit(after(Refused(None, "554"), pace=pace), Gates(), 100.0, pace) == Shut(100.0 + 900)
     d = after(Refused("a@x", "554"), Refused("b@x", "554"))
     assert permit(d, Gates(), 101.0, PACE) == Shut(101.0 + 900)
     assert permit(d, Gates(), 101.0 + 900, PACE) == Send(1, single=True)
@@ -142,7 +144,7 @@ seen = st.one_of(
     st.just(Overloaded("421")),
     st.just(Flushed()),
     st.builds(Deferred, st.sampled_from("abcdefg"), st.just("451")),
-    st.builds(Refused, st.sampled_from(["x@x", "y@y"]), st.just("554")),
+    st.builds(Refused, st.sampled_from(["x@x", "y@y", None]), st.just("554")),
 )
 
 
