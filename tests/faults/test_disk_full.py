@@ -1,4 +1,4 @@
-"""The disk of the embedded log fills up: 452 or 451 to senders, nothing promised is lost, then all goes on."""
+"""The disk of the embedded log fills up: 452 or 451, nothing promised is lost, all goes on after."""
 
 import asyncio
 import subprocess

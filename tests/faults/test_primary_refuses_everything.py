@@ -1,0 +1,27 @@
+"""The primary greets with 554: that speaks of the server or of us, never of a mailbox. Nothing bounces."""
+
+from pathlib import Path
+
+from tests.faults.scene import scene
+
+
+async def test_the_primary_refuses_everything(tmp_path: Path) -> None:
+    """RFC 5321 section 3.1: 554 instead of 220. Mail waits; who is known is accepted, nobody is told no."""
+    async with scene(tmp_path) as at:
+        assert (await at.mail(subject="before")).startswith("250 2.0.0")
+        await at.office.got(1, within=30)
+        await at.office.down()  # ends the sessions that are kept
+        at.office.say("BANNER", "554 5.7.1 no SMTP service for you")
+        await at.office.up()
+        assert (await at.mail(subject="during")).startswith("250 2.0.0")
+        assert (await at.rcpt("bob@office.example"))[:1] in "24"
+        await at.health("refusing")
+        assert len(await at.queue()) == 1
+        at.office.say("BANNER", "")
+        said = await at.backup.ask("queue", "flush", "office.example")
+        assert said.code == 0, said.err
+        await at.office.got(2, within=30)
+        await at.emptied()
+        assert at.subjects() == ["before", "during"]
+        assert not at.backup.events("Bounce")
+        assert not at.sender.received

@@ -1,0 +1,42 @@
+"""verify is away: known recipients are answered from the cache, new ones are taken on suspicion."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scene import ANN, BOB, scene
+
+
+@pytest.mark.timeout(120)
+async def test_verify_is_away(tmp_path: Path, broker: tuple[str, ...]) -> None:
+    """Nobody waits for ever and nobody is refused: after the deadlines, accepted with `temperror`."""
+    async with scene(
+        tmp_path,
+        kafka=broker,
+        timing__rcpt_deadline_s="1",
+        timing__verdict_deadline_s="1",
+    ) as at:
+        assert (await at.mail(ANN, subject="before")).startswith("250 2.0.0")
+        await at.office.got(1, within=30)
+        assert b"spf=pass" in at.office.received[0].content
+        await at.backup.kill("verify")
+        assert (await at.mail(ANN, subject="known")).startswith("250 2.0.0")
+        assert (await at.mail(BOB, subject="new")).startswith("250 2.0.0")
+        await at.office.got(3, within=30)
+        assert sorted(at.subjects()) == ["before", "known", "new"]
+        for mail in at.office.received[1:]:
+            head = mail.content.partition(b"\r\n\r\n")[0]
+            assert b"temperror" in head
+            assert b"spf=pass" not in head
+        await at.backup.start("verify")
+        await at.backup.ready("verify")
+        replies: list[str] = []
+
+        async def answered() -> bool:
+            replies.append(await at.rcpt(f"nobody-{len(replies)}@office.example"))
+            return replies[-1].startswith("550 5.1.1")
+
+        deadline = time.monotonic() + 30  # ingest lets one question wait every 15 s
+        while not await answered():
+            assert time.monotonic() < deadline, replies
