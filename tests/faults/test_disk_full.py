@@ -1,4 +1,4 @@
-"""The disk of the embedded log fills up: 452 or 451, nothing promised is lost, all goes on after."""
+"""The disk of the embedded log fills up: senders hear 452 or 451, nothing promised is lost, then all goes on."""
 
 import asyncio
 import subprocess
