@@ -1,4 +1,4 @@
-"""The disk of the embedded log fills up: senders hear 452 or 451, nothing promised is lost, then all goes on."""
+"""The disk of the embedded log fills up: senders hear 452 or 451, nothing promised is lost."""
 
 import asyncio
 import subprocess
