@@ -156,7 +156,7 @@ class Connection:
             commands = self._commands(envelope)
             await self._settle()
             await self._open(commands, progress)
-            if progress.data is not None and progress.data.code == 354:
+            if progress.data is not None and progress.data.code < 400:
                 if any(reply.code < 300 for reply in progress.recipients):
                     await self._content(content, may_finish)
                     progress.dot = await self._read(Stage.DOT, self._timeouts.dot_s)
@@ -326,4 +326,9 @@ async def read_response(wire: Wire, stage: Stage, within: float) -> SMTPResponse
 
 
 async def read_reply(wire: Wire, stage: Stage, within: float) -> Foreign:
-    return as_foreign(await read_response(wire, stage, within))
+    """A yes or a no to the command of `stage`. Whoever says 354 to anything but DATA, or 250 to DATA, is out
+    of step: nothing it says from there on may be taken for an answer (RFC 5321 section 4.3.2)."""
+    reply = as_foreign(await read_response(wire, stage, within))
+    if reply.code < 400 and (reply.code >= 300) != (stage is Stage.DATA):
+        raise Fault(stage, None, "malformed")
+    return reply

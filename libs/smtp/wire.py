@@ -24,6 +24,7 @@ class Wire(SMTPProtocol):
         self.closed = loop.create_future()
         self._replies: deque[SMTPResponse] = deque()
         self._lines: list[bytes] = []
+        self._class = b""
         self._held = 0
         self._malformed = False
         self._reader: asyncio.Future[None] | None = None
@@ -46,8 +47,11 @@ class Wire(SMTPProtocol):
         """One line of a reply (RFC 5321 section 4.2); False: it is none."""
         self._held += len(line)
         code, mark = line[:3], line[3:4]
-        if not (code.isdigit() and b"2" <= code[:1] <= b"5" and mark in (b"", b" ", b"-")):
+        if not (len(code) == 3 and code.isdigit() and b"2" <= code[:1] <= b"5" and mark in (b"", b" ", b"-")):
             return False
+        if self._lines and code[:1] != self._class:
+            return False  # 250-yes, 550 no: section 4.2.1 wants one code, and who could say which holds
+        self._class = code[:1]
         self._lines.append(line[4:])
         if mark != b"-":
             # Never surrogates: this text goes into records and events.

@@ -93,7 +93,11 @@ def outcome(stage: str, got: Foreign | Lost, known: Known) -> Outcome:
         return Retry(Scope.DESTINATION, Why.DOWN, None, got.reason)
     about = speaks(stage, got)
     if about is Speaks.OK:
-        return Done(got)
+        # A mail is done by a 2yz to its own final dot and by nothing else: a yes that comes anywhere else is
+        # a server out of step, or its farewell.
+        if stage == Stage.DOT and got.code < 300:
+            return Done(got)
+        return Retry(Scope.MAIL, Why.LOST, got, "out of step")
     if got.code < 500:
         return _temporary(stage, got, about)
     if got.enhanced in _ABOUT_THE_MAIL and stage in (Stage.MAIL, Stage.RCPT, Stage.DOT):
