@@ -10,8 +10,9 @@ from bench.figures import Figures
 from bench.house import KNOWN, House
 
 MOST_CPU_MS = {"sqlite": 0.4, "kafka": 0.6}
-WARM_UP = {"sqlite": 1000, "kafka": 8000}  # mails; the broker's compiler needs more of them
-ROUNDS, MAILS = 4, 4000
+WARM_UP = {"sqlite": 1000, "kafka": 6000}  # mails; the broker's compiler needs more of them
+ROUNDS, MAILS = 4, {"kept": 3000, "new": 600}
+CONNECTIONS = 40
 
 
 async def accept(house: House, figures: Figures) -> int:
@@ -29,13 +30,20 @@ async def accept(house: House, figures: Figures) -> int:
 
 async def _rounds(house: House, figures: Figures, mode: str) -> int:
     """CPU time of the round that took least, else the median of ROUNDS, each figure by itself."""
-    took, cpu = [], []
+    took, cpu, compiler = [], [], []
     for _ in range(ROUNDS):
         meter = Meter(house.pids)
-        took.append(await house.load(count=MAILS, mode=mode, recipient=KNOWN))
-        cpu.append({name: taken * 1000 / MAILS for name, taken in meter.taken().items()})
+        took.append(await house.load(count=MAILS[mode], mode=mode, connections=CONNECTIONS, recipient=KNOWN))
+        each = {name: taken * 1000 / MAILS[mode] for name, taken in meter.taken().items()}
+        compiler.append(each.pop("compiler", 0.0))
+        cpu.append(each)
     name = f"{house.log}.accept.{mode}"
-    figures.add(f"{name}.rate", MAILS / median(each["seconds"] for each in took), "mails/s")
+    figures.add(
+        f"{name}.rate",
+        MAILS[mode] / median(each["seconds"] for each in took),
+        "mails/s",
+        note=f"{CONNECTIONS} connections",
+    )
     for part in ("p50", "p99"):
         figures.add(f"{name}.commit.{part}", median(each[part] for each in took), "ms")
     least = min(cpu, key=lambda each: sum(each.values()))
@@ -44,5 +52,8 @@ async def _rounds(house: House, figures: Figures, mode: str) -> int:
             figures.add(f"{name}.cpu.{part}", least[part], "ms/mail")
     most = MOST_CPU_MS[house.log] if mode == "kept" else None
     note = f"the median of {ROUNDS} rounds is {median(sum(each.values()) for each in cpu):.3f}"
+    if "broker" in house.pids:
+        young = "the Java runtime compiles the broker while it is young; not in the sum"
+        figures.add(f"{name}.cpu.compiler", max(0.0, min(compiler)), "ms/mail", note=young)
     figures.add(f"{name}.cpu", sum(least.values()), "ms/mail", most=most, note=note)
-    return ROUNDS * MAILS
+    return ROUNDS * MAILS[mode]
