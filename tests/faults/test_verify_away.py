@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scene import ANN, BOB, scene
+from tests.faults.scene import ANN, BOB, Scene, scene
+
+STRANGERS = [f"stranger-{number}@office.example" for number in range(6)]
+
+
+async def timed(at: Scene, recipient: str) -> float:
+    """How long the 250 to RCPT took, in seconds."""
+    begun = time.monotonic()
+    assert (await at.rcpt(recipient)).startswith("250 2.1.5")
+    return time.monotonic() - begun
 
 
 @pytest.mark.timeout(120)
@@ -21,6 +30,10 @@ async def test_verify_is_away(tmp_path: Path, broker: tuple[str, ...]) -> None:
         await at.office.got(1, within=30)
         assert b"spf=pass" in at.office.received[0].content
         await at.backup.kill("verify")
+        took = [await timed(at, recipient) for recipient in (ANN, *STRANGERS)]
+        assert took[0] < 1.0  # known
+        assert all(each >= 1.0 for each in took[1:4])  # the deadline
+        assert all(each < 1.0 for each in took[4:])  # it was silent three times: nobody waits any more
         assert (await at.mail(ANN, subject="known")).startswith("250 2.0.0")
         assert (await at.mail(BOB, subject="new")).startswith("250 2.0.0")
         await at.office.got(3, within=30)
