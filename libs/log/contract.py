@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     """What `follow` yields for one partition.
 
     `position` is the next offset that will be read, `end` the end of the partition as last seen: caught up
-    means `position >= end`. `gap` says that records between the last batch and this one were truncated unread.
+    means `position >= end`. `gap` says that records between the last batch and this were truncated unread.
     """
 
     partition: int
@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """`begin` and `end` offsets, `since` the first offset whose time is >= the time asked for (`end` if none),
+    """`begin` and `end` offsets, `since` the first offset whose time is >= what was asked for (`end` if none),
     `disk` the share (0..1) of the fullest log disk that is used."""
 
     begin: int

@@ -53,7 +53,7 @@ class Mail(Struct, frozen=True, omit_defaults=True):
     `domain`: the relay domain (kind operator: our host name); `next_hop`: whose MX takes it; `reverse_path`:
     "" for <>; `prepend`: header fields to put before the content, each with CR LF; `arrived`: log time of the
     last content acknowledgement; `may_notify`: the return path authenticated (rule 12); `size`, `eightbit`
-    are in the ContentRef. `client`: IP address of the sender; `tls`: protocol and cipher, "" without; `strip`:
+    are in the ContentRef. `client`: IP address of the sender; `tls`: protocol and cipher, or ""; `strip`:
     (start, end) octet ranges of the content that are not relayed (forged fields with our authserv-id).
     """
 
