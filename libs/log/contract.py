@@ -51,7 +51,7 @@ class Batch(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """`begin` and `end` offsets, `since` the first offset whose time is >= what was asked for (`end` if none),
+    """`begin` and `end` offsets, `since` the first offset not older than the time asked for (`end` if none),
     `disk` the share (0..1) of the fullest log disk that is used."""
 
     begin: int
