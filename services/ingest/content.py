@@ -103,14 +103,23 @@ class Contents:
         ConnectionError when the client is gone before that."""
         chunks = Chunks(self, self._ids.new(), trace)
         end = ContentEnd(None, replies.OUR_FAULT)
+        parse = Unstuff(reject_bare_lf=self._reject_bare_lf)
         try:
-            parse = Unstuff(reject_bare_lf=self._reject_bare_lf)
             stopped = await self._read(wire, parse, chunks, max_size)
             if stopped is not None:
                 end = stopped
             else:
                 self._verdicts.expect(chunks.id)  # before the chunk that brings it
                 end = await chunks.end(parse)
+        except OSError:
+            raise
+        except Exception:
+            if parse.ended:
+                raise
+            # The rest of the content is still to come, and must never be read as commands.
+            self._deps.metrics.session_errors.inc()
+            log.exception("content not read to its end", id=chunks.id)
+            end = ContentEnd(None, replies.OUR_FAULT, close=True)
         finally:
             if end.content is None:
                 self._verdicts.forget(chunks.id)

@@ -4,6 +4,7 @@ A session is not cancelled when its client goes: what follows a final dot runs t
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Iterable
 from functools import lru_cache
@@ -16,6 +17,7 @@ from libs.mail.records import Event, EventType, Response, Trace
 from libs.mail.reply import Reply
 from libs.runtime.config import Endpoint
 from libs.runtime.deps import Deps
+from libs.runtime.run import CannotStart
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.connection import Connection
@@ -79,12 +81,17 @@ class Server:
         self._answered: dict[tuple[int, str], Counter] = {}
 
     async def listen(self, endpoints: Iterable[Endpoint]) -> None:
-        """Raises OSError when an address cannot be had."""
+        """Raises CannotStart when an address cannot be had."""
         loop = asyncio.get_running_loop()
         for endpoint in endpoints:
-            server = await loop.create_server(
-                lambda: Dialogue(self), endpoint.address, endpoint.port, reuse_port=True, backlog=BACKLOG
-            )
+            at = f"{endpoint.address}:{endpoint.port}"
+            try:
+                server = await loop.create_server(
+                    lambda: Dialogue(self), endpoint.address, endpoint.port, reuse_port=True, backlog=BACKLOG
+                )
+            except OSError as error:
+                why = os.strerror(error.errno or 0)
+                raise CannotStart(f"smtp.listen: {at} cannot be used: {why}") from error
             self._servers.append(server)
             port = server.sockets[0].getsockname()[1]
             self.ports.append(port)

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 async def ingest(deps: Deps, life: Life) -> None:
-    """Turn sessions into committed mail until `life.must_drain`. Raises OSError when a port is taken, and
+    """Turn sessions into committed mail until `life.must_drain`. Raises CannotStart when a port is taken, and
     whatever ends one of its tails."""
     known = Known(deps)
     verdicts = Verdicts(deps)
