@@ -21,7 +21,7 @@ import uvloop
 
 from libs.log.contract import LogError
 from libs.log.open import open_log, partitions_agree
-from libs.mail.records import Event, EventType
+from libs.mail.event import Event, EventType
 from libs.runtime import logs
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config, Wrong, load
@@ -110,7 +110,7 @@ async def _events(events: Events, life: Life) -> None:
 
     async def tick() -> None:
         while True:
-            events.emit(Event(type=EventType.TICK, event_time=0.0, service="", host=""))
+            events.emit(Event(type=EventType.TICK))
             await asyncio.sleep(TICK_S)
 
     running = [asyncio.ensure_future(each) for each in (events.run(), tick())]

@@ -1,4 +1,4 @@
-"""What crosses topics, and its codec: msgspec structs, msgpack on topics, JSON in `events`.
+"""What crosses topics, and its codec: msgspec structs, in msgpack (events: event.py).
 
 Times are wall seconds UTC, sizes octets; a float that is a duration ends in `_s`. Mailboxes, HELO, ENVID and
 ORCPT are `str` (the parser lets only ASCII or valid UTF-8 through); bytes are content and `prepend`, nothing
@@ -130,8 +130,7 @@ class ContentRef(Struct, frozen=True):
 class Trace(Struct, frozen=True, omit_defaults=True):
     """The record header `trace` of the last chunk: what authentication needs to know of the session.
 
-    `chunks`: how many there are; `client`: IP address; `relay`: taken from a trusted relay, so `client` may
-    be "" (then SPF is none)."""
+    `chunks`: how many there are; `client`: IP address."""
 
     chunks: int
     domain: str
@@ -165,14 +164,14 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
 
 
 class Callout(Struct, frozen=True, tag="callout"):
-    """A question. `asked_by`: the host name of the asking process; `asked`: wall seconds."""
+    """A question. `asked_by`: the host name of the asking process."""
 
     mailbox: str
     asked_by: str
 
 
 class Observed(Struct, frozen=True, tag="observed"):
-    """What a delivery saw: `stage` banner EHLO MAIL RCPT DATA dot; `reply` as ForeignReply text, such as
+    """What a delivery saw: `stage`: a speaks.Stage; `reply`: a line of a Foreign, such as
     `550 5.1.1 no such user`."""
 
     mailbox: str
@@ -306,62 +305,7 @@ class Flush(Struct, frozen=True, tag="flush"):
     by: str
 
 
-RequestRecord = Flush  # becomes a union as verbs are added (docs/decisions)
-
-
-# --- events (topic `events`, and standard output as JSON) ---
-
-
-class EventType(StrEnum):
-    RECEPTION = "Reception"
-    REJECTION = "Rejection"
-    DELIVERY = "Delivery"
-    TRANSIENT_FAILURE = "TransientFailure"
-    BOUNCE = "Bounce"
-    EXPIRATION = "Expiration"
-    PARKED = "Parked"
-    HELD = "Held"
-    RELEASED = "Released"
-    DELETED = "Deleted"
-    DROPPED = "Dropped"
-    CONTENT_LOST = "ContentLost"
-    QUARANTINED = "Quarantined"
-    PRIMARY = "Primary"  # a primary's health changed
-    RECIPIENT = "Recipient"  # what is known of a recipient changed
-    REQUEST = "Request"  # a request was applied (request_id)
-    DOMAIN = "Domain"  # a relay domain was added, became active, was removed
-    TICK = "Tick"
-
-
-class Response(Struct, frozen=True, omit_defaults=True):
-    """A reply of a mail server (ours or theirs); `command`: what it answers."""
-
-    code: int = 0
-    enhanced_code: str = ""
-    content: str = ""
-    command: str = ""
-
-
-class Event(Struct, frozen=True, omit_defaults=True):
-    """One thing that happened. `service`, `host`: who says it; `created_time`: arrival of the mail."""
-
-    type: EventType
-    event_time: float
-    service: str
-    host: str
-    id: str = ""
-    domain: str = ""
-    sender: str = ""
-    recipient: str = ""
-    size: int = 0
-    response: Response | None = None
-    peer_address: str = ""
-    source_address: str = ""
-    tls: str = ""
-    num_attempts: int = 0
-    created_time: float = 0.0
-    request_id: str = ""
-    text: str = ""
+RequestRecord = Flush  # becomes a union as verbs are added
 
 
 # --- codec ---
@@ -387,7 +331,7 @@ _decoders: dict[object, msgspec.msgpack.Decoder[object]] = {
 
 
 def encode(record: Struct) -> bytes:
-    """The msgpack form of any record of this file but Event."""
+    """The msgpack form of any record of this file."""
     return _encoder.encode(record)
 
 
@@ -407,19 +351,6 @@ def decode_callout(value: bytes) -> CalloutRecord:
 def decode_recipient(value: bytes) -> RecipientRecord:
     """Raises Undecodable."""
     return decode(value, RecipientRecord)  # type: ignore[arg-type]
-
-
-def encode_event(event: Event) -> bytes:
-    """One JSON object without line breaks: the log line and the `events` record."""
-    return msgspec.json.encode(event)
-
-
-def decode_event(value: bytes) -> Event:
-    """Raises Undecodable."""
-    try:
-        return msgspec.json.decode(value, type=Event)
-    except msgspec.MsgspecError as error:
-        raise Undecodable(str(error)) from error
 
 
 def new_entry(mail: Mail) -> QueueEntry:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from libs import topics
 from libs.log.contract import Log, LogError
-from libs.mail.records import Event, encode_event
+from libs.mail.event import Event, encode_event
 from libs.runtime.clock import Clock
 from libs.runtime.metrics import Metrics
 

@@ -20,15 +20,13 @@ from libs.log.contract import (
     Unavailable,
 )
 from libs.log.table import Table
+from libs.mail.event import Event, EventType, decode_event
 from libs.mail.records import (
-    Event,
-    EventType,
     Flush,
     PrimaryState,
     RecipientStatus,
     Undecodable,
     decode,
-    decode_event,
     decode_recipient,
     encode,
 )

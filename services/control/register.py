@@ -8,7 +8,8 @@ import structlog
 
 from libs.log.contract import Ambiguous, Claim, LogError, NotOwner, Record
 from libs.log.table import Table
-from libs.mail.records import Domain, Event, EventType, Installation, decode, encode
+from libs.mail.event import Event, EventType
+from libs.mail.records import Domain, Installation, decode, encode
 from libs.runtime.deps import Deps
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Ours
@@ -161,9 +162,7 @@ class Register:
                 seen.cancel()
 
     def _tell(self, domain: str, text: str) -> None:
-        self._deps.events.emit(
-            Event(type=EventType.DOMAIN, event_time=0.0, service="", host="", domain=domain, text=text)
-        )
+        self._deps.events.emit(Event(type=EventType.DOMAIN, domain=domain, text=text))
 
 
 def _record(step: Step) -> tuple[bytes, bytes | None]:

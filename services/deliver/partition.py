@@ -13,11 +13,10 @@ from msgspec.structs import replace
 
 from libs.log.contract import Claim, Headers, LogError, NotOwner, Stored
 from libs.log.table import Table
+from libs.mail.event import Event, EventType
 from libs.mail.records import (
     ContentRef,
     Domain,
-    Event,
-    EventType,
     Health,
     Kind,
     PrimaryState,
@@ -169,9 +168,6 @@ class Partition:
         self.deps.events.emit(
             Event(
                 type=EventType.PRIMARY,
-                event_time=0.0,
-                service="",
-                host="",
                 domain=hop.name,
                 text=f"{before.health} -> {after.health}"
                 + (f": {after.last_reply}" if after.health is not Health.UP and after.last_reply else ""),
@@ -187,9 +183,7 @@ class Partition:
         if was is not pulled and hop.primary:
             text = "bounce brake pulled" if pulled else "bounce brake released"
             log.warning(text, domain=hop.name, refused=len(brake.refused))
-            self.deps.events.emit(
-                Event(type=EventType.PRIMARY, event_time=0.0, service="", host="", domain=hop.name, text=text)
-            )
+            self.deps.events.emit(Event(type=EventType.PRIMARY, domain=hop.name, text=text))
             self.changed.add(hop.name)
             self.publish.set()
 
@@ -294,9 +288,6 @@ class Partition:
         mail = job.mail
         base = Event(
             type=event,
-            event_time=0.0,
-            service="",
-            host="",
             id=mail.id,
             domain=mail.domain,
             sender=mail.reverse_path,

@@ -11,7 +11,8 @@ import structlog
 from libs import topics
 from libs.log.contract import Claim, LogError, Record
 from libs.log.table import Table
-from libs.mail.records import Domain, Event, EventType, decode, encode_event
+from libs.mail.event import Event, EventType, encode_event
+from libs.mail.records import Domain, decode
 from libs.runtime.deps import Deps
 from libs.runtime.run import Life
 from libs.smtp.client import CALLOUT, STANDARD, Dialer

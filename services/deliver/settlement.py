@@ -4,16 +4,15 @@ from collections.abc import Mapping
 
 import structlog
 
+from libs.mail.event import EventType, Response
 from libs.mail.records import (
     Basis,
     ContentRef,
-    EventType,
     Health,
     Kind,
     Mail,
     Progress,
     Recipient,
-    Response,
     State,
     encode,
     new_entry,

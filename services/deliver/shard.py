@@ -14,15 +14,8 @@ from typing import Any
 import structlog
 
 from libs.log.contract import BEGIN, END, Batch, Claim, LogError, NotOwner, Record, Unavailable
-from libs.mail.records import (
-    Event,
-    EventType,
-    Health,
-    PrimaryState,
-    RequestRecord,
-    Undecodable,
-    decode,
-)
+from libs.mail.event import Event, EventType
+from libs.mail.records import Health, PrimaryState, RequestRecord, Undecodable, decode
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Flushed, Opened, ProbeNow, Probing, Send, Shut, permit
 from services.deliver.ledger import Todo, confirmed_domain
@@ -156,9 +149,6 @@ class Shard:
         deps.events.emit(
             Event(
                 type=EventType.QUARANTINED,
-                event_time=0.0,
-                service="",
-                host="",
                 id=record.key.decode("ascii", "replace") if record.topic == "queue" else "",
                 text=where,
             )
@@ -252,9 +242,6 @@ class Shard:
         self._shared.deps.events.emit(
             Event(
                 type=EventType.REQUEST,
-                event_time=0.0,
-                service="",
-                host="",
                 domain=request.domain,
                 request_id=request.request_id,
                 text=f"flush by {request.by}: {waiting} mails wait, {hurried} of them were deferred",

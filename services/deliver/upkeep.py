@@ -7,7 +7,8 @@ from contextlib import suppress
 import structlog
 
 from libs.log.contract import LogError, Misconfigured, NotOwner
-from libs.mail.records import EventType, Health, PrimaryState, State, Undecodable, encode
+from libs.mail.event import EventType
+from libs.mail.records import Health, PrimaryState, State, Undecodable, encode
 from services.deliver import brake as bounce_brake
 from services.deliver.carrier import Carriers
 from services.deliver.outgoing import Job

@@ -10,16 +10,8 @@ import structlog
 
 from libs.log.contract import LogError, NotStored
 from libs.mail import headers, replies
-from libs.mail.records import (
-    Action,
-    Event,
-    EventType,
-    Mail,
-    Verdict,
-    encode,
-    new_entry,
-    queue_headers,
-)
+from libs.mail.event import Event, EventType
+from libs.mail.records import Action, Mail, Verdict, encode, new_entry, queue_headers
 from libs.mail.replies import Receipt
 from libs.runtime.deps import Deps
 from services.ingest import policy
@@ -162,9 +154,6 @@ def protocol(session: Session, envelope: Envelope) -> str:
 def _reception(mail: Mail, size: int) -> Event:
     return Event(
         type=EventType.RECEPTION,
-        event_time=0.0,
-        service="",
-        host="",
         id=mail.id,
         domain=mail.domain,
         sender=mail.reverse_path,

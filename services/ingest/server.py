@@ -13,7 +13,8 @@ import structlog
 from aiosmtpd.smtp import TLSSetupException
 from prometheus_client import Counter
 
-from libs.mail.records import Event, EventType, Response, Trace
+from libs.mail.event import Event, EventType, Response
+from libs.mail.records import Trace
 from libs.mail.reply import Reply
 from libs.runtime.config import Endpoint
 from libs.runtime.deps import Deps
@@ -250,9 +251,6 @@ class Dialogue(Connection):
         self._server.deps.events.emit(
             Event(
                 type=EventType.REJECTION,
-                event_time=0.0,
-                service="",
-                host="",
                 domain=domain,
                 sender=envelope.reverse_path if envelope else "",
                 recipient=recipient,

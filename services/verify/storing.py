@@ -8,16 +8,8 @@ import structlog
 
 from libs import topics
 from libs.log.contract import Claim, LogError, NotOwner
-from libs.mail.records import (
-    Event,
-    EventType,
-    Flush,
-    PrimaryFacts,
-    RecipientRecord,
-    RecipientStatus,
-    RecipientTry,
-    encode,
-)
+from libs.mail.event import Event, EventType
+from libs.mail.records import Flush, PrimaryFacts, RecipientRecord, RecipientStatus, RecipientTry, encode
 from libs.runtime.deps import Deps
 from services.verify.known import Known
 
@@ -57,16 +49,14 @@ class Storing:
 
     def say_primary(self, facts: PrimaryFacts) -> None:
         text = f"callouts {facts.callouts}{', callout brake pulled' if facts.braked else ''}"
-        self._deps.events.emit(Event(EventType.PRIMARY, 0.0, "", "", domain=facts.domain, text=text))
+        self._deps.events.emit(Event(EventType.PRIMARY, domain=facts.domain, text=text))
 
     def say_recipient(self, domain: str, old: RecipientStatus | None, new: RecipientStatus) -> None:
         """An event where the status changed."""
         if old is not None and old.status is new.status:
             return
         text = f"{old.status if old is not None else 'unknown'} -> {new.status}: {new.reply}"
-        self._deps.events.emit(
-            Event(EventType.RECIPIENT, 0.0, "", "", domain=domain, recipient=new.mailbox, text=text)
-        )
+        self._deps.events.emit(Event(EventType.RECIPIENT, domain=domain, recipient=new.mailbox, text=text))
 
     async def finish(self) -> None:
         while self._writes:

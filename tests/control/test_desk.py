@@ -13,10 +13,9 @@ import pytest
 from libs.log.contract import BEGIN, Claim
 from libs.log.open import newest_installation, read_installation, write_installation
 from libs.log.sqlite import SqliteLog
+from libs.mail.event import Event, EventType
 from libs.mail.records import (
     Domain,
-    Event,
-    EventType,
     Flush,
     Health,
     Installation,
@@ -269,7 +268,7 @@ async def deliver(at: Office, text: str) -> None:
                 assert isinstance(request, Flush)
                 at.desk.deps.events.emit(
                     Event(
-                        type=EventType.REQUEST, event_time=0.0, service="", host="", text=text,
+                        type=EventType.REQUEST, text=text,
                         domain=request.domain, request_id=request.request_id,
                     )
                 )  # fmt: skip
@@ -309,7 +308,7 @@ async def test_trace_tells_the_story_of_one_mail(tmp_path: Path) -> None:
         ):
             at.clock.advance(1)
             mail_id = "m1" if domain == "office.example" else "m2"
-            at.desk.deps.events.emit(Event(kind, 0.0, "", "", id=mail_id, domain=domain))
+            at.desk.deps.events.emit(Event(kind, id=mail_id, domain=domain))
         await at.desk.deps.events.flush()
         await at.until(lambda: len(at.desk._trail._places) == 2)
         assert [event["type"] for event in await at.desk.trace("m1")] == ["Reception", "Delivery"]

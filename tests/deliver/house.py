@@ -11,12 +11,11 @@ from libs import topics
 from libs.log.contract import BEGIN, Log, Record
 from libs.log.sqlite import SqliteLog
 from libs.log.table import Table
+from libs.mail.event import Event, EventType, decode_event
 from libs.mail.records import (
     Basis,
     ContentRef,
     Domain,
-    Event,
-    EventType,
     Flush,
     Installation,
     Kind,
@@ -27,7 +26,6 @@ from libs.mail.records import (
     Recipient,
     Undecodable,
     decode,
-    decode_event,
     encode,
     mail_of,
     new_entry,

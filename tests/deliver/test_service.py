@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from libs.mail.records import EventType, Kind, PrimaryState, State, decode
+from libs.mail.event import EventType
+from libs.mail.records import Kind, PrimaryState, State, decode
 from tests.deliver.house import CONTENT, HOST, ZONE, house, until
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone

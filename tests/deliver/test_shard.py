@@ -5,9 +5,9 @@ import email
 from pathlib import Path
 
 from libs.log.contract import Gone
+from libs.mail.event import EventType
 from libs.mail.records import (
     ContentRef,
-    EventType,
     Health,
     Progress,
     QueueEntry,

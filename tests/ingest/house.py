@@ -15,11 +15,11 @@ from libs import topics
 from libs.log.contract import BEGIN, END, Record
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
+from libs.mail.event import Event, decode_event
 from libs.mail.records import (
     Action,
     ContentRef,
     Domain,
-    Event,
     Installation,
     Mail,
     QueueEntry,
@@ -27,7 +27,6 @@ from libs.mail.records import (
     Verdict,
     decode,
     decode_callout,
-    decode_event,
     encode,
     mail_of,
 )

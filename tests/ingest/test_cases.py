@@ -7,7 +7,8 @@ import pytest
 import trustme
 
 from libs.mail.address import mailbox
-from libs.mail.records import EventType, Mail
+from libs.mail.event import EventType
+from libs.mail.records import Mail
 from tests.ingest.cases import FOLDER, BadCase, Case, cases, described
 from tests.ingest.house import House, until
 from tests.ingest.pure import converse

@@ -9,14 +9,8 @@ import pytest
 import trustme
 
 from libs.log.contract import Ambiguous, NotStored
-from libs.mail.records import (
-    Basis,
-    Domain,
-    EventType,
-    RecipientStatus,
-    RecipientTry,
-    Status,
-)
+from libs.mail.event import EventType
+from libs.mail.records import Basis, Domain, RecipientStatus, RecipientTry, Status
 from tests.helpers.clock import Clock
 from tests.ingest.house import HOST, House, until
 

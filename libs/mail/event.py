@@ -1,0 +1,77 @@
+"""What happened, in events: one JSON object each, on the topic `events` and on standard output.
+
+Events inform, nothing is decided by them. Times are wall seconds UTC, sizes octets.
+"""
+
+from enum import StrEnum
+
+import msgspec
+from msgspec import Struct
+
+from libs.mail.records import Undecodable
+
+
+class EventType(StrEnum):
+    RECEPTION = "Reception"
+    REJECTION = "Rejection"
+    DELIVERY = "Delivery"
+    TRANSIENT_FAILURE = "TransientFailure"
+    BOUNCE = "Bounce"
+    EXPIRATION = "Expiration"
+    PARKED = "Parked"
+    HELD = "Held"
+    RELEASED = "Released"
+    DELETED = "Deleted"
+    DROPPED = "Dropped"
+    CONTENT_LOST = "ContentLost"
+    QUARANTINED = "Quarantined"
+    PRIMARY = "Primary"  # a primary's health changed
+    RECIPIENT = "Recipient"  # what is known of a recipient changed
+    REQUEST = "Request"  # a request was applied (request_id)
+    DOMAIN = "Domain"  # a relay domain was added, became active, was removed
+    TICK = "Tick"
+
+
+class Response(Struct, frozen=True, omit_defaults=True):
+    """A reply of a mail server (ours or theirs); `command`: what it answers."""
+
+    code: int = 0
+    enhanced_code: str = ""
+    content: str = ""
+    command: str = ""
+
+
+class Event(Struct, frozen=True, omit_defaults=True):
+    """One thing that happened. `event_time`, `service` and `host` (who says it) are filled in when it is
+    emitted; `created_time`: arrival of the mail."""
+
+    type: EventType
+    event_time: float = 0.0
+    service: str = ""
+    host: str = ""
+    id: str = ""
+    domain: str = ""
+    sender: str = ""
+    recipient: str = ""
+    size: int = 0
+    response: Response | None = None
+    peer_address: str = ""
+    source_address: str = ""
+    tls: str = ""
+    num_attempts: int = 0
+    created_time: float = 0.0
+    request_id: str = ""
+    text: str = ""
+
+
+def encode_event(event: Event) -> bytes:
+    """One JSON object without line breaks: the log line and the `events` record."""
+    return msgspec.json.encode(event)
+
+
+def decode_event(value: bytes) -> Event:
+    """Raises Undecodable."""
+    try:
+        return msgspec.json.decode(value, type=Event)
+    except msgspec.MsgspecError as error:
+        raise Undecodable(str(error)) from error
