@@ -26,7 +26,6 @@ from libs.mail.records import (
 from tests.helpers.client import BadDialogue, Turn, octets, turns
 
 FOLDER = Path(__file__).parent / "cases"
-NOW = time.time()
 
 
 class BadCase(Exception):  # noqa: N818
@@ -39,6 +38,7 @@ class Case:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.now = time.time()  # ages count back from here: a case is read right before it is played
         self.domains: dict[str, Domain] = {}
         self.recipients: dict[str, tuple[str, Struct]] = {}
         self.primaries: dict[str, PrimaryState] = {}
@@ -99,8 +99,7 @@ def _relay(case: Case, words: list[str]) -> None:
     )
 
 
-def _status(mailbox: str, word: str, age_s: float = 60.0) -> tuple[str, Struct]:
-    at = NOW - age_s
+def _status(mailbox: str, word: str, at: float) -> tuple[str, Struct]:
     key = mailbox.lower()
     if word == "unverifiable":
         return f"try:{key}", RecipientTry(mailbox, at, "connect: timeout")
@@ -110,7 +109,8 @@ def _status(mailbox: str, word: str, age_s: float = 60.0) -> tuple[str, Struct]:
 
 
 def _known(case: Case, words: list[str]) -> None:
-    key, record = _status(words[0], words[1], float(_options(words[2:]).get("age", "60")))
+    age_s = float(_options(words[2:]).get("age", "60"))
+    key, record = _status(words[0], words[1], case.now - age_s)
     case.recipients[key] = (words[0].rpartition("@")[2], record)
 
 
@@ -121,7 +121,7 @@ def _facts(case: Case, words: list[str]) -> None:
         PrimaryFacts(
             words[0],
             Callouts(words[1]),
-            NOW,
+            case.now,
             braked="braked" in given,
             size=int(given.get("size", "0")),
             smtputf8={"yes": True, "no": False}.get(given.get("smtputf8", "")),
@@ -130,12 +130,12 @@ def _facts(case: Case, words: list[str]) -> None:
 
 
 def _primary(case: Case, words: list[str]) -> None:
-    since = NOW - float(_options(words[2:]).get("since", "60"))
+    since = case.now - float(_options(words[2:]).get("since", "60"))
     case.primaries[words[0]] = PrimaryState(words[0], Health(words[1]), since)
 
 
 def _callout(case: Case, words: list[str]) -> None:
-    case.answers.setdefault(words[0].lower(), []).append(_status(words[0], words[1], 0.0))
+    case.answers.setdefault(words[0].lower(), []).append(_status(words[0], words[1], case.now))
 
 
 def _installation(case: Case, words: list[str]) -> None:
