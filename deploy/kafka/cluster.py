@@ -250,8 +250,11 @@ class Cluster:
         self._brokers[i].reap(STOP_S)
 
     def freeze(self, i: int) -> None:
-        """SIGSTOP: broker `i` still accepts connections and never answers."""
+        """SIGSTOP, and wait until every thread has stopped: broker `i` still accepts connections and never
+        answers."""
         self._brokers[i].send(signal.SIGSTOP)
+        if (pid := self._brokers[i].pid) is not None:
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self, i: int) -> None:
         self._brokers[i].send(signal.SIGCONT)
