@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
-from libs.log.contract import Log
+import structlog
+
+from libs.log.contract import Log, Record
 from libs.runtime.clock import Clock
 from libs.runtime.config import Config
 from libs.runtime.dns import Dns
@@ -20,3 +22,13 @@ class Deps(NamedTuple):
     events: Events
     metrics: Metrics
     partitions: int
+
+    def quarantined(self, record: Record) -> None:
+        """Rule 8: a record that cannot be decoded stays where it is; it is counted, said and stepped over."""
+        self.metrics.quarantined.labels(record.topic).inc()
+        structlog.get_logger().error(
+            "a record cannot be decoded and is stepped over",
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+        )

@@ -10,8 +10,6 @@ from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any
 
-import structlog
-
 from libs.log.contract import (
     BEGIN,
     Gone,
@@ -59,9 +57,9 @@ class Desk:
         names: dict[str, str] = {}  # one object for each domain, however many mails it has
 
         def table(topic: str, decoded: Any) -> Any:
-            return Table(deps.log, topic, every, decoded, deps.clock, quarantined=self._quarantined)
+            return Table(deps.log, topic, every, decoded, deps.clock, quarantined=deps.quarantined)
 
-        self.register = Register(deps, self._quarantined)
+        self.register = Register(deps)
         self._primaries: Table[PrimaryState] = table(PRIMARIES.name, _primary)
         self._queue: Table[queue.Place] = table(
             QUEUE.name, lambda record: queue.place(record, lambda name: names.setdefault(name, name))
@@ -208,7 +206,7 @@ class Desk:
             try:
                 return queue.row(record, self._primaries.get(place.domain.encode()))
             except Undecodable:
-                self._quarantined(record)
+                self.deps.quarantined(record)
                 return None
         raise Unavailable(f"mail {key.decode()} is rewritten all the time")
 
@@ -248,15 +246,6 @@ class Desk:
         except TimeoutError as error:
             raise Unavailable("the recipients could not be counted in time") from error
         return len(known)
-
-    def _quarantined(self, record: Record) -> None:
-        self.deps.metrics.quarantined.labels(record.topic).inc()
-        structlog.get_logger().error(
-            "a record cannot be decoded and is stepped over",
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-        )
 
 
 def _primary(record: Record) -> PrimaryState:

@@ -64,10 +64,10 @@ class Claims:
 class Register:
     """`table` is followed by the desk; what is added and removed is written by the leading control."""
 
-    def __init__(self, deps: Deps, quarantined: Callable[[Record], None]) -> None:
+    def __init__(self, deps: Deps) -> None:
         self.claims = Claims()
         self.table: Table[Domain | Installation] = Table(
-            deps.log, DOMAINS.name, range(deps.partitions), _domain, deps.clock, quarantined=quarantined
+            deps.log, DOMAINS.name, range(deps.partitions), _domain, deps.clock, quarantined=deps.quarantined
         )
         self._deps = deps
         self._changing = asyncio.Lock()

@@ -129,14 +129,12 @@ def shared(deps: Deps, domains: Table[Domain]) -> Shared:
 async def deliver(deps: Deps, life: Life) -> None:
     """Follow `domains` to its end, take claims, deliver until told to drain, end in order."""
 
-    def quarantined(record: Record) -> None:
-        deps.metrics.quarantined.labels(record.topic).inc()
-        log.error("a record cannot be decoded and is stepped over", topic=record.topic, offset=record.offset)
-
     def decoded(record: Record) -> Domain | None:
         return None if record.key == topics.INSTALLATION_KEY else decode(record.value or b"", Domain)
 
-    domains = Table(deps.log, "domains", range(deps.partitions), decoded, deps.clock, quarantined=quarantined)
+    domains = Table(
+        deps.log, "domains", range(deps.partitions), decoded, deps.clock, quarantined=deps.quarantined
+    )
     common = shared(deps, domains)
     beside = [
         asyncio.create_task(each) for each in (domains.run(), common.observations.run(), _tick(deps, common))

@@ -141,16 +141,14 @@ class Shard:
                 self._quarantined(record)
 
     def _quarantined(self, record: Record) -> None:
-        """Rule 8: kept, counted, said, stepped over."""
+        """Rule 8; whoever traces the mail sees it too."""
         deps = self._shared.deps
-        deps.metrics.quarantined.labels(record.topic).inc()
-        where = f"{record.topic} {record.partition} {record.offset}"
-        log.error("a record cannot be decoded and is stepped over", record=where)
+        deps.quarantined(record)
         deps.events.emit(
             Event(
                 type=EventType.QUARANTINED,
                 id=record.key.decode("ascii", "replace") if record.topic == "queue" else "",
-                text=where,
+                text=f"{record.topic} {record.partition} {record.offset}",
             )
         )
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-import structlog
-
 from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
@@ -26,8 +24,6 @@ from services.ingest.limits import Load
 from services.ingest.policy import Facts, OurNames
 
 T = TypeVar("T")
-
-log = structlog.get_logger()
 
 
 class Known:
@@ -126,13 +122,7 @@ class Known:
             range(self._deps.partitions),
             decode,
             self._deps.clock,
-            quarantined=self._quarantined,
-        )
-
-    def _quarantined(self, record: Record) -> None:
-        self._deps.metrics.quarantined.labels(record.topic).inc()
-        log.error(
-            "record cannot be decoded", topic=record.topic, partition=record.partition, offset=record.offset
+            quarantined=self._deps.quarantined,
         )
 
 

@@ -70,8 +70,7 @@ class Verdicts:
         try:
             future.set_result(decode(record.value, Verdict))
         except Undecodable:
-            self._deps.metrics.quarantined.labels(record.topic).inc()
-            log.exception("verdict cannot be decoded", partition=record.partition, offset=record.offset)
+            self._deps.quarantined(record)
 
 
 def _give_up(future: "asyncio.Future[Verdict | None]") -> None:

@@ -197,7 +197,7 @@ class Callouts:
             callout = decode_callout(record.value)
             domain = mailbox(callout.mailbox).domain
         except (Undecodable, BadAddress):
-            self._known.quarantined(record)
+            self._deps.quarantined(record)
             return
         match callout:
             case Observed():

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import structlog
-
 from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
@@ -27,8 +25,6 @@ T = TypeVar("T")
 
 _WRITTEN_S = 5.0  # what the replica has not shown by then was not stored
 _CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
-
-log = structlog.get_logger()
 
 
 class Known:
@@ -129,15 +125,8 @@ class Known:
             range(self._deps.partitions),
             decode,
             self._deps.clock,
-            quarantined=self.quarantined,
+            quarantined=self._deps.quarantined,
             changed=changed,
-        )
-
-    def quarantined(self, record: Record) -> None:
-        """Rule 8: counted, said, stepped over."""
-        self._deps.metrics.quarantined.labels(record.topic).inc()
-        log.error(
-            "record cannot be decoded", topic=record.topic, partition=record.partition, offset=record.offset
         )
 
 
