@@ -46,10 +46,6 @@ class Kept:
             self.connection.abort()
         await self._room.aclose()
 
-    async def abort(self) -> None:
-        self.connection.abort()
-        await self._room.aclose()
-
 
 async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kept:
     """A new connection to the best host of `hop` that answers (RFC 5321 section 5.1). Raises Unreachable."""
