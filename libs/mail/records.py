@@ -28,6 +28,11 @@ class Kind(StrEnum):
     DSN = "dsn"  # a delivery status notification of ours
     NOTICE = "notice"  # a notice of ours to a domain's contact
 
+    @property
+    def ours(self) -> bool:
+        """Is it mail of our own making: tried for days only, and nobody is told when it fails?"""
+        return self in (Kind.DSN, Kind.NOTICE)
+
 
 class Basis(StrEnum):
     """Why a recipient was accepted."""

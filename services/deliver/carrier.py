@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import structlog
 
 from libs.log.contract import LogError, NotOwner
-from libs.mail.records import Kind, Undecodable
+from libs.mail.records import Undecodable
 from libs.mail.states import open_recipients
 from libs.smtp.route import Found
 from services.deliver import attempt
@@ -109,9 +109,7 @@ class Carriers:
         try:
             while (mail := await self._next(hop, kept, single=single)) is not None:
                 fresh = await self._one(hop, kept, mail)
-                if single or not kept.connection.usable:
-                    break
-                if not fresh or not self._may_go_on(hop):
+                if single or not fresh or not kept.connection.usable or not self._may_go_on(hop):
                     break
         finally:
             await kept.quit()
@@ -273,7 +271,7 @@ class Carriers:
         part = self._partition
         kept_back = []
         while (mail := part.index.take(hop.name, part.clock.wall(), slow=False)) is not None:
-            if mail.kind not in (Kind.DSN, Kind.NOTICE):
+            if not mail.kind.ours:
                 kept_back.append(mail.id)
                 continue
             await part.shared.slots.acquire()

@@ -24,7 +24,7 @@ def tell(mail: Mail, failed: tuple[int, ...]) -> Telling:
     """What is done about the recipients of `mail` that failed (by index)."""
     if mail.kind is Kind.OPERATOR:
         return Telling(parked=failed)
-    if mail.kind in (Kind.DSN, Kind.NOTICE) or not mail.reverse_path:
+    if mail.kind.ours or not mail.reverse_path:
         return Telling(dropped=failed)
     silent = tuple(index for index in failed if not _wants(mail.recipients[index].notify))
     others = tuple(index for index in failed if index not in silent)

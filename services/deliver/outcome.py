@@ -1,4 +1,4 @@
-"""The table of the primary's answers (smtp.md, "Delivering"): a reply becomes done, retry or failed; settle.
+"""The table of the primary's answers in one place: a reply becomes done, retry or failed; settle.
 
 The scope of a retry decides who backs off: the recipient and the mail have a backoff of their own, for a
 destination the mail just waits until it is up. Permanent is only what is known to be about this mail or

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from libs.mail.headers import head_length
 from libs.mail.records import ContentRef, Mail, QueueEntry, Recipient
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Stage
@@ -67,10 +68,7 @@ def _gaps(at: int, size: int, strip: Sequence[tuple[int, int]]) -> Iterator[tupl
 
 def header(head: bytes) -> bytes:
     """The header of a content that begins with `head`: up to the empty line (RFC 5322 section 2.1)."""
-    if head.startswith(b"\r\n"):
-        return b""
-    end = head.find(b"\r\n\r\n")
-    return head if end < 0 else head[: end + 2]
+    return head[: head_length(head)]
 
 
 def answers(open_: Sequence[int], said: Replies) -> Answers:

@@ -65,9 +65,7 @@ class Settlement:
     def judge(self, hop: Hop, job: Job, got: Answers) -> dict[int, Outcome]:
         """The outcome for each recipient; the next hop and its brake learn from it at once."""
         now = self._partition.clock.mono()
-        known = Known(
-            accepted_within(hop.destination, now, ACCEPTED_LATELY_S), job.mail.kind in (Kind.DSN, Kind.NOTICE)
-        )
+        known = Known(accepted_within(hop.destination, now, ACCEPTED_LATELY_S), job.mail.kind.ours)
         each = {index: outcome(stage, what, known) for index, (stage, what) in got.items()}
         self._partition.saw(hop, seen(job.mail, each))
         if job.mail.kind is Kind.RELAYED:
@@ -179,7 +177,7 @@ class Settlement:
             failed=(*progress.failed, *left),
         )
         for index in left:
-            self._partition.deps.metrics.bounces.labels("expired").inc()
+            self._partition.deps.metrics.bounces.labels(Why.EXPIRED.value).inc()
             self._partition.emit(
                 EventType.EXPIRATION,
                 job,

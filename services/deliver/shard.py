@@ -134,7 +134,7 @@ class Shard:
                 if (mail := part.index.get(record.key.decode())) is not None:
                     part.arrived(mail)
             case Todo.BURY:
-                self._chore(self._bury(record.key))
+                self._chore(self.partition.bury(record.key))
             case Todo.MERGE:
                 self._chore(self._rewrite(record.key.decode()))
             case Todo.UNREADABLE:
@@ -166,9 +166,6 @@ class Shard:
             return  # the next owner does it
         finally:
             work.close()
-
-    async def _bury(self, key: bytes) -> None:
-        await self.partition.bury(key)
 
     async def _rewrite(self, id_: str) -> None:
         """Another owner wrote of this mail: write what both know (rule 3), or its notice."""
