@@ -1,7 +1,7 @@
 """Every topic: its name, what its key is, its policy, who writes it, and the settings that are checked.
 
-Source: the topics table of docs/path.md. `backupmx topics apply` creates them, `topics check` and every
-service compare (a difference means 451 and no truncation).
+`backupmx topics apply` creates them, `topics check` and every service compare (a difference means 451 and no
+truncation).
 """
 
 from collections.abc import Mapping

@@ -14,10 +14,7 @@ from services.ingest.limits import COMMAND_OCTETS
 from services.ingest.session import Interrupted, Line
 
 READ_OCTETS = 64 * 1024  # the reader stops the socket at twice this
-LINGER_S, LINGERS = (
-    2.0,
-    15,
-)  # what a client still sends is dropped so long, so that it can read our last reply
+LINGER_S, LINGERS = 2.0, 15  # what a client still sends is dropped so long: it can read our last reply
 
 
 class Connection(SMTP):

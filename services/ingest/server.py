@@ -44,15 +44,9 @@ from services.ingest.session import (
     step,
 )
 
-READ_OCTETS = 64 * 1024  # the reader stops the socket at twice this
-LINGER_S, LINGERS = (
-    2.0,
-    15,
-)  # what a client still sends is dropped so long, so that it can read our last reply
 BACKLOG = 2048
 
 log = structlog.get_logger()
-
 
 wire = lru_cache(maxsize=64)(Reply.wire)  # most replies are said again and again
 
