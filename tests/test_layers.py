@@ -202,6 +202,16 @@ def test_only_libs_smtp_dials() -> None:
     assert found == []
 
 
+def test_rules_md_has_every_rule_that_is_named() -> None:
+    """A rule is named by its number, and each number that is named stands in docs/rules.md."""
+    there = set(re.findall(r"^([0-9]+)\. ", (ROOT / "docs/rules.md").read_text(), re.MULTILINE))
+    named: set[str] = set()
+    for name in sources():
+        named |= set(re.findall(r"\b[Rr]ule ([0-9]+)\b", (ROOT / name).read_text()))
+    assert named
+    assert named <= there
+
+
 def test_path_md_marks_the_shell() -> None:
     """A file stands with a * in docs/path.md if, and only if, it is shell."""
     rows = re.findall(r"^\| `(\S+\.py)`( \*)? \|", (ROOT / "docs/path.md").read_text(), re.MULTILINE)
