@@ -31,10 +31,8 @@ from libs.log.kafka_produce import Item, Lane
 from libs.log.kafka_wire import EARLIEST, LATEST, DescribeLogDirsRequest, Wire
 from libs.runtime.clock import Clock
 
-BULK_MS, STATE_MS = (
-    15_000,
-    2_000,
-)  # a chunk may take long on a slow link; a commit should find the new leader soon
+# A chunk may take long on a slow link; a commit should find the new leader soon.
+BULK_MS, STATE_MS = 15_000, 2_000
 DISK_S = 10.0
 TRY_S = 0.25
 CHECK_S, CHECK_AGAIN_S = 3600.0, 60.0

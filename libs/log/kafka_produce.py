@@ -357,9 +357,8 @@ class Lane:
         for i, item in enumerate(items):
             if item.future.done():
                 continue
-            if (
-                metadata is None or metadata.offset < 0
-            ):  # "duplicate sequence": stored, but nobody knows where
+            if metadata is None or metadata.offset < 0:
+                # "duplicate sequence": stored, but nobody knows where
                 item.fail(Ambiguous(f"{at.topic}/{at.partition} was acknowledged without an offset"))
             elif metadata.timestamp_type != 1:
                 item.fail(Misconfigured(f"{at.topic} keeps the writer's time: it needs LogAppendTime"))

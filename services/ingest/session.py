@@ -160,9 +160,8 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
         case Refused():
             return _say(replace(s, mail=None), got.reply, limits, "DATA")
         case TlsStarted():
-            return Session(tls=got.tls, errors=s.errors), Say(
-                None
-            )  # RFC 3207 section 4.2: all else is forgotten
+            # RFC 3207 section 4.2: all else is forgotten.
+            return Session(tls=got.tls, errors=s.errors), Say(None)
         case Connected():
             if got.early:
                 return s, SayAndClose(replies.EARLY)

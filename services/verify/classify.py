@@ -200,9 +200,8 @@ def is_due(known: Known, primary: PrimaryState | None, now: float, t: Lifetimes 
     """Is a question worth a callout, or is what is known the answer? `now`: wall seconds."""
     status, tried = known.status, known.tried
     if tried is not None and (status is None or tried.against_since or tried.last_tried > status.confirmed):
-        return (
-            now >= next_try(tried, t) or now < tried.last_tried
-        )  # a clock that was set back settles nothing
+        clock_was_set_back = now < tried.last_tried  # then it settles nothing
+        return clock_was_set_back or now >= next_try(tried, t)
     if status is None:
         return True
     due = next_probe(status, primary, t)
