@@ -165,6 +165,12 @@ class Client:
         assert (await self.reply()).startswith("220 ")
         await self._writer.start_tls(context, server_hostname=name)
 
+    async def data(self, recipient: str, sender: str = "eve@sender.example") -> None:
+        """MAIL, RCPT and DATA in one write after greet(); returns once all three are answered."""
+        await self.send(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\nDATA\r\n".encode())
+        for _ in range(3):
+            assert await self.reply()
+
     async def mail(
         self,
         *recipients: str,

@@ -318,9 +318,7 @@ async def test_a_slow_log_stops_the_sender(tmp_path: Path) -> None:
         house.log.hold["content"] = asyncio.Event()
         async with house.client() as client:
             await client.greet()
-            await client.send(f"MAIL FROM:<eve@sender.example>\r\nRCPT TO:<{ANN}>\r\nDATA\r\n".encode())
-            for _ in range(3):
-                assert await client.reply()
+            await client.data(ANN)
             block = b"y" * 998 + b"\r\n"
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(client.send(block * 40_000), 1)
@@ -338,9 +336,7 @@ async def test_a_client_that_goes_in_data(tmp_path: Path) -> None:
         await opened(house)
         async with house.client() as client:
             await client.greet()
-            await client.send(f"MAIL FROM:<eve@sender.example>\r\nRCPT TO:<{ANN}>\r\nDATA\r\n".encode())
-            for _ in range(3):
-                assert await client.reply()
+            await client.data(ANN)
             await client.send(b"z" * 1_500_000)
             await until(lambda: any(topic == "content" for topic, _ in house.log.appended))
             client.abort()
@@ -357,9 +353,7 @@ async def test_a_client_that_goes_after_the_dot(tmp_path: Path) -> None:
         house.log.hold["content"] = asyncio.Event()
         async with house.client() as client:
             await client.greet()
-            await client.send(f"MAIL FROM:<eve@sender.example>\r\nRCPT TO:<{ANN}>\r\nDATA\r\n".encode())
-            for _ in range(3):
-                assert await client.reply()
+            await client.data(ANN)
             await client.send(b"hello\r\n.\r\n")
             await until(lambda: ("content", 7) in house.log.appended)
             client.abort()
@@ -489,9 +483,7 @@ async def test_timeouts(tmp_path: Path) -> None:
             await client.talk("S: 421 4.4.2 ...\nS.")
         async with house.client() as client:
             await client.greet()
-            await client.send(f"MAIL FROM:<eve@sender.example>\r\nRCPT TO:<{ANN}>\r\nDATA\r\n".encode())
-            for _ in range(3):
-                assert await client.reply()
+            await client.data(ANN)
             await client.send(b"hello\r\n")
             await client.talk("S: 421 4.4.2 ...\nS.")
 
@@ -515,9 +507,7 @@ async def test_drain(tmp_path: Path) -> None:
         async with house.client() as idle, house.client() as busy:
             await idle.greet()
             await busy.greet()
-            await busy.send(f"MAIL FROM:<eve@sender.example>\r\nRCPT TO:<{ANN}>\r\nDATA\r\n".encode())
-            for _ in range(3):
-                assert await busy.reply()
+            await busy.data(ANN)
             await busy.send(b"hello")
             stopping = asyncio.create_task(house.stop())
             await idle.talk("S: 421 4.3.2 ...\nS.")
