@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from deploy.kafka.cluster import Cluster
 from tests.helpers.client import Client
 from tests.helpers.mailing import content
-from tests.helpers.primary import Primary, Received
+from tests.helpers.primary import Primary
+from tests.helpers.primary_session import Received
 from tests.helpers.running import Running
 
 HEAD = {

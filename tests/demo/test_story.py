@@ -6,7 +6,8 @@ import pytest
 
 from demo.story import Story
 from tests.helpers.mailing import content
-from tests.helpers.primary import Primary, Received
+from tests.helpers.primary import Primary
+from tests.helpers.primary_session import Received
 from tests.helpers.running import Running
 
 FIELDS = b"Received: from a\r\n\tby b; now\r\nAuthentication-Results: mx1.backup.example;\r\n\tspf=pass\r\n"
