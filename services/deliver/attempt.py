@@ -6,12 +6,12 @@ from contextlib import AsyncExitStack
 
 from libs.log.contract import Gone, Log, Superseded
 from libs.mail.reply import Foreign
-from libs.mail.speaks import Speaks, Stage, speaks
+from libs.mail.speaks import Stage
 from libs.smtp.client import Connection, Dialer, Fault
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found
-from services.deliver.destination import Closed, Opened, Overloaded, Refused, Seen
-from services.deliver.outcome import Lost
+from services.deliver.destination import Closed, Seen
+from services.deliver.outcome import Lost, broken_off, of_hosts, probed, unreached
 from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept
 from services.deliver.partition import Hop, Partition
 
@@ -63,26 +63,11 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
             return Kept(await dialer.connect(target), room)
         except Fault as fault:
             await room.aclose()
-            seen = _worse(seen, _of(fault))
+            seen = of_hosts(seen, unreached(fault.stage, fault.reply, fault.reason))
         except BaseException:
             await room.aclose()
             raise
     raise Unreachable(seen, route.found)
-
-
-def _of(fault: Fault) -> Seen:
-    """What a connection that was not made says of the next hop."""
-    if fault.reply is None:
-        return Closed(f"{fault.stage}: {fault.reason}")
-    line = f"{fault.stage}: {fault.reply.line()}"
-    if fault.reply.code >= 500:
-        return Refused(None, line)
-    return Overloaded(line)
-
-
-def _worse(one: Seen, other: Seen) -> Seen:
-    """Of two hosts, the one that answered says more than the one that did not."""
-    return one if isinstance(other, Closed) and not isinstance(one, Closed) else other
 
 
 async def transact(
@@ -118,11 +103,7 @@ def _what(fault: Fault, *, stale: bool) -> tuple[str, Foreign | Lost]:
         raise Withheld from fault
     if stale and fault.stage in _STALE and (fault.reply is None or fault.reply.code == 421):
         raise Stale from fault
-    if fault.reason == "smtputf8":
-        return Stage.MAIL, Foreign(550, "5.6.7", "the next hop does not offer SMTPUTF8")
-    if fault.reason == "syntax":
-        return Stage.MAIL, Foreign(553, "5.1.3", "an address that no command can hold")
-    return fault.stage, fault.reply or Lost(f"{fault.stage}: {fault.reason}")
+    return broken_off(fault.stage, fault.reply, fault.reason)
 
 
 async def _content(log: Log, job: Job) -> bytes | AsyncIterator[bytes]:
@@ -163,8 +144,7 @@ async def read_header(log: Log, job: Job) -> bytes:
 
 
 async def probe(partition: Partition, hop: Hop, recipient: str) -> Seen:
-    """Is it up? EHLO, MAIL FROM:<postmaster@OUR-HOST>, RCPT, RSET: a banner is not "up", any answer to RCPT
-    but 421, 4.3.x or a block is."""
+    """Is it up? EHLO, MAIL FROM:<postmaster@OUR-HOST>, RCPT, RSET: a banner is not "up"."""
     try:
         kept_ = await connect(partition, hop, probe=True)
     except Unreachable as unreachable:
@@ -173,12 +153,7 @@ async def probe(partition: Partition, hop: Hop, recipient: str) -> Seen:
         sender = f"postmaster@{partition.deps.config.host.name}"
         ((stage, reply),) = await kept_.connection.verify(sender, [recipient])
     except Fault as fault:
-        return _of(fault)
+        return unreached(fault.stage, fault.reply, fault.reason)
     finally:
         await kept_.quit()
-    about = speaks(stage, reply)
-    if about is Speaks.OVERLOADED:
-        return Overloaded(f"{stage}: {reply.line()}")
-    if about is Speaks.POLICY:
-        return Refused(None, f"{stage}: {reply.line()}")
-    return Opened()
+    return probed(stage, reply)

@@ -126,6 +126,44 @@ def _scope(stage: str) -> Scope:
     return Scope.RECIPIENT if stage == Stage.RCPT else Scope.MAIL
 
 
+def broken_off(stage: str, reply: Foreign | None, reason: str) -> tuple[str, Foreign | Lost]:
+    """What came for every recipient when a transaction was not gone through with; `reason`: a Fault's. What
+    the next hop does not offer, and what no command can hold, is as if it had refused MAIL."""
+    match reason:
+        case "smtputf8":
+            return Stage.MAIL, Foreign(550, "5.6.7", "the next hop does not offer SMTPUTF8")
+        case "syntax":
+            return Stage.MAIL, Foreign(553, "5.1.3", "an address that no command can hold")
+    return stage, reply or Lost(f"{stage}: {reason}")
+
+
+# --- the next hop, without a mail ---
+
+
+def unreached(stage: str, reply: Foreign | None, reason: str) -> destination.Seen:
+    """What a connection that was not made, or a probe that broke off, says of the next hop."""
+    if reply is None:
+        return destination.Closed(f"{stage}: {reason}")
+    line = f"{stage}: {reply.line()}"
+    return destination.Refused(None, line) if reply.code >= 500 else destination.Overloaded(line)
+
+
+def of_hosts(one: destination.Seen, other: destination.Seen) -> destination.Seen:
+    """Of two hosts, the one that answered says more than the one that did not."""
+    silent = destination.Closed
+    return one if isinstance(other, silent) and not isinstance(one, silent) else other
+
+
+def probed(stage: str, reply: Foreign) -> destination.Seen:
+    """What the end of a probe says: any answer to RCPT but 421, 4.3.x or a block means up."""
+    match speaks(stage, reply):
+        case Speaks.OVERLOADED:
+            return destination.Overloaded(f"{stage}: {reply.line()}")
+        case Speaks.POLICY:
+            return destination.Refused(None, f"{stage}: {reply.line()}")
+    return destination.Opened()
+
+
 # --- the whole mail ---
 
 
