@@ -1,15 +1,19 @@
 """What every service is given; main.py builds it in sight."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import structlog
 
 from libs.log.contract import Log, Record
+from libs.log.table import Table
 from libs.runtime.clock import Clock
 from libs.runtime.config import Config
 from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
+
+T = TypeVar("T")
 
 
 class Deps(NamedTuple):
@@ -22,6 +26,18 @@ class Deps(NamedTuple):
     events: Events
     metrics: Metrics
     partitions: int
+
+    def table(
+        self,
+        topic: str,
+        decode: Callable[[Record], T | None],
+        changed: Callable[[Record], None] = lambda _: None,
+    ) -> Table[T]:
+        """A full replica of `topic`; run() it. `decode` and `changed`: see Table."""
+        every = range(self.partitions)
+        return Table(
+            self.log, topic, every, decode, self.clock, quarantined=self.quarantined, changed=changed
+        )
 
     def quarantined(self, record: Record) -> None:
         """Rule 8: a record that cannot be decoded stays where it is; it is counted, said and stepped over."""

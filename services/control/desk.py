@@ -53,15 +53,10 @@ class Desk:
 
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
-        every = range(deps.partitions)
         names: dict[str, str] = {}  # one object for each domain, however many mails it has
-
-        def table(topic: str, decoded: Any) -> Any:
-            return Table(deps.log, topic, every, decoded, deps.clock, quarantined=deps.quarantined)
-
         self.register = Register(deps)
-        self._primaries: Table[PrimaryState] = table(PRIMARIES.name, _primary)
-        self._queue: Table[queue.Place] = table(
+        self._primaries: Table[PrimaryState] = deps.table(PRIMARIES.name, _primary)
+        self._queue: Table[queue.Place] = deps.table(
             QUEUE.name, lambda record: queue.place(record, lambda name: names.setdefault(name, name))
         )
         self._trail = Trail(deps)

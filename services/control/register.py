@@ -66,9 +66,7 @@ class Register:
 
     def __init__(self, deps: Deps) -> None:
         self.claims = Claims()
-        self.table: Table[Domain | Installation] = Table(
-            deps.log, DOMAINS.name, range(deps.partitions), _domain, deps.clock, quarantined=deps.quarantined
-        )
+        self.table: Table[Domain | Installation] = deps.table(DOMAINS.name, _domain)
         self._deps = deps
         self._changing = asyncio.Lock()
         self._checked: dict[str, float] = {}  # pending domain -> monotonic time of the last look at its DNS

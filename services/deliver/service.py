@@ -132,9 +132,7 @@ async def deliver(deps: Deps, life: Life) -> None:
     def decoded(record: Record) -> Domain | None:
         return None if record.key == topics.INSTALLATION_KEY else decode(record.value or b"", Domain)
 
-    domains = Table(
-        deps.log, "domains", range(deps.partitions), decoded, deps.clock, quarantined=deps.quarantined
-    )
+    domains = deps.table("domains", decoded)
     common = shared(deps, domains)
     beside = [
         asyncio.create_task(each) for each in (domains.run(), common.observations.run(), _tick(deps, common))

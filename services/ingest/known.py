@@ -1,8 +1,5 @@
 """What ingest knows: full replicas of `domains`, `recipients` and `primaries`, and the facts in them."""
 
-from collections.abc import Callable
-from typing import TypeVar
-
 from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
@@ -23,8 +20,6 @@ from libs.runtime.deps import Deps
 from services.ingest.limits import Load
 from services.ingest.policy import Facts, OurNames
 
-T = TypeVar("T")
-
 
 class Known:
     """Facts from the tables. `run` each of `tables`, and wait for `caught_up` before the first question."""
@@ -40,9 +35,9 @@ class Known:
                 return decode(record.value, Installation)
             return complete(defaults, decode(record.value, Domain))
 
-        self.domains: Table[DomainSettings | Installation] = self._table("domains", domain)
-        self.recipients: Table[RecipientRecord] = self._table("recipients", _recipient)
-        self.primaries: Table[PrimaryState] = self._table("primaries", _primary)
+        self.domains: Table[DomainSettings | Installation] = deps.table("domains", domain)
+        self.recipients: Table[RecipientRecord] = deps.table("recipients", _recipient)
+        self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
 
     @property
     def tables(
@@ -114,16 +109,6 @@ class Known:
 
     def partition(self, domain: str) -> int:
         return topics.partition_of(domain, self._deps.partitions)
-
-    def _table(self, topic: str, decode: Callable[[Record], T]) -> Table[T]:
-        return Table(
-            self._deps.log,
-            topic,
-            range(self._deps.partitions),
-            decode,
-            self._deps.clock,
-            quarantined=self._deps.quarantined,
-        )
 
 
 def our_names(deps: Deps) -> OurNames:

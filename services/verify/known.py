@@ -1,7 +1,6 @@
 """What verify knows: full replicas of `domains`, `recipients` and `primaries`."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from libs import topics
 from libs.log.contract import Record
@@ -21,8 +20,6 @@ from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
 from services.verify import classify
 
-T = TypeVar("T")
-
 _WRITTEN_S = 5.0  # what the replica has not shown by then was not stored
 _CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
 
@@ -41,9 +38,9 @@ class Known:
                 return None
             return complete(defaults, decode(record.value, Domain))
 
-        self.domains: Table[DomainSettings] = self._table("domains", domain)
-        self.recipients: Table[RecipientRecord] = self._table("recipients", _recipient, self._index)
-        self.primaries: Table[PrimaryState] = self._table("primaries", _primary)
+        self.domains: Table[DomainSettings] = deps.table("domains", domain)
+        self.recipients: Table[RecipientRecord] = deps.table("recipients", _recipient, self._index)
+        self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
 
     @property
     def tables(self) -> tuple[Table[Any], ...]:
@@ -112,22 +109,6 @@ class Known:
             controls.pop(record.key, None)
             if not controls:
                 del self._controls[domain]
-
-    def _table(
-        self,
-        topic: str,
-        decode: Callable[[Record], T | None],
-        changed: Callable[[Record], None] = lambda _: None,
-    ) -> Table[T]:
-        return Table(
-            self._deps.log,
-            topic,
-            range(self._deps.partitions),
-            decode,
-            self._deps.clock,
-            quarantined=self._deps.quarantined,
-            changed=changed,
-        )
 
 
 def _recipient(record: Record) -> RecipientRecord | None:
