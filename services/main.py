@@ -218,7 +218,7 @@ def run_here(folder: Annotated[Path, typer.Option(help="Where everything is kept
         path.write_text(sample(id=secrets.token_hex(8), listen=at, health=health_at), "utf-8")
         print(f"Written: {path}, with every setting explained.")
     config = _load(path)
-    listen = config.smtp.listen[0]
+    listen = (config.smtp.listen or config.smtp.proxy_listen)[0]
     command = f"{Path(sys.argv[0])} domain add YOUR-DOMAIN --config {path}"
     print(
         f"Mail is received on {listen} as soon as the service is ready. In another terminal, take on a\n"

@@ -14,7 +14,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from libs.mail.address import BadAddress, domain_name, mailbox
@@ -47,6 +56,14 @@ def _mailbox(value: str) -> str:
 
 def _network(value: str) -> str:
     return str(ipaddress.ip_network(value))
+
+
+def _some(value: str) -> str:
+    """A network that is not everybody."""
+    network = ipaddress.ip_network(value)
+    if not network.prefixlen:
+        raise ValueError(f"{value!r} would let everybody claim any address")
+    return str(network)
 
 
 def _ipv4(value: str) -> str:
@@ -105,6 +122,7 @@ MailAddress = Annotated[str, AfterValidator(_mailbox)]
 IPv4 = Annotated[str, AfterValidator(_ipv4)]
 IPv6 = Annotated[str, AfterValidator(_ipv6)]
 Network = Annotated[str, AfterValidator(_network)]
+SomeNetwork = Annotated[str, AfterValidator(_some)]
 Server = Annotated[str, AfterValidator(_server)]
 # Strict: "25" and true are no numbers, and neither inf nor nan is a duration.
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -160,21 +178,40 @@ class LogPart(_Part):
 
 
 class SmtpPart(_Part):
-    """What ingest listens on and how much it takes. Sizes in octets."""
+    """What ingest listens on and how much it takes. Sizes in octets. `proxy_listen`: where a PROXY header
+    comes first; `proxy_networks`: who may connect there."""
 
-    listen: tuple[Endpoint, ...] = Field(
-        default=(Endpoint(address="0.0.0.0", port=25),),
-        min_length=1,
-    )
+    proxy_listen: tuple[Endpoint, ...] = ()
+    proxy_networks: tuple[SomeNetwork, ...] = ()
+    listen: tuple[Endpoint, ...] = (Endpoint(address="0.0.0.0", port=25),)
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     max_connections: Count = 2000
     max_connections_per_client: Count = 50
     max_errors: Count = 10
     max_recipients: int = Field(default=100, strict=True, ge=100)  # RFC 5321 section 4.5.3.1.8
+    proxy_timeout_s: Seconds = 5.0
     command_timeout_s: Seconds = 300.0
     data_timeout_s: Seconds = 600.0
     bare_newline: Literal["normalize", "reject"] = "normalize"
+
+    @field_validator("listen")
+    @classmethod
+    def _somewhere(cls, listen: tuple[Endpoint, ...], others: ValidationInfo) -> tuple[Endpoint, ...]:
+        proxied = others.data.get("proxy_listen", ())
+        if not listen and not proxied:
+            raise ValueError("must not be empty")
+        # SO_REUSEPORT would let one process have both sockets, and the kernel toss a coin.
+        every = [at for at in (*listen, *proxied) if at.port]
+        if twice := next((at for at in every if every.count(at) > 1), None):
+            raise ValueError(f"{twice} is named twice in smtp.listen and smtp.proxy_listen")
+        return listen
+
+    @model_validator(mode="after")
+    def _proxies(self) -> "SmtpPart":
+        if bool(self.proxy_listen) != bool(self.proxy_networks):
+            raise ValueError("`proxy_listen` and `proxy_networks` (who may connect there) belong together")
+        return self
 
     @model_validator(mode="after")
     def _pair(self) -> "SmtpPart":
@@ -243,7 +280,8 @@ class Config(_Part):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":
-        local = all(ipaddress.ip_address(at.address).is_loopback for at in self.smtp.listen)
+        listeners = (*self.smtp.listen, *self.smtp.proxy_listen)
+        local = all(ipaddress.ip_address(at.address).is_loopback for at in listeners)
         if self.installation.activation == "trusted" and not local:
             raise ValueError("installation.activation 'trusted' is allowed with loopback listeners only")
         if self.host.name not in self.installation.hosts:

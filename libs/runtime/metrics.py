@@ -30,6 +30,7 @@ class Metrics:
         # ingest
         self.sessions = counter("sessions_total", "SMTP sessions accepted")
         self.sessions_open = gauge("sessions_open", "SMTP sessions open now")
+        self.proxy_refused = counter("proxy_refused_total", "Connections cut off at a proxied port", "reason")
         self.replies = counter("replies_total", "SMTP replies said", "command", "class")
         self.recipients = counter("recipients_total", "RCPT answers", "answer", "source")
         self.commit_seconds = histogram("commit_seconds", "Final dot to the queue acknowledgement")

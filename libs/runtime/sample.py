@@ -38,6 +38,11 @@ name = "mx1.backup.example"
 [smtp]
 # Where mail is received. The real thing is ["0.0.0.0:25", "[::]:25"].
 listen = ["{listen}"]
+# Where each connection begins with a PROXY header (version 1 or 2), such as ["10.0.0.5:2525"], and the
+# proxies that may connect there: whom they name is the client, for limits, SPF and Received. Others are cut
+# off.
+# proxy_listen = []
+# proxy_networks = []
 # STARTTLS is offered with a certificate (PEM, with its chain) and its key.
 # tls_certificate = "cert.pem"
 # tls_key = "key.pem"
@@ -45,6 +50,7 @@ listen = ["{listen}"]
 # max_connections_per_client = 50
 # max_errors = 10           # 5yz in a session before 421
 # max_recipients = 100      # of a mail; RFC 5321 wants at least 100
+# proxy_timeout_s = 5.0     # a PROXY header must be whole within this
 # command_timeout_s = 300.0
 # data_timeout_s = 600.0
 # bare_newline = "normalize"   # a lone LF in content becomes CR LF; or "reject"

@@ -10,6 +10,7 @@ from typing import cast
 
 from aiosmtpd.smtp import SMTP
 
+from services.ingest import proxy
 from services.ingest.limits import COMMAND_OCTETS
 from services.ingest.session import Interrupted, Line
 
@@ -114,9 +115,26 @@ class Connection(SMTP):
             return why
         raise ConnectionResetError
 
+    async def behind_proxy(self, within: float) -> str:
+        """The client that the PROXY header names, "" where it names none; `within` seconds it must be whole.
+        Raises proxy.BadHeader, TimeoutError, ConnectionError."""
+        until = self.loop.time() + within
+        while (found := proxy.header(self.buffer)) is None:
+            left_s = until - self.loop.time()
+            if left_s <= 0 or await self.more(left_s) is not None:
+                raise TimeoutError
+        del self.buffer[: found.length]
+        self.arrived = bool(self.buffer)
+        return found.client
+
     def _transport_now(self) -> asyncio.Transport | None:
         """None when the connection is lost; TLS has another one than the socket."""
         return cast("asyncio.Transport | None", self.transport)
+
+    def abort(self) -> None:
+        """Cut the connection off, without a word."""
+        if (transport := self._transport_now()) is not None:
+            transport.abort()
 
     def drain(self) -> None:
         """Interrupt the session where it waits, or will wait next, for a command."""

@@ -4,6 +4,7 @@ A session is not cancelled when its client goes: what follows a final dot runs t
 """
 
 import asyncio
+import ipaddress
 import os
 import ssl
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from libs.mail.reply import Reply
 from libs.runtime.config import Endpoint
 from libs.runtime.deps import Deps
 from libs.runtime.run import CannotStart
+from services.ingest import proxy
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.connection import Connection
@@ -71,26 +73,32 @@ class Server:
         self.sessions: dict[asyncio.Task[None], Dialogue] = {}
         self.draining = False
         self.ports: list[int] = []
+        self.proxies = [ipaddress.ip_network(network) for network in smtp.proxy_networks]
         self._servers: list[asyncio.Server] = []
         self._said: dict[tuple[str, int], Counter] = {}
         self._answered: dict[tuple[int, str], Counter] = {}
 
-    async def listen(self, endpoints: Iterable[Endpoint]) -> None:
-        """Raises CannotStart when an address cannot be had."""
+    async def listen(self, endpoints: Iterable[Endpoint], *, proxied: bool = False) -> None:
+        """Open these doors; `proxied`: a PROXY header is required at them. A socket on [::] takes IPv6 alone,
+        so that each address has a listener of its own. Raises CannotStart when an address cannot be had."""
         loop = asyncio.get_running_loop()
+        setting = "smtp.proxy_listen" if proxied else "smtp.listen"
         for endpoint in endpoints:
-            at = f"{endpoint.address}:{endpoint.port}"
             try:
                 server = await loop.create_server(
-                    lambda: Dialogue(self), endpoint.address, endpoint.port, reuse_port=True, backlog=BACKLOG
+                    lambda: Dialogue(self, proxied=proxied),
+                    endpoint.address,
+                    endpoint.port,
+                    reuse_port=True,
+                    backlog=BACKLOG,
                 )
             except OSError as error:
                 why = os.strerror(error.errno or 0)
-                raise CannotStart(f"smtp.listen: {at} cannot be used: {why}") from error
+                raise CannotStart(f"{setting}: {endpoint} cannot be used: {why}") from error
             self._servers.append(server)
             port = server.sockets[0].getsockname()[1]
             self.ports.append(port)
-            log.info("listening", address=endpoint.address, port=port)
+            log.info("listening", address=endpoint.address, port=port, proxied=proxied)
 
     async def drain(self, within: float) -> None:
         """Take no more connections, let contents in hand be finished, end all other sessions with 421."""
@@ -132,9 +140,9 @@ class Server:
 class Dialogue(Connection):
     """A connection and the loop that performs effects."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, *, proxied: bool) -> None:
         super().__init__(server.deps.config.smtp.command_timeout_s, server.tls)
-        self._server = server
+        self._server, self._proxied = server, proxied
         self._client = ""
         self._network = ""
         self._asked: AskRcpt | ReadContent | None = None
@@ -145,7 +153,9 @@ class Dialogue(Connection):
         assert task is not None
         server, metrics = self._server, self._server.deps.metrics
         peer = self.transport.get_extra_info("peername")
-        self._client = peer[0] if peer else ""
+        self._client = proxy.plain(peer[0]) if peer else ""
+        if self._proxied and not await self._announced():
+            return
         self._network = network(self._client)
         room = server.connections.opened(self._network)
         server.sessions[task] = self
@@ -163,6 +173,27 @@ class Dialogue(Connection):
             server.connections.closed(self._network)
             if self.transport is not None:
                 self.transport.close()
+
+    async def _announced(self) -> bool:
+        """Has a proxy that we trust said whom it connects for? Who may not, or cannot, is cut off."""
+        peer, why = self._client, "untrusted"
+        if proxy.trusted(peer, self._server.proxies):
+            try:
+                within = self._server.deps.config.smtp.proxy_timeout_s
+                self._client = await self.behind_proxy(within) or peer
+            except proxy.BadHeader as error:
+                why = "header"
+                log.warning("no PROXY header from a trusted proxy", peer=peer, error=str(error))
+            except TimeoutError:
+                why = "timeout"
+                log.warning("no PROXY header from a trusted proxy", peer=peer, error="not in time")
+            except ConnectionError:
+                why = "closed"
+            else:
+                return True
+        self._server.deps.metrics.proxy_refused.labels(why).inc()
+        self.abort()
+        return False
 
     async def _talk(self, *, room: bool) -> None:
         """state, effect = step(state, what the effect yielded), until an effect closes."""

@@ -48,6 +48,7 @@ async def ingest(deps: Deps, life: Life) -> None:
                 tls_context(deps.config),
             )
             await server.listen(deps.config.smtp.listen)
+            await server.listen(deps.config.smtp.proxy_listen, proxied=True)
             life.ready()
             await _watch(deps, life, known, asker, server)
             await server.drain(DRAIN_S)

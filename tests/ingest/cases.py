@@ -34,7 +34,8 @@ class BadCase(Exception):  # noqa: N818
 
 class Case:
     """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox -> what a
-    callout brings; `smtp`, `timing`: settings; `queued`: the lines of what must be in the queue."""
+    callout brings; `smtp`, `timing`: settings; `proxy`: what comes before the dialogue, from one of
+    `proxies`; `queued`: the lines of what must be in the queue, `received`: what stands in their traces."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,9 +51,12 @@ class Case:
         self.timing: dict[str, Any] = {}
         self.defaults: dict[str, Any] = {}
         self.tls = False
+        self.proxy = b""
+        self.proxies = "127.0.0.0/8"
         self.full = False
         self.queued: list[str] = []
         self.contents: list[bytes] = []
+        self.received: list[str] = []
         self.events: list[str] = []
         self.turns: list[Turn] = []
         self._read()
@@ -185,14 +189,17 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "verdict": _verdict,
     "dns": lambda case, words: case.zone.append(" ".join(words[:-1])),
     "tls": lambda case, _: setattr(case, "tls", True),
+    "proxy": lambda case, words: setattr(case, "proxy", octets(words[-1].removeprefix("proxy").strip())),
+    "proxies": lambda case, words: setattr(case, "proxies", words[0]),
     "full": lambda case, _: setattr(case, "full", True),
 }
 AFTER: dict[str, Callable[[Case, list[str]], None]] = {
     "queued": _whole("queued"),
     "content": lambda case, words: case.contents.append(octets(words[-1].removeprefix("content").strip())),
     "event": _whole("events"),
+    "received": lambda case, words: case.received.append(words[-1].removeprefix("received").strip()),
 }
-WHOLE = {"queued", "content", "event", "dns"}
+WHOLE = {"queued", "content", "event", "dns", "proxy", "received"}
 
 
 def described(domain: str, kind: str, sender: str, recipients: list[str], extra: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
@@ -82,7 +82,8 @@ def config(state: Path, port: int, **parts: dict[str, Any]) -> Config:
 
 class House:
     """`async with House(tmp_path)`. `answers`: mailbox -> records that verify writes when asked (missing: it
-    stays silent); `judge(trace, content)` gives the verdict, None to stay silent."""
+    stays silent); `judge(trace, content)` gives the verdict, None to stay silent. With `proxies` (networks)
+    the port is a proxied one."""
 
     def __init__(
         self,
@@ -91,8 +92,10 @@ class House:
         zone: str = "",
         full: bool = False,
         clock: Clock | None = None,
+        proxies: Sequence[str] = (),
         **parts: dict[str, Any],
     ) -> None:
+        self._proxies = list(proxies)
         self._free = (lambda: (10, 100)) if full else None
         self._tmp_path, self._zone_text, self._parts = tmp_path, zone, parts
         self.answers: dict[str, list[tuple[str, Struct]]] = {}
@@ -125,6 +128,13 @@ class House:
             )
         )
         self.zone = await self._stack.enter_async_context(Zone(self._zone_text))
+        if self._proxies:
+            proxied = {
+                "listen": [],
+                "proxy_listen": [f"127.0.0.1:{self.port}"],
+                "proxy_networks": self._proxies,
+            }
+            self._parts["smtp"] = self._parts.get("smtp", {}) | proxied
         self.config = config(self._tmp_path, self.port, **self._parts)
         self.dns = Dns(self.zone.servers, self.clock, timeout_s=1.0)
         self._stack.push_async_callback(self.dns.close)

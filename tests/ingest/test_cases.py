@@ -35,8 +35,8 @@ def lines(mail: Mail) -> str:
 def test_case_pure(path: Path) -> None:
     """The case holds for step() and the policy alone."""
     case = Case(path)
-    if case.tls:
-        return  # the handshake is the shell's: the case runs over a socket
+    if case.tls or case.proxy:
+        return  # the handshake and the header are the shell's: the case runs over a socket
     queued = converse(case)
     assert [lines(mail) for mail, _ in queued] == case.queued
     if case.contents:
@@ -54,7 +54,9 @@ async def test_case_over_a_socket(path: Path, tmp_path: Path, authority: trustme
         issued.cert_chain_pems[0].write_to_path(smtp["tls_certificate"])
         issued.private_key_pem.write_to_path(smtp["tls_key"])
     parts = {"smtp": smtp, "timing": case.timing, "defaults": case.defaults}
-    async with House(tmp_path, zone="\n".join(case.zone), full=case.full, **parts) as house:
+    proxies = [case.proxies] if case.proxy else []
+    zone = "\n".join(case.zone)
+    async with House(tmp_path, zone=zone, full=case.full, proxies=proxies, **parts) as house:
         if case.installation is None:
             for domain in case.domains.values():
                 await house.put("domains", domain.domain, domain.domain, domain)
@@ -70,12 +72,15 @@ async def test_case_over_a_socket(path: Path, tmp_path: Path, authority: trustme
         house.judge = lambda trace, content: verdict
         await house.start()
         first, *others = case.turns  # a dialogue that the client begins: before the banner can be said
-        async with house.client(early=first.sent) as client:
+        async with house.client(early=case.proxy + first.sent) as client:
             await client.take([first._replace(sent=b""), *others])
         queued = await house.queued()
         assert sorted(lines(q.mail) for q in queued) == sorted(case.queued)
         if case.contents:
             assert sorted(q.content for q in queued) == sorted(case.contents)
+        if case.received:
+            for text, mail in zip(case.received, queued, strict=True):
+                assert text in mail.mail.prepend.decode().replace("\r\n\t", " ")
         if case.events:
             await until(lambda: len(house.events) >= len(case.events))
             said = [

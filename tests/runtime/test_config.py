@@ -63,7 +63,7 @@ def test_endpoints_are_read_and_written_alike(tmp_path: Path) -> None:
     ]
 
 
-KNOWN = "listen, tls_certificate, tls_key, max_connections, max_connections_per_client, max_errors"
+KNOWN = "proxy_listen, proxy_networks, listen, tls_certificate, tls_key"
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,22 @@ KNOWN = "listen, tls_certificate, tls_key, max_connections, max_connections_per_
         ("[smtp]\ntls_key = 'a.pem'\n", "smtp: `tls_certificate` and `tls_key` belong together"),
         ("[smtp]\ntls_key = 'a'\ntls_certificate = 'b'\n", "smtp.tls_certificate: b cannot be read"),
         ("[smtp]\nbare_newline = 'keep'\n", "smtp.bare_newline: must be 'normalize' or 'reject', not 'keep'"),
+        (
+            "[smtp]\nproxy_listen = ['127.0.0.1:26']\n",
+            "smtp: `proxy_listen` and `proxy_networks` (who may connect there) belong together",
+        ),
+        (
+            "[smtp]\nproxy_networks = ['10.0.0.0/8']\n",
+            "smtp: `proxy_listen` and `proxy_networks` (who may connect there) belong together",
+        ),
+        (
+            "[smtp]\nproxy_networks = ['0.0.0.0/0']\n",
+            "smtp.proxy_networks.0: '0.0.0.0/0' would let everybody claim any address",
+        ),
+        (
+            "[smtp]\nlisten = ['[::1]:25']\nproxy_listen = ['127.0.0.1:25', '[::1]:25']\n",
+            "smtp.listen: [::1]:25 is named twice in smtp.listen and smtp.proxy_listen",
+        ),
         ("[health]\nlisten = 9125\n", "health.listen: 9125 is not of the form address:port"),
         ("[dial]\nport = 0\n", "dial.port: must be greater than or equal to 1, not 0"),
         ("[dial]\nallow = ['127.0.0.1/8']\n", "dial.allow.0: 127.0.0.1/8 has host bits set"),
