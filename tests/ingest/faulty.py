@@ -5,13 +5,14 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from libs.log.contract import Batch, Log, Stored
+from libs.log.contract import Batch, Bounds, Log, Stored
 
 
 class Faulty:
     """`fail[topic]`: errors for its next appends, None for one that works; `after`: the record is stored and
     the error raised all the same (Ambiguous). `hold[topic]`: appends wait until the event is set. `silent`:
-    followers hear nothing, as when the log cannot be reached. `appended`: (topic, size) of each append."""
+    followers hear nothing, as when the log cannot be reached. `appended`: (topic, size) of each append.
+    `disk`: the share of its disk that the log says is used."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -19,6 +20,7 @@ class Faulty:
         self.after = False
         self.hold: dict[str, asyncio.Event] = {}
         self.silent = False
+        self.disk: float | None = None
         self.appended: list[tuple[str, int]] = []
         self.tombstones: list[bytes] = []
 
@@ -41,6 +43,10 @@ class Faulty:
             while self.silent:  # noqa: ASYNC110 a switch of the test
                 await asyncio.sleep(0.01)
             yield batch
+
+    async def bounds(self, topic: str, partition: int, since: float = 0) -> Bounds:
+        found = await self._log.bounds(topic, partition, since)
+        return found if self.disk is None else found._replace(disk=self.disk)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)

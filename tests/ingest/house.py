@@ -12,7 +12,7 @@ from typing import Any, Self
 from msgspec import Struct
 
 from libs import topics
-from libs.log.contract import BEGIN, END, Record
+from libs.log.contract import BEGIN, END, Log, Record
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
 from libs.mail.event import Event, decode_event
@@ -83,7 +83,8 @@ def config(state: Path, port: int, **parts: dict[str, Any]) -> Config:
 class House:
     """`async with House(tmp_path)`. `answers`: mailbox -> records that verify writes when asked (missing: it
     stays silent); `judge(trace, content)` gives the verdict, None to stay silent. With `proxies` (networks)
-    the port is a proxied one."""
+    the port is a proxied one. `log`: a log that others used before; what they left there is not seen, and
+    forget() takes back what this house wrote into its tables."""
 
     def __init__(
         self,
@@ -93,10 +94,13 @@ class House:
         full: bool = False,
         clock: Clock | None = None,
         proxies: Sequence[str] = (),
+        log: Log | None = None,
         **parts: dict[str, Any],
     ) -> None:
         self._proxies = list(proxies)
-        self._free = (lambda: (10, 100)) if full else None
+        self._full, self._given = full, log
+        self._starts: dict[str, dict[int, int]] = {}
+        self._written: set[tuple[str, int, bytes]] = set()
         self._tmp_path, self._zone_text, self._parts = tmp_path, zone, parts
         self.answers: dict[str, list[tuple[str, Struct]]] = {}
         self.asked: list[str] = []
@@ -116,17 +120,10 @@ class House:
         await self._stack.__aenter__()
         held, self.port = free_port()
         self._stack.callback(held.close)
-        self.log = Faulty(
-            await self._stack.enter_async_context(
-                SqliteLog(
-                    self._tmp_path / "log.db",
-                    partitions=PARTITIONS,
-                    clock=SystemClock(),
-                    reserve=(0.0, 0),
-                    free=self._free,
-                )
-            )
-        )
+        self.log = Faulty(self._given or await self._stack.enter_async_context(self._own_log()))
+        if self._given is not None:
+            self.log.disk = 0.9 if self._full else None
+            await self._skip()
         self.zone = await self._stack.enter_async_context(Zone(self._zone_text))
         if self._proxies:
             proxied = {
@@ -154,6 +151,28 @@ class House:
         ]
         self.service: asyncio.Task[None] | None = None
         return self
+
+    def _own_log(self) -> SqliteLog:
+        return SqliteLog(
+            self._tmp_path / "log.db",
+            partitions=PARTITIONS,
+            clock=SystemClock(),
+            reserve=(0.0, 0),
+            free=(lambda: (10, 100)) if self._full else None,
+        )
+
+    async def _skip(self) -> None:
+        """What is in the log already is not ours."""
+        for topic in ("callouts", "content", "events", "queue"):
+            self._starts[topic] = await self._ends(topic)
+
+    async def _ends(self, topic: str) -> dict[int, int]:
+        return {number: (await self.log.bounds(topic, number)).end for number in range(PARTITIONS)}
+
+    async def forget(self) -> None:
+        """Take back what was put into tables, for the next house on this log."""
+        for topic, partition, key in self._written:
+            await self.log.append(topic, partition, key, None, within=5)
 
     async def start(self) -> Self:
         """Run ingest until it is ready."""
@@ -208,15 +227,19 @@ class House:
         for domain in domains:
             await self.put("domains", domain.domain, domain.domain, domain)
         record = Installation(id_, PARTITIONS, len(domains) if count is None else count)
+        self._written.add(("domains", 0, topics.INSTALLATION_KEY))
         await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=5)
 
     async def put(self, topic: str, domain: str, key: str, record: Struct | None) -> None:
         partition = topics.partition_of(domain, PARTITIONS)
         value = None if record is None else encode(record)
+        if topics.TOPICS[topic].compact:
+            self._written.add((topic, partition, key.encode()))
         await self.log.append(topic, partition, key.encode(), value, within=5)
 
     async def _follow(self, topic: str, start: int) -> "Any":
-        async with aclosing(self.log.follow(topic, dict.fromkeys(range(PARTITIONS), start))) as batches:
+        starts = self._starts.get(topic) or dict.fromkeys(range(PARTITIONS), start)
+        async with aclosing(self.log.follow(topic, starts)) as batches:
             async for batch in batches:
                 for record in batch.records:
                     yield record
@@ -256,7 +279,10 @@ class House:
         """All records of `topic` that are there now."""
         found: list[Record] = []
         left = set(range(PARTITIONS))
-        async with aclosing(self.log.follow(topic, dict.fromkeys(left, BEGIN))) as batches:
+        starts = self._starts.get(topic) or dict.fromkeys(left, BEGIN)
+        if starts == await self._ends(topic):
+            return []  # Kafka waits for half a second before it says so
+        async with aclosing(self.log.follow(topic, starts)) as batches:
             async for batch in batches:
                 found += batch.records
                 if batch.position >= batch.end:

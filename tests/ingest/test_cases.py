@@ -1,4 +1,7 @@
-"""Every case file twice: against the pure session and policy, and over a socket with the running service."""
+"""Every case file against the pure session and policy, and over a socket with the running service.
+
+test_cases_kafka.py does the same on the other log.
+"""
 
 import asyncio
 from pathlib import Path
@@ -6,29 +9,12 @@ from pathlib import Path
 import pytest
 import trustme
 
-from libs.mail.address import mailbox
-from libs.mail.event import EventType
-from libs.mail.records import Mail
-from tests.ingest.cases import FOLDER, BadCase, Case, cases, described
-from tests.ingest.house import House, until
+from tests.ingest.cases import FOLDER, BadCase, Case, cases
+from tests.ingest.house import House
+from tests.ingest.play import house_of, lines, play
 from tests.ingest.pure import converse
 
 PATHS = cases()
-
-
-def lines(mail: Mail) -> str:
-    """The `queued` line of a mail."""
-    extra = [
-        *([f"RET={mail.ret}"] if mail.ret else []),
-        *([f"ENVID={mail.envid}"] if mail.envid else []),
-        *(["SMTPUTF8"] if mail.smtputf8 else []),
-        *(f"NOTIFY={','.join(r.notify)}" for r in mail.recipients if r.notify),
-        *(f"ORCPT={r.orcpt}" for r in mail.recipients if r.orcpt),
-        *(f"basis={r.basis}" for r in mail.recipients if r.basis != "deliverable"),
-    ]
-    return described(
-        mail.domain, mail.kind, mail.reverse_path, [r.mailbox for r in mail.recipients], " ".join(extra)
-    )
 
 
 @pytest.mark.parametrize("path", PATHS, ids=[path.stem for path in PATHS])
@@ -47,54 +33,8 @@ def test_case_pure(path: Path) -> None:
 async def test_case_over_a_socket(path: Path, tmp_path: Path, authority: trustme.CA) -> None:
     """The case holds for the running service on the embedded log."""
     case = Case(path)
-    smtp = dict(case.smtp)
-    if case.tls:
-        issued = authority.issue_cert("mx1.backup.example")
-        smtp["tls_certificate"], smtp["tls_key"] = tmp_path / "cert.pem", tmp_path / "key.pem"
-        issued.cert_chain_pems[0].write_to_path(smtp["tls_certificate"])
-        issued.private_key_pem.write_to_path(smtp["tls_key"])
-    parts = {"smtp": smtp, "timing": case.timing, "defaults": case.defaults}
-    proxies = [case.proxies] if case.proxy else []
-    zone = "\n".join(case.zone)
-    async with House(tmp_path, zone=zone, full=case.full, proxies=proxies, **parts) as house:
-        if case.installation is None:
-            for domain in case.domains.values():
-                await house.put("domains", domain.domain, domain.domain, domain)
-        else:
-            id_, count = case.installation
-            await house.install(*case.domains.values(), count=count, id_=id_)
-        for key, (domain, record) in case.recipients.items():
-            await house.put("recipients", domain, key, record)
-        for domain, state in case.primaries.items():
-            await house.put("primaries", domain, domain, state)
-        house.answers = {mailbox(name).key: answers for name, answers in case.answers.items()}
-        verdict = case.verdict
-        house.judge = lambda trace, content: verdict
-        await house.start()
-        first, *others = case.turns  # a dialogue that the client begins: before the banner can be said
-        async with house.client(early=case.proxy + first.sent) as client:
-            await client.take([first._replace(sent=b""), *others])
-        queued = await house.queued()
-        assert sorted(lines(q.mail) for q in queued) == sorted(case.queued)
-        if case.contents:
-            assert sorted(q.content for q in queued) == sorted(case.contents)
-        if case.received:
-            for text, mail in zip(case.received, queued, strict=True):
-                assert text in mail.mail.prepend.decode().replace("\r\n\t", " ")
-        if case.events:
-            await until(lambda: len(house.events) >= len(case.events))
-            said = [
-                f"event {e.type} {e.response.code} {e.recipient}"
-                if e.type is EventType.REJECTION and e.response
-                else f"event {e.type} {e.recipient}"
-                for e in house.events
-            ]
-            assert sorted(line.strip() for line in said) == sorted(case.events)
-
-
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
+    async with house_of(case, tmp_path, authority) as house:
+        await play(case, house)
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,6 @@ async def test_a_mail_becomes_a_queue_record(tmp_path: Path) -> None:
 # --- TLS ---
 
 
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 def certified(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
     issued = authority.issue_cert(HOST)
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
