@@ -29,6 +29,7 @@ SHELL = {
     "libs/log/sqlite_writer.py": "writes the database file in its thread",
     "libs/log/open.py": "opens the log",
     "libs/log/table.py": "follows a topic",
+    "libs/runtime/certs.py": "reads the files of the certificate",
     "libs/runtime/clock.py": "is the clock",
     "libs/runtime/deps.py": "names what the shell is given",
     "libs/runtime/config.py": "reads the configuration file and the environment",

@@ -29,6 +29,7 @@ from pydantic_core import ErrorDetails
 from libs.mail.address import BadAddress, domain_name, mailbox
 from libs.mail.records import Unverified
 from libs.mail.settings import DAY_S, Defaults
+from libs.runtime.certs import BadCertificate, server_context
 
 PREFIX = "BACKUPMX_"
 # Variables that are no settings. Where Kubernetes adds service links (BACKUPMX_..._PORT) to the environment,
@@ -310,7 +311,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
 
 
 def _resolved(config: Config, path: Path) -> Config:
-    """With paths relative to the folder of `path`. Raises Wrong when a TLS file is not there."""
+    """With paths relative to the folder of `path`. Raises Wrong when the TLS files cannot be used."""
     folder = path.absolute().parent
     smtp = config.smtp
     files = {name: getattr(smtp, name) for name in ("tls_certificate", "tls_key")}
@@ -318,6 +319,11 @@ def _resolved(config: Config, path: Path) -> Config:
     for name, file in files.items():
         if not os.access(file, os.R_OK):
             raise Wrong(f"{path}: smtp.{name}: {file} cannot be read")
+    if files:
+        try:
+            server_context(files["tls_certificate"], files["tls_key"])
+        except BadCertificate as error:
+            raise Wrong(f"{path}: smtp.tls_certificate: {error}") from error
     return config.model_copy(
         update={
             "state_directory": folder / config.state_directory,

@@ -30,6 +30,11 @@ class Metrics:
         # ingest
         self.sessions = counter("sessions_total", "SMTP sessions accepted")
         self.sessions_open = gauge("sessions_open", "SMTP sessions open now")
+        self.tls_handshakes = counter("tls_handshakes_total", "STARTTLS by what became of it", "outcome")
+        self.tls_loads = counter("tls_certificate_loads_total", "Certificates read", "outcome")
+        self.tls_expiry = gauge(
+            "tls_certificate_expiry_timestamp_seconds", "When the certificate in use expires"
+        )
         self.proxy_refused = counter("proxy_refused_total", "Connections cut off at a proxied port", "reason")
         self.replies = counter("replies_total", "SMTP replies said", "command", "class")
         self.recipients = counter("recipients_total", "RCPT answers", "answer", "source")

@@ -24,13 +24,15 @@ class Life:
 
     A service calls `ready()` once its tables are at their ends and its doors are open, `progress()` whenever
     something that proves it is not stuck happened (liveness), and returns soon after `must_drain` is set.
-    While it restores, its doors are shut: it is cancelled instead.
+    While it restores, its doors are shut: it is cancelled instead. `reload` is set by SIGHUP: who reads files
+    again clears it.
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
         self.phase = Phase.RESTORING
         self.must_drain = asyncio.Event()
+        self.reload = asyncio.Event()
         self.is_ready = asyncio.Event()
         self._clock = clock
         self._progress_at = clock.mono()
@@ -73,7 +75,7 @@ async def run(services: Sequence[Service], lives: Sequence[Life]) -> None:
     whoever supervises it starts a new one.
     """
     tasks: dict[str, asyncio.Future[None]] = {}
-    with _signals() as (stop, hurry):
+    with _signals(lives) as (stop, hurry):
         try:
             await _start(services, lives, tasks, stop)
             failed = next((name for name, task in tasks.items() if task.done()), None)
@@ -130,8 +132,8 @@ def _error(task: "asyncio.Future[None]") -> BaseException | None:
 
 
 @contextmanager
-def _signals() -> "Iterator[tuple[asyncio.Future[None], asyncio.Future[None]]]":
-    """Futures for the first and the second SIGTERM or SIGINT."""
+def _signals(lives: Sequence[Life]) -> "Iterator[tuple[asyncio.Future[None], asyncio.Future[None]]]":
+    """Futures for the first and the second SIGTERM or SIGINT; SIGHUP sets `reload` of each life."""
     loop = asyncio.get_running_loop()
     stop, hurry = loop.create_future(), loop.create_future()
 
@@ -141,10 +143,15 @@ def _signals() -> "Iterator[tuple[asyncio.Future[None], asyncio.Future[None]]]":
                 future.set_result(None)
                 return
 
+    def reload() -> None:
+        for life in lives:
+            life.reload.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, received)
+    loop.add_signal_handler(signal.SIGHUP, reload)
     try:
         yield stop, hurry
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)

@@ -6,7 +6,7 @@ an object, so `_handle_client` is the session's (server.py), and its `session` a
 
 import asyncio
 import ssl
-from typing import cast
+from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP
 
@@ -15,6 +15,7 @@ from services.ingest.limits import COMMAND_OCTETS
 from services.ingest.session import Interrupted, Line
 
 READ_OCTETS = 64 * 1024  # the reader stops the socket at twice this
+HANDSHAKE_S = 60.0
 LINGER_S, LINGERS = 2.0, 15  # what a client still sends is dropped so long: it can read our last reply
 
 
@@ -23,23 +24,21 @@ class Connection(SMTP):
     `silence_s`: how long a client may say nothing between commands, or read nothing. `arrived`: something
     came since this was last set to False."""
 
-    def __init__(self, silence_s: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, silence_s: float) -> None:
         # In place of SMTP.__init__, which looks through all members of the class on each connection (350 us):
         # what the parts of it read that are used here.
         self.loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=READ_OCTETS, loop=self.loop)
         super(SMTP, self).__init__(reader, client_connected_cb=self._cb_client_connected, loop=self.loop)
-        self.tls_context = tls
         self.session = self.envelope = self.transport = None
         self._timeout_duration = silence_s
-        self._timeout_handle = self._original_transport = self._tls_protocol = self._handler_coroutine = None
-        self._tls_handshake_okay = True
-        self._handle_hooks = {}
+        self._timeout_handle = self._original_transport = self._handler_coroutine = None
 
         self.buffer = bytearray()
         self.out: list[bytes] = []
         self._given = 0  # octets at the front of the buffer that ahead() gave and line() did not take yet
         self.arrived = False
+        self.tls = False
         self._why: Interrupted | None = None  # nothing is read any more, for this reason
         self._waiting = ""  # for octets to "read" or "write", "" for neither
         self._between = False  # waiting for a command
@@ -53,8 +52,6 @@ class Connection(SMTP):
         """The session sees the end of the wire and ends by itself."""
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
-        if self._original_transport is not None:
-            self._original_transport.close()
         super(SMTP, self).connection_lost(error)
         self.transport = None
 
@@ -66,7 +63,7 @@ class Connection(SMTP):
     def eof_received(self) -> bool:
         """A client may close its half and still read our replies; not so with TLS."""
         self._reader.feed_eof()
-        return self._tls_protocol is None
+        return not self.tls
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """One timer a connection, armed again only when it fires or would fire too late."""
@@ -92,9 +89,6 @@ class Connection(SMTP):
             self._interrupt(Interrupted.TIMEOUT)
         elif (transport := self._transport_now()) is not None:
             transport.abort()  # it does not read our replies
-
-    async def push(self, status: str | bytes) -> None:
-        """aiosmtpd's own words are not said: ours have been."""
 
     # --- the wire ---
 
@@ -209,14 +203,25 @@ class Connection(SMTP):
             finally:
                 self._waiting = ""
 
-    async def start_tls(self) -> str:
-        """Shake hands (RFC 3207); what came in clear is forgotten. Protocol and cipher. Raises
-        TLSSetupException."""
+    async def start_tls(self, context: ssl.SSLContext) -> str:
+        """Shake hands (RFC 3207); what came in clear is forgotten. Protocol and cipher. Raises OSError."""
+        clear = self._transport_now()
+        if clear is None:
+            raise ConnectionResetError
+        # From here to the handshake nothing else runs: what is read from now on is TLS.
+        self.tls = True
         self.buffer.clear()
         self._given = 0
-        await self.smtp_STARTTLS("")  # empties its reader, too
-        assert self.transport is not None
-        tls = self.transport.get_extra_info("ssl_object")
+        reader = cast("Any", self._reader)
+        reader._buffer.clear()
+        reader._paused = False
+        over = await self.loop.start_tls(
+            clear, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_S
+        )
+        if over is None or self.transport is None:
+            raise ConnectionResetError
+        self.transport = reader._transport = cast("Any", self._writer)._transport = over
+        tls = over.get_extra_info("ssl_object")
         return f"{tls.version()} {tls.cipher()[0]}"
 
     async def linger(self) -> None:

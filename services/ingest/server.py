@@ -6,17 +6,16 @@ A session is not cancelled when its client goes: what follows a final dot runs t
 import asyncio
 import ipaddress
 import os
-import ssl
 from collections.abc import Iterable
 from functools import lru_cache
 
 import structlog
-from aiosmtpd.smtp import TLSSetupException
 from prometheus_client import Counter
 
 from libs.mail.event import Event, EventType, Response
 from libs.mail.records import Trace
 from libs.mail.reply import Reply
+from libs.runtime.certs import Certificates
 from libs.runtime.config import Endpoint
 from libs.runtime.deps import Deps
 from libs.runtime.run import CannotStart
@@ -64,9 +63,9 @@ class Server:
         contents: Contents,
         committer: Committer,
         limits: Limits,
-        tls: ssl.SSLContext | None,
+        certificates: Certificates | None,
     ) -> None:
-        self.deps, self.known, self.limits, self.tls = deps, known, limits, tls
+        self.deps, self.known, self.limits, self.certificates = deps, known, limits, certificates
         self.asker, self.contents, self.committer = asker, contents, committer
         smtp = deps.config.smtp
         self.connections = Connections(smtp.max_connections, smtp.max_connections_per_client)
@@ -141,7 +140,7 @@ class Dialogue(Connection):
     """A connection and the loop that performs effects."""
 
     def __init__(self, server: Server, *, proxied: bool) -> None:
-        super().__init__(server.deps.config.smtp.command_timeout_s, server.tls)
+        super().__init__(server.deps.config.smtp.command_timeout_s)
         self._server, self._proxied = server, proxied
         self._client = ""
         self._network = ""
@@ -165,7 +164,7 @@ class Dialogue(Connection):
         metrics.sessions_open.inc()
         try:
             await self._talk(room=room)
-        except (OSError, TLSSetupException):
+        except OSError:
             log.debug("connection lost", client=self._client)
         finally:
             metrics.sessions_open.dec()
@@ -205,7 +204,7 @@ class Dialogue(Connection):
             try:
                 got = await self._perform(state, effect)
                 state, effect = step(state, got, self._server.limits)
-            except (OSError, TLSSetupException):
+            except OSError:
                 raise
             except Exception:
                 self._server.deps.metrics.session_errors.inc()
@@ -248,9 +247,20 @@ class Dialogue(Connection):
             case StartTls():
                 self.out.append(wire(effect.reply))
                 await self.flush()
-                return TlsStarted(await self.start_tls())
+                return TlsStarted(await self._start_tls())
             case SayAndClose():
                 raise AssertionError("closes, yields nothing")
+
+    async def _start_tls(self) -> str:
+        certificates, handshakes = self._server.certificates, self._server.deps.metrics.tls_handshakes
+        assert certificates is not None
+        try:
+            tls = await self.start_tls(certificates.context)
+        except OSError:
+            handshakes.labels("failed").inc()
+            raise
+        handshakes.labels(tls.partition(" ")[0]).inc()
+        return tls
 
     async def _ask(self, state: Session, effect: AskRcpt) -> Reply | Accept:
         asker = self._server.asker

@@ -1,15 +1,15 @@
 """ingest: follow the tables, wait for their ends, listen, drain."""
 
 import asyncio
-import ssl
 
 import structlog
 from msgspec.structs import replace
 
 from libs.log.contract import LogError
+from libs.runtime.certs import BadCertificate, Certificates
 from libs.runtime.config import Config
 from libs.runtime.deps import Deps
-from libs.runtime.run import Life
+from libs.runtime.run import CannotStart, Life
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.content import Contents
@@ -19,7 +19,7 @@ from services.ingest.server import Server
 from services.ingest.verdicts import Verdicts
 
 LOOK_S = 1.0  # between two looks at the load and two signs of progress
-DISK_S = 10.0  # between two looks at the log's disk
+DISK_S = 10.0  # between two looks at the log's disk and at the files of the certificate
 DRAIN_S = 60.0  # sessions in DATA may take so long when the process ends
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ async def ingest(deps: Deps, life: Life) -> None:
                 contents,
                 committer,
                 limits(deps.config, known.largest_size()),
-                tls_context(deps.config),
+                certificates(deps),
             )
             await server.listen(deps.config.smtp.listen)
             await server.listen(deps.config.smtp.proxy_listen, proxied=True)
@@ -82,6 +82,12 @@ async def _watch(deps: Deps, life: Life, known: Known, asker: Asker, server: Ser
                 log.warning("log's disk not seen", error=f"{type(error).__name__}: {error}")
             else:
                 asker.full = bounds.disk > DISK_FULL
+            if server.certificates is not None:
+                server.certificates.look()
+        if life.reload.is_set():
+            life.reload.clear()
+            if server.certificates is not None:
+                server.certificates.look(anyway=True)
         server.limits = replace(limits(deps.config, known.largest_size()), load=Load(full=asker.full))
         life.progress()
         try:
@@ -89,6 +95,17 @@ async def _watch(deps: Deps, life: Life, known: Known, asker: Asker, server: Ser
                 await life.must_drain.wait()
         except TimeoutError:
             continue
+
+
+def certificates(deps: Deps) -> Certificates | None:
+    """Those that the configuration names. Raises CannotStart."""
+    smtp = deps.config.smtp
+    if smtp.tls_certificate is None or smtp.tls_key is None:
+        return None
+    try:
+        return Certificates(smtp.tls_certificate, smtp.tls_key, deps.metrics)
+    except BadCertificate as error:
+        raise CannotStart(f"smtp.tls_certificate: {error}") from error
 
 
 def limits(config: Config, max_size: int) -> Limits:
@@ -108,13 +125,3 @@ def limits(config: Config, max_size: int) -> Limits:
         max_recipients=config.smtp.max_recipients,
         tls=config.smtp.tls_certificate is not None,
     )
-
-
-def tls_context(config: Config) -> ssl.SSLContext | None:
-    """TLS 1.2 or later (RFC 8996), no client certificates asked for; None without a certificate."""
-    if config.smtp.tls_certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.smtp.tls_certificate, config.smtp.tls_key)
-    return context

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trustme
 
 from libs.mail.records import Unverified
 from libs.runtime.config import Endpoint, Wrong, load
@@ -183,12 +184,18 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_tls_files_are_relative_to_the_file(tmp_path: Path) -> None:
     """A certificate beside the configuration is found from any working directory."""
-    for name in ("cert.pem", "key.pem"):
-        (tmp_path / name).write_text("")
+    issued = trustme.CA().issue_cert("mx1.backup.example")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
     text = GOOD + "[smtp]\ntls_certificate = 'cert.pem'\ntls_key = 'key.pem'\n"
     config = load(write(tmp_path, text), {})
     assert config.smtp.tls_certificate == tmp_path / "cert.pem"
     assert config.smtp.tls_key == tmp_path / "key.pem"
+    (tmp_path / "key.pem").write_text("")
+    with pytest.raises(
+        Wrong, match=r"smtp\.tls_certificate: .*key\.pem cannot be used: no certificate and key"
+    ):
+        load(tmp_path / "backupmx.toml", {})
 
 
 def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
