@@ -1,7 +1,7 @@
 """Every case file over a socket with the running service on a real Kafka.
 
-One log for all of them: making its topics costs more than a dialogue. Each case has its own ingest, and what it
-wrote into the tables is taken back.
+One log for all of them: making its topics costs more than a dialogue. Each case has its own ingest, and what
+it wrote into the tables is taken back.
 """
 
 from collections.abc import AsyncIterator
@@ -22,10 +22,11 @@ PATHS = cases()
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def log(broker: tuple[str, ...]) -> AsyncIterator[Log]:
-    async with log_on(broker, partitions=PARTITIONS) as log:
-        for topic in ("domains", "primaries", "recipients"):  # an empty topic's end is seen half a second later
-            await log.append(topic, 0, b"nobody", None, within=10)
-        yield log
+    async with log_on(broker, partitions=PARTITIONS) as found:
+        # The end of an empty topic is seen half a second later.
+        for topic in ("domains", "primaries", "recipients"):
+            await found.append(topic, 0, b"nobody", None, within=10)
+        yield found
 
 
 @pytest.mark.asyncio(loop_scope="module")
