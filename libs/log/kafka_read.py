@@ -14,7 +14,7 @@ from aiokafka import errors
 from libs.log.contract import BEGIN, END, Batch, Gone, Misconfigured, Record, Superseded, Unavailable
 from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Fetched, Wire, fetch_request, fetched
 
-WAIT_MS = 500  # how long a leader waits for new records; an empty answer after that proves freshness
+WAIT_MS = 900  # how long a leader waits for new records; an empty answer after that proves freshness
 # A follower that has just read to the end lets records gather so long before it asks again: each answer costs
 # broker and follower as much as the records of many mails. Who waits for a single record waits no longer.
 REST_S = {"content": 0.003, "verdicts": 0.003, "queue": 0.02, "events": 0.25}

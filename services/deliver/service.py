@@ -2,14 +2,14 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import aclosing, suppress
 from typing import Any, Protocol, runtime_checkable
 
 import structlog
 
 from libs import topics
-from libs.log.contract import Claim, LogError, Record
+from libs.log.contract import END, Claim, LogError, Record
 from libs.log.table import Table
 from libs.mail.event import Event, EventType, encode_event
 from libs.mail.records import Domain, decode
@@ -76,6 +76,9 @@ class Shards:
         if self._shards.get(claim.partition) is shard:
             del self._shards[claim.partition]
 
+    def of(self, partition: int) -> Shard | None:
+        return self._shards.get(partition)
+
     @property
     def moving(self) -> bool:
         """Does each shard make its passes?"""
@@ -107,6 +110,16 @@ class Shards:
             await asyncio.wait(self._tasks)
 
 
+async def follow_recipients(deps: Deps, shard_of: Callable[[int], Shard | None]) -> None:
+    """For ever, one tail for all shards: what callouts find goes to the one of its partition."""
+    starts = dict.fromkeys(range(deps.partitions), END)
+    async with aclosing(deps.log.follow("recipients", starts)) as batches:
+        async for batch in batches:
+            if (shard := shard_of(batch.partition)) is not None:
+                for record in batch.records:
+                    shard.taught(record)
+
+
 def shared(deps: Deps, domains: Table[Domain]) -> Shared:
     """What the shards of a process have in common."""
     config, own_log = deps.config, deps.log
@@ -134,11 +147,17 @@ async def deliver(deps: Deps, life: Life) -> None:
 
     domains = deps.table("domains", decoded)
     common = shared(deps, domains)
+    shards = Shards(common)
     beside = [
-        asyncio.create_task(each) for each in (domains.run(), common.observations.run(), _tick(deps, common))
+        asyncio.create_task(each)
+        for each in (
+            domains.run(),
+            common.observations.run(),
+            follow_recipients(deps, shards.of),
+            _tick(deps, common),
+        )
     ]
     draining = asyncio.create_task(life.must_drain.wait())
-    shards = Shards(common)
     try:
         await _first(asyncio.create_task(domains.caught_up()), draining, *beside)
         if life.must_drain.is_set():

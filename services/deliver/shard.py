@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from libs.log.contract import BEGIN, END, Batch, Claim, LogError, NotOwner, Record, Unavailable
+from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, Unavailable
 from libs.mail.event import Event, EventType
 from libs.mail.records import Health, PrimaryState, RequestRecord, Undecodable, decode
 from services.deliver.carrier import Carriers
@@ -58,7 +58,6 @@ class Shard:
                     self._follow_queue(),
                     self._serve_when_settled(),
                     self._follow_requests(),
-                    self._follow_recipients(),
                     self.upkeep.publish(),
                     self.upkeep.run(),
                     self._ending.wait(),
@@ -184,16 +183,13 @@ class Shard:
 
     # --- callouts and requests ---
 
-    async def _follow_recipients(self) -> None:
-        """A callout that went through shows that a primary is up."""
+    def taught(self, record: Record) -> None:
+        """A callout that went through shows that a primary is up. `record`: of `recipients`, as it comes."""
         part = self.partition
-        async with aclosing(self._follow("recipients", END)) as batches:
-            async for batch in batches:
-                for record in batch.records:
-                    domain = confirmed_domain(record.key, record.value, part.clock.wall())
-                    hop = part.hops.get(domain)
-                    if hop is not None and hop.destination.health is Health.DOWN:
-                        part.saw(hop, Opened())
+        domain = confirmed_domain(record.key, record.value, part.clock.wall())
+        hop = part.hops.get(domain)
+        if hop is not None and hop.destination.health is Health.DOWN:
+            part.saw(hop, Opened())
 
     async def _follow_requests(self) -> None:
         """Apply requests once each: the group's position says up to where that was done."""

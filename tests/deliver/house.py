@@ -39,7 +39,7 @@ from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 from libs.runtime.run import Life
 from services.deliver.partition import Shared
-from services.deliver.service import deliver, shared
+from services.deliver.service import deliver, follow_recipients, shared
 from services.deliver.shard import Shard
 from tests.helpers.primary import Primary
 
@@ -235,10 +235,13 @@ class House:
         claim = TestClaim(self.partition(domain))
         shard = Shard(claim, common)
         task = asyncio.create_task(shard.run())
+        taught = asyncio.create_task(follow_recipients(self.deps, lambda number: shard))
         try:
             await asyncio.wait_for(shard.caught_up.wait(), 5)
             yield shard
         finally:
+            taught.cancel()
+            await asyncio.gather(taught, return_exceptions=True)
             claim.end()
             shard.lost()
             await asyncio.wait_for(task, 20)
