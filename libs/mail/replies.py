@@ -48,12 +48,32 @@ def too_many_connections(host: str) -> Reply:
     return Reply(421, "4.7.0", f"{host} Too many connections")
 
 
+def too_many_client_connections(host: str) -> Reply:
+    return Reply(421, "4.7.0", f"{host} Too many connections from your network")
+
+
+def too_many_new_connections(host: str) -> Reply:
+    return Reply(421, "4.7.0", f"{host} Too many new connections, try again later")
+
+
+def too_many_new_client_connections(host: str) -> Reply:
+    return Reply(421, "4.7.0", f"{host} Too many new connections from your network, try again later")
+
+
 def too_many_errors(host: str) -> Reply:
     return Reply(421, "4.7.0", f"{host} Too many errors")
 
 
 def timed_out(host: str) -> Reply:
     return Reply(421, "4.4.2", f"{host} Timeout exceeded")
+
+
+def too_slow(host: str) -> Reply:
+    return Reply(421, "4.4.2", f"{host} Content comes too slowly")
+
+
+def overtime(host: str) -> Reply:
+    return Reply(421, "4.4.2", f"{host} Session lasted too long, connect again")
 
 
 def draining(host: str) -> Reply:

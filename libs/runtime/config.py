@@ -179,8 +179,9 @@ class LogPart(_Part):
 
 
 class SmtpPart(_Part):
-    """What ingest listens on and how much it takes. Sizes in octets. `proxy_listen`: where a PROXY header
-    comes first; `proxy_networks`: who may connect there."""
+    """What ingest listens on and how much it takes. Sizes in octets, rates a second. `proxy_listen`: where a
+    PROXY header comes first; `proxy_networks`: who may connect there; `exempt_networks`: what the limits of
+    clients do not hold for. A client is an IPv4 address or an IPv6 /64; each process counts by itself."""
 
     proxy_listen: tuple[Endpoint, ...] = ()
     proxy_networks: tuple[SomeNetwork, ...] = ()
@@ -189,11 +190,16 @@ class SmtpPart(_Part):
     tls_key: Path | None = None
     max_connections: Count = 2000
     max_connections_per_client: Count = 50
+    max_connection_rate: Count = 500
+    max_connection_rate_per_client: Count = 50
+    exempt_networks: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
     max_errors: Count = 10
     max_recipients: int = Field(default=100, strict=True, ge=100)  # RFC 5321 section 4.5.3.1.8
     proxy_timeout_s: Seconds = 5.0
     command_timeout_s: Seconds = 300.0
-    data_timeout_s: Seconds = 600.0
+    data_timeout_s: Seconds = 300.0
+    min_data_rate: int = Field(default=500, strict=True, ge=0)
+    session_time_s: Seconds = 3600.0
     bare_newline: Literal["normalize", "reject"] = "normalize"
 
     @field_validator("listen")

@@ -36,6 +36,7 @@ class Metrics:
             "tls_certificate_expiry_timestamp_seconds", "When the certificate in use expires"
         )
         self.proxy_refused = counter("proxy_refused_total", "Connections cut off at a proxied port", "reason")
+        self.limited = counter("limited_total", "Replies that a limit is reached", "limit")
         self.replies = counter("replies_total", "SMTP replies said", "command", "class")
         self.recipients = counter("recipients_total", "RCPT answers", "answer", "source")
         self.commit_seconds = histogram("commit_seconds", "Final dot to the queue acknowledgement")

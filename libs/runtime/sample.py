@@ -46,13 +46,21 @@ listen = ["{listen}"]
 # STARTTLS is offered with a certificate (PEM, with its chain) and its key.
 # tls_certificate = "cert.pem"
 # tls_key = "key.pem"
+# How much of it. A client is an IPv4 address or an IPv6 /64; each process counts by itself.
 # max_connections = 2000
 # max_connections_per_client = 50
+# max_connection_rate = 500             # new connections a second
+# max_connection_rate_per_client = 50
+# Whom limits of clients do not hold for: your own monitoring. Where everybody comes from loopback, because a
+# proxy on this host sends no PROXY header, take it off the list.
+# exempt_networks = ["127.0.0.0/8", "::1/128"]
 # max_errors = 10           # 5yz in a session before 421
 # max_recipients = 100      # of a mail; RFC 5321 wants at least 100
 # proxy_timeout_s = 5.0     # a PROXY header must be whole within this
 # command_timeout_s = 300.0
-# data_timeout_s = 600.0
+# data_timeout_s = 300.0    # content: silence, and how far it may be behind the rate below
+# min_data_rate = 500       # octets a second; 0: none
+# session_time_s = 3600.0   # then a session ends between two commands
 # bare_newline = "normalize"   # a lone LF in content becomes CR LF; or "reject"
 
 [dial]

@@ -5,6 +5,7 @@ an object, so `_handle_client` is the session's (server.py), and its `session` a
 """
 
 import asyncio
+import math
 import ssl
 from typing import Any, cast
 
@@ -42,6 +43,7 @@ class Connection(SMTP):
         self._why: Interrupted | None = None  # nothing is read any more, for this reason
         self._waiting = ""  # for octets to "read" or "write", "" for neither
         self._between = False  # waiting for a command
+        self.ends = math.inf  # loop time from which on no further command is waited for
         self._draining = False
         self._expires = 0.0
         self._armed = 0.0
@@ -161,13 +163,17 @@ class Connection(SMTP):
             if len(buffer) > COMMAND_OCTETS:
                 return Interrupted.BAD_LINE
             await self.flush()
+            left_s = self.ends - self.loop.time()
+            if left_s <= 0:
+                return Interrupted.OVERTIME
             self._between = True
             try:
-                why = await self.more(self._timeout_duration)
+                why = await self.more(min(self._timeout_duration, left_s))
             finally:
                 self._between = False
             if why is not None:
-                return why
+                late = why is Interrupted.TIMEOUT and left_s < self._timeout_duration
+                return Interrupted.OVERTIME if late else why
 
     def ahead(self, first: bytes, most: int) -> list[bytes]:
         """The lines that wait at the front and begin with `first` (upper case), without CR LF. Each is given

@@ -21,7 +21,7 @@ from libs.mail import replies
 from libs.mail.records import ContentRef, Trace, encode
 from libs.mail.reply import Reply
 from libs.runtime.deps import Deps
-from services.ingest.limits import DATA_S, HOPS, Breakdowns
+from services.ingest.limits import DATA_S, HOPS, Breakdowns, patience_s
 from services.ingest.session import Content, ContentEnd, Interrupted
 from services.ingest.unstuff import Unstuff
 from services.ingest.verdicts import Verdicts
@@ -98,14 +98,14 @@ class Contents:
         self._ids = Ids()
         self.tasks: set[asyncio.Task[Any]] = set()
 
-    async def receive(self, wire: Wire, trace: Trace, max_size: int) -> ContentEnd:
-        """Read to the end of data and store what came; with a content its verdict is expected. Raises
-        ConnectionError when the client is gone before that."""
+    async def receive(self, wire: Wire, trace: Trace, max_size: int, min_rate: int = 0) -> ContentEnd:
+        """Read to the end of data and store what came; with a content its verdict is expected. `min_rate`:
+        octets a second. Raises ConnectionError when the client is gone before that."""
         chunks = Chunks(self, self._ids.new(), trace)
         end = ContentEnd(None, replies.OUR_FAULT)
         parse = Unstuff(reject_bare_lf=self._reject_bare_lf)
         try:
-            stopped = await self._read(wire, parse, chunks, max_size)
+            stopped = await self._read(wire, parse, chunks, max_size, min_rate)
             if stopped is not None:
                 end = stopped
             else:
@@ -126,11 +126,14 @@ class Contents:
                 chunks.abort()
         return end
 
-    async def _read(self, wire: Wire, parse: Unstuff, chunks: "Chunks", max_size: int) -> ContentEnd | None:
+    async def _read(
+        self, wire: Wire, parse: Unstuff, chunks: "Chunks", max_size: int, min_rate: int
+    ) -> ContentEnd | None:
         """Read to the end of data. None: all of it is held or stored. What is refused is read all the same:
         no client looks for a reply before its final dot."""
         refused: Reply | None = None
         until = self.mono() + DATA_S
+        waited_s = 0.0
         while True:
             if wire.buffer:
                 content = parse.feed(wire.buffer)
@@ -146,9 +149,17 @@ class Contents:
                     await chunks.add(content)
                 if parse.ended:
                     break
-            left_s = until - self.mono()
-            if left_s <= 0 or await wire.more(min(self._silence_s, left_s)) is not None:
-                return ContentEnd(None, replies.timed_out(self._deps.config.host.name), close=True)
+            now = self.mono()
+            silent_s = min(self._silence_s, until - now)
+            behind_s = patience_s(parse.size, waited_s, rate=min_rate, grace_s=self._silence_s)
+            wait_s = min(silent_s, behind_s)
+            if wait_s <= 0 or await wire.more(wait_s) is not None:
+                host = self._deps.config.host.name
+                slow = behind_s < silent_s
+                return ContentEnd(
+                    None, replies.too_slow(host) if slow else replies.timed_out(host), close=True
+                )
+            waited_s += self.mono() - now
         if refused is None and parse.hops > HOPS:
             refused = replies.LOOP
         return None if refused is None else ContentEnd(None, refused)

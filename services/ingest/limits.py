@@ -1,12 +1,15 @@
-"""How much of everything: connections, errors, storage, recipients on suspicion, patience with verify.
+"""How much of everything: what one session may do, and how every limit is called.
 
-Counters here hold numbers only; whoever has a clock passes `now` (monotonic seconds).
+Who may connect is in connections.py. Whoever has a clock passes `now` (monotonic seconds).
 """
 
-import ipaddress
-from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import StrEnum
 
 from msgspec import Struct
+
+from libs.mail import replies
+from libs.mail.reply import Reply
 
 DISK_FULL = 0.8  # rule 13: above this share of the fullest log's disk new mail gets 452
 COMMAND_OCTETS = 2048  # RFC 5321 section 4.5.3.1.4 (512), and what SIZE, DSN and SMTPUTF8 add to it
@@ -40,38 +43,50 @@ class Limits(Struct, frozen=True):
     load: Load = Load()
 
 
-def network(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 of an IPv6 address (a mapped IPv4 is IPv4)."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(ip, ipaddress.IPv4Address):
-        return address
-    if ip.ipv4_mapped:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((ip, 64), strict=False))
+class Limit(StrEnum):
+    """Every limit by the name that the metric `limited` has for it."""
+
+    CONNECTIONS = "connections"
+    CLIENT_CONNECTIONS = "client_connections"
+    CONNECTION_RATE = "connection_rate"
+    CLIENT_CONNECTION_RATE = "client_connection_rate"
+    ERRORS = "errors"
+    RECIPIENTS = "recipients"
+    SIZE = "size"
+    DATA_RATE = "data_rate"
+    SESSION_TIME = "session_time"
+    SILENCE = "silence"
+    SPOOL = "spool"
+    SUSPICIONS = "suspicions"
 
 
-class Connections:
-    """How many are open, in all and per client network."""
+NO_ROOM: Mapping[Limit, Callable[[str], Reply]] = {
+    Limit.CONNECTIONS: replies.too_many_connections,
+    Limit.CLIENT_CONNECTIONS: replies.too_many_client_connections,
+    Limit.CONNECTION_RATE: replies.too_many_new_connections,
+    Limit.CLIENT_CONNECTION_RATE: replies.too_many_new_client_connections,
+}
 
-    def __init__(self, most: int, most_per_client: int) -> None:
-        self.open = 0
-        self._most, self._most_per_client = most, most_per_client
-        self._clients: Counter[str] = Counter()
 
-    def opened(self, client: str) -> bool:
-        """Count one more of network `client`; False: too many (it must be closed() all the same)."""
-        self.open += 1
-        self._clients[client] += 1
-        return self.open <= self._most and self._clients[client] <= self._most_per_client
+def limits_by_reply(host: str) -> dict[Reply, Limit]:
+    """The replies that say that a limit is reached, each with the limit."""
+    return {
+        **{say(host): limit for limit, say in NO_ROOM.items()},
+        replies.too_many_errors(host): Limit.ERRORS,
+        replies.TOO_MANY_RECIPIENTS: Limit.RECIPIENTS,
+        replies.TOO_LARGE: Limit.SIZE,
+        replies.too_slow(host): Limit.DATA_RATE,
+        replies.overtime(host): Limit.SESSION_TIME,
+        replies.timed_out(host): Limit.SILENCE,
+        replies.SPOOL_FULL: Limit.SPOOL,
+        replies.TOO_MANY_UNVERIFIED: Limit.SUSPICIONS,
+    }
 
-    def closed(self, client: str) -> None:
-        self.open -= 1
-        self._clients[client] -= 1
-        if not self._clients[client]:
-            del self._clients[client]
+
+def patience_s(octets: int, waited_s: float, *, rate: int, grace_s: float) -> float:
+    """How much longer to wait for a content that has brought `octets` and was waited for `waited_s` seconds,
+    `grace_s` of them for nothing. Only the client's time counts: our log may be slow."""
+    return grace_s + octets / rate - waited_s if rate else grace_s
 
 
 class Suspicions:

@@ -25,7 +25,7 @@ from libs.mail.records import (
 )
 from libs.mail.reply import Reply
 from libs.mail.settings import DomainSettings
-from services.ingest.limits import Load
+from services.ingest.limits import NO_ROOM, Limit, Load
 
 OWN = frozenset({"postmaster", "abuse", "mailer-daemon"})  # RFC 5321 section 4.5.1, RFC 2142
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -97,8 +97,9 @@ class FindOut(Struct, frozen=True):
     domain: str
 
 
-def at_connect(*, room: bool, host: str) -> Reply:
-    return replies.banner(host) if room else replies.too_many_connections(host)
+def at_connect(limit: Limit | None, host: str) -> Reply:
+    """`limit`: the one that is in the way of this connection."""
+    return replies.banner(host) if limit is None else NO_ROOM[limit](host)
 
 
 def at_mail(envelope: Envelope, max_size: int, load: Load) -> Reply:

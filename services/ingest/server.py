@@ -23,9 +23,10 @@ from services.ingest import proxy
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.connection import Connection
+from services.ingest.connections import NOBODY, Connections, Rates, peer_at
 from services.ingest.content import Contents
 from services.ingest.known import Known
-from services.ingest.limits import Connections, Limits, network
+from services.ingest.limits import Limit, Limits, limits_by_reply
 from services.ingest.policy import Accept, Ask, FindOut
 from services.ingest.session import (
     AskRcpt,
@@ -63,12 +64,15 @@ class Server:
         contents: Contents,
         committer: Committer,
         limits: Limits,
+        rates: Rates,
         certificates: Certificates | None,
     ) -> None:
         self.deps, self.known, self.limits, self.certificates = deps, known, limits, certificates
         self.asker, self.contents, self.committer = asker, contents, committer
         smtp = deps.config.smtp
-        self.connections = Connections(smtp.max_connections, smtp.max_connections_per_client)
+        self.connections = Connections(rates)
+        self.exempt = [ipaddress.ip_network(network) for network in smtp.exempt_networks]
+        self.limited = limits_by_reply(deps.config.host.name)
         self.sessions: dict[asyncio.Task[None], Dialogue] = {}
         self.draining = False
         self.ports: list[int] = []
@@ -115,7 +119,9 @@ class Server:
             await asyncio.wait(late, timeout=within)
 
     def said(self, reply: Reply, command: str) -> None:
-        """Count a reply."""
+        """Count a reply, and the limit that it speaks of."""
+        if reply.code >= 400 and (limit := self.limited.get(reply)) is not None:
+            self.deps.metrics.limited.labels(limit).inc()
         kind = (command, reply.code // 100)
         counter = self._said.get(kind)
         if counter is None:
@@ -143,7 +149,7 @@ class Dialogue(Connection):
         super().__init__(server.deps.config.smtp.command_timeout_s)
         self._server, self._proxied = server, proxied
         self._client = ""
-        self._network = ""
+        self._peer = NOBODY
         self._asked: AskRcpt | ReadContent | None = None
 
     async def _handle_client(self) -> None:
@@ -155,21 +161,23 @@ class Dialogue(Connection):
         self._client = proxy.plain(peer[0]) if peer else ""
         if self._proxied and not await self._announced():
             return
-        self._network = network(self._client)
-        room = server.connections.opened(self._network)
+        self._peer = peer_at(self._client, server.exempt)
+        self.ends = self.loop.time() + server.connections.lasts_s(self._peer)
+        limit = server.connections.opened(self._peer, server.deps.clock.mono())
         server.sessions[task] = self
         if server.draining:
             self.drain()
         metrics.sessions.inc()
         metrics.sessions_open.inc()
         try:
-            await self._talk(room=room)
+            await self._talk(limit)
         except OSError:
             log.debug("connection lost", client=self._client)
         finally:
             metrics.sessions_open.dec()
             del server.sessions[task]
-            server.connections.closed(self._network)
+            if limit is None:
+                server.connections.closed(self._peer)
             if self.transport is not None:
                 self.transport.close()
 
@@ -194,11 +202,12 @@ class Dialogue(Connection):
         self.abort()
         return False
 
-    async def _talk(self, *, room: bool) -> None:
+    async def _talk(self, limit: Limit | None) -> None:
         """state, effect = step(state, what the effect yielded), until an effect closes."""
         for _ in range(2):
             await asyncio.sleep(0)  # the loop looks at the socket: has the client spoken before us?
-        state, effect = step(Session(), Connected(room, self.arrived), self._server.limits)
+        connected = Connected(limit is None, self.arrived, limit or Limit.CONNECTIONS)
+        state, effect = step(Session(), connected, self._server.limits)
         while not isinstance(effect, SayAndClose):
             got: Input
             try:
@@ -213,7 +222,7 @@ class Dialogue(Connection):
         self._note(effect.reply, effect.command, effect.recipient, state)
         self.out.append(wire(effect.reply))
         await self.flush()
-        if effect.command != "QUIT":
+        if effect.command not in ("QUIT", "CONNECT"):  # nobody speaks before our first reply
             await self.linger()
 
     async def _perform(self, state: Session, effect: Effect) -> Input:
@@ -239,7 +248,8 @@ class Dialogue(Connection):
                     effect.envelope.smtputf8,
                 )
                 max_size = self._server.max_size(effect.envelope.domain)
-                return await self._server.contents.receive(self, trace, max_size)
+                rate = self._server.connections.data_rate(self._peer)
+                return await self._server.contents.receive(self, trace, max_size, rate)
             case Commit():
                 return await self._server.committer.commit(
                     state, effect.envelope, effect.content, self._client
@@ -264,12 +274,12 @@ class Dialogue(Connection):
 
     async def _ask(self, state: Session, effect: AskRcpt) -> Reply | Accept:
         asker = self._server.asker
-        answer = asker.at_once(effect.to, effect.envelope, self._network)
+        answer = asker.at_once(effect.to, effect.envelope, self._peer.network)
         if isinstance(answer, Ask | FindOut):
             if lines := self.ahead(b"RCPT TO:", self._server.limits.max_recipients):
-                asker.ahead(ahead(state, lines), effect.envelope, self._network)
+                asker.ahead(ahead(state, lines), effect.envelope, self._peer.network)
             await self.flush()
-            answer = await asker.answer(effect.to, answer, self._network)
+            answer = await asker.answer(effect.to, answer, self._peer.network)
         if isinstance(answer, Accept):
             self._server.answered(250, answer.source)
         else:

@@ -7,11 +7,12 @@ from msgspec.structs import replace
 
 from libs.log.contract import LogError
 from libs.runtime.certs import BadCertificate, Certificates
-from libs.runtime.config import Config
+from libs.runtime.config import Config, SmtpPart
 from libs.runtime.deps import Deps
 from libs.runtime.run import CannotStart, Life
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
+from services.ingest.connections import Rates
 from services.ingest.content import Contents
 from services.ingest.known import Known
 from services.ingest.limits import DISK_FULL, Breakdowns, Limits, Load
@@ -45,6 +46,7 @@ async def ingest(deps: Deps, life: Life) -> None:
                 contents,
                 committer,
                 limits(deps.config, known.largest_size()),
+                rates(deps.config.smtp),
                 certificates(deps),
             )
             await server.listen(deps.config.smtp.listen)
@@ -124,4 +126,16 @@ def limits(config: Config, max_size: int) -> Limits:
         max_errors=config.smtp.max_errors,
         max_recipients=config.smtp.max_recipients,
         tls=config.smtp.tls_certificate is not None,
+    )
+
+
+def rates(smtp: SmtpPart) -> Rates:
+    """What clients may do by their number."""
+    return Rates(
+        connections=smtp.max_connections,
+        per_client=smtp.max_connections_per_client,
+        new=smtp.max_connection_rate,
+        new_per_client=smtp.max_connection_rate_per_client,
+        session_s=smtp.session_time_s,
+        data=smtp.min_data_rate,
     )

@@ -18,7 +18,7 @@ from libs.mail.records import ContentRef, Recipient
 from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
 from services.ingest import policy
-from services.ingest.limits import COMMAND_OCTETS, Limits
+from services.ingest.limits import COMMAND_OCTETS, Limit, Limits
 from services.ingest.policy import Accept, Envelope
 
 
@@ -51,10 +51,12 @@ class Session(Struct, frozen=True):
 
 
 class Connected(NamedTuple):
-    """`room`: the limits of connections are kept; `early`: octets came before our banner."""
+    """`room`: the limits of connections are kept, else `limit` is in the way; `early`: octets came before our
+    banner."""
 
     room: bool
     early: bool
+    limit: Limit = Limit.CONNECTIONS
 
 
 class Line(NamedTuple):
@@ -66,6 +68,7 @@ class Line(NamedTuple):
 
 class Interrupted(StrEnum):
     TIMEOUT = "timeout"  # nothing came for too long
+    OVERTIME = "overtime"  # the session has lasted too long
     DRAINING = "draining"  # this process is to end
     BAD_LINE = "bad line"  # longer than COMMAND_OCTETS, or a lone LF
     OURS = "ours"  # an exception of ours; logged by whoever caught it
@@ -165,8 +168,9 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
         case Connected():
             if got.early:
                 return s, SayAndClose(replies.EARLY)
-            reply = policy.at_connect(room=got.room, host=limits.host)
-            return s, Say(reply) if got.room else SayAndClose(reply)
+            if not got.room:
+                return s, SayAndClose(policy.at_connect(got.limit, limits.host), "CONNECT")
+            return s, Say(policy.at_connect(None, limits.host))
         case Interrupted():
             return _interrupted(s, got, limits)
 
@@ -203,6 +207,8 @@ def _interrupted(s: Session, why: Interrupted, limits: Limits) -> Step:
     match why:
         case Interrupted.TIMEOUT:
             return s, SayAndClose(replies.timed_out(limits.host))
+        case Interrupted.OVERTIME:
+            return s, SayAndClose(replies.overtime(limits.host))
         case Interrupted.DRAINING:
             return s, SayAndClose(replies.draining(limits.host))
         case Interrupted.BAD_LINE:

@@ -1,5 +1,7 @@
 """Case files of dialogues: what is known, what is said, what is queued afterwards (see cases/README)."""
 
+import ipaddress
+import json
 import re
 import time
 from collections.abc import Callable
@@ -35,7 +37,9 @@ class BadCase(Exception):  # noqa: N818
 class Case:
     """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox -> what a
     callout brings; `smtp`, `timing`: settings; `proxy`: what comes before the dialogue, from one of
-    `proxies`; `queued`: the lines of what must be in the queue, `received`: what stands in their traces."""
+    `proxies`; `client`: its address; `before`: how many connections it had, `gone`: and has no more; `slow`:
+    time passes in it; `queued`: the lines of what must be in the queue, `received`: what stands in their
+    traces; `limited`: what the metric says of each limit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,11 +57,15 @@ class Case:
         self.tls = False
         self.proxy = b""
         self.proxies = "127.0.0.0/8"
+        self.client = "127.0.0.1"
+        self.before, self.gone = 0, False
+        self.slow = False
         self.full = False
         self.queued: list[str] = []
         self.contents: list[bytes] = []
         self.received: list[str] = []
         self.events: list[str] = []
+        self.limited: dict[str, int] = {}
         self.turns: list[Turn] = []
         self._read()
 
@@ -156,12 +164,30 @@ def _installation(case: Case, words: list[str]) -> None:
 
 def _set(case: Case, words: list[str]) -> None:
     value: Any = words[1]
-    if value.isdigit():
+    if value.startswith("["):
+        value = json.loads(" ".join(words[1:]))
+    elif value.isdigit():
         value = int(value)
     elif re.fullmatch(r"[\d.]+", value):
         value = float(value)
     part, _, name = words[0].partition(".")
     {"smtp": case.smtp, "timing": case.timing, "defaults": case.defaults}[part][name] = value
+
+
+def _client(case: Case, words: list[str]) -> None:
+    ip = ipaddress.ip_address(words[0])
+    ours = "198.51.100.1" if ip.version == 4 else "2001:db8::1"
+    case.client, case.proxy = str(ip), f"PROXY TCP{ip.version} {ip} {ours} 4711 25\r\n".encode()
+
+
+def _before(case: Case, words: list[str]) -> None:
+    case.before, case.gone = int(words[0]), words[1:] == ["gone"]
+    if words[1:] not in ([], ["gone"]):
+        raise ValueError("before N [gone]")
+
+
+def _limited(case: Case, words: list[str]) -> None:
+    case.limited[words[0]] = int(words[1]) if words[1:] else 1
 
 
 def _verdict(case: Case, words: list[str]) -> None:
@@ -192,11 +218,15 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "proxy": lambda case, words: setattr(case, "proxy", octets(words[-1].removeprefix("proxy").strip())),
     "proxies": lambda case, words: setattr(case, "proxies", words[0]),
     "full": lambda case, _: setattr(case, "full", True),
+    "client": _client,
+    "before": _before,
+    "slow": lambda case, _: setattr(case, "slow", True),
 }
 AFTER: dict[str, Callable[[Case, list[str]], None]] = {
     "queued": _whole("queued"),
     "content": lambda case, words: case.contents.append(octets(words[-1].removeprefix("content").strip())),
     "event": _whole("events"),
+    "limited": _limited,
     "received": lambda case, words: case.received.append(words[-1].removeprefix("received").strip()),
 }
 WHOLE = {"queued", "content", "event", "dns", "proxy", "received"}

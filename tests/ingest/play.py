@@ -1,5 +1,6 @@
 """A case file against a running ingest: over a socket, on whatever log its house has."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,21 @@ async def play(case: Case, house: House) -> None:
     await _furnish(case, house)
     await house.start()
     first, *others = case.turns  # a dialogue that the client begins: before the banner can be said
-    async with house.client(early=case.proxy + first.sent) as client:
-        await client.take([first._replace(sent=b""), *others])
+    async with AsyncExitStack() as earlier:
+        for _ in range(case.before):
+            other = await earlier.enter_async_context(house.client(early=case.proxy))
+            await other.talk("S: 220 mx1.backup.example ...")
+            if case.gone:
+                await other.talk("C: QUIT\nS: 221 ...\nS.")
+        async with house.client(early=case.proxy + first.sent) as client:
+            await client.take([first._replace(sent=b""), *others])
     queued = await house.queued()
     assert sorted(lines(q.mail) for q in queued) == sorted(case.queued)
     if case.contents:
         assert sorted(q.content for q in queued) == sorted(case.contents)
+    for name, times in case.limited.items():
+        value = house.metrics.registry.get_sample_value("backupmx_limited_total", {"limit": name})
+        assert value == times, f"limited {name}: {value}"
     if case.received:
         for text, mail in zip(case.received, queued, strict=True):
             assert text in mail.mail.prepend.decode().replace("\r\n\t", " ")

@@ -1,5 +1,6 @@
 """A case file against the pure files alone: no socket, no loop, no log."""
 
+import ipaddress
 import time
 
 from libs.mail import replies
@@ -14,9 +15,12 @@ from libs.mail.records import (
 from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
 from libs.mail.settings import Defaults, complete
+from libs.runtime.config import SmtpPart
 from services.ingest import policy
-from services.ingest.limits import COMMAND_OCTETS, HOPS, Limits, Load
+from services.ingest.connections import Connections, peer_at
+from services.ingest.limits import COMMAND_OCTETS, HOPS, Limit, Limits, Load
 from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, OurNames
+from services.ingest.service import rates
 from services.ingest.session import (
     AskRcpt,
     Commit,
@@ -78,6 +82,17 @@ class Play:
             tls=False,
             load=Load(full=case.full),
         )
+        config = SmtpPart(**case.smtp)
+        self.peer = peer_at(case.client, [ipaddress.ip_network(each) for each in config.exempt_networks])
+        self.connections = Connections(rates(config))
+
+    def connect(self) -> Limit | None:
+        """The connections of before, then this one."""
+        for _ in range(self.case.before):
+            assert self.connections.opened(self.peer, 0.0) is None
+        for _ in range(self.case.before if self.case.gone else 0):
+            self.connections.closed(self.peer)
+        return self.connections.opened(self.peer, 0.0)
 
     def facts(self, to: Mailbox) -> Facts:
         case = self.case
@@ -187,7 +202,9 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
     play = Play(case)
     closed = False
     early = bool(case.turns[0].sent)
-    state, effect = step(Session(), Connected(room=True, early=early), play.limits)
+    limit = play.connect()
+    connected = Connected(limit is None, early, limit or Limit.CONNECTIONS)
+    state, effect = step(Session(), connected, play.limits)
     said: list[str] = []
     spoke: object = None  # an effect that says something says it once, however often it must wait
     for turn in case.turns:

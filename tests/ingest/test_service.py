@@ -456,13 +456,13 @@ async def test_no_log_at_start(tmp_path: Path) -> None:
 
 async def test_too_many_connections(tmp_path: Path) -> None:
     """One client network gets so many connections, then 421 4.7.0; a place that is free again can be had."""
-    async with House(tmp_path, smtp={"max_connections_per_client": 2}) as house:
+    async with House(tmp_path, smtp={"max_connections_per_client": 2, "exempt_networks": []}) as house:
         await opened(house)
         async with house.client() as one, house.client() as two:
             assert (await one.reply()).startswith("220 ")
             assert (await two.reply()).startswith("220 ")
             async with house.client() as three:
-                await three.talk("S: 421 4.7.0 mx1.backup.example Too many connections\nS.")
+                await three.talk("S: 421 4.7.0 mx1.backup.example Too many connections from your network\nS.")
             await one.talk("C: QUIT\nS: 221 ...\nS.")
             await until(lambda: house.metrics.sessions_open._value.get() == 1)
             async with house.client() as four:

@@ -15,10 +15,8 @@ from services.ingest.content import Budget
 from services.ingest.limits import (
     COMMAND_OCTETS,
     FULL_PATIENCE,
-    Connections,
     Limits,
     Suspicions,
-    network,
 )
 from services.ingest.policy import Accept, Envelope
 from services.ingest.session import (
@@ -111,20 +109,6 @@ def test_ahead_stops_where_rcpt_ends() -> None:
     ]
     assert ahead(state, lines) == (Mailbox("a", "b.example"), Mailbox("c", "d.example"))
     assert ahead(Session(helo="x"), lines) == ()
-
-
-def test_connections_are_counted_per_network() -> None:
-    """An IPv4 address and an IPv6 /64 are one client; closing gives the place back."""
-    assert network("192.0.2.1") == "192.0.2.1"
-    assert network("::ffff:192.0.2.1") == "192.0.2.1"
-    assert network("2001:db8:1:2::9") == network("2001:db8:1:2:ffff::1") != network("2001:db8:1:3::9")
-    assert network("fe80::1%eth0") == "fe80::/64"
-    connections = Connections(3, 2)
-    assert [connections.opened("a") for _ in range(3)] == [True, True, False]
-    assert connections.opened("b") is False  # four in all
-    for client in "aab":
-        connections.closed(client)
-    assert (connections.open, connections.opened("a")) == (1, True)
 
 
 def test_suspicions_are_counted_by_recipient_and_given_back_after_an_hour() -> None:
