@@ -65,6 +65,7 @@ SHELL = {
     "services/ingest/commit.py": "appends to the queue",
     "services/ingest/connection.py": "reads and writes a socket",
     "services/ingest/content.py": "appends content while it arrives",
+    "services/ingest/etrn.py": "appends requests, asks DNS",
     "services/ingest/known.py": "follows tables",
     "services/ingest/server.py": "listens and speaks",
     "services/ingest/service.py": "runs the service",

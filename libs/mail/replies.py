@@ -90,6 +90,15 @@ SENDER_OK = Reply(250, "2.1.0", "Sender ok")
 RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
 SEND_CONTENT = Reply(354, "", "End data with <CR><LF>.<CR><LF>")
 
+# RFC 1985 section 5.3; no name is repeated
+FLUSH_BEGUN = Reply(250, "2.0.0", "Ok, queuing started")
+NOTHING_WAITS = Reply(251, "2.0.0", "Ok, no messages waiting")
+CANNOT_FLUSH = Reply(458, "4.3.0", "Unable to queue messages, try again later")
+TOO_MANY_FLUSHES = Reply(458, "4.7.1", "Unable to queue messages: too many requests, try again later")
+FLUSH_NOT_ALLOWED = Reply(459, "4.7.1", "Not allowed: not served here")
+ONE_BY_ONE = Reply(459, "4.7.1", "Not allowed: name one domain, without @ or #")
+ETRN_IN_TRANSACTION = Reply(503, "5.5.1", "Not within a mail transaction")
+
 UNKNOWN_COMMAND = Reply(500, "5.5.2", "Command not recognized")
 BAD_LINE = Reply(500, "5.5.2", "Line too long or not ended by CR LF")
 EARLY = Reply(554, "5.5.0", "Protocol error: data before our reply")
@@ -102,6 +111,11 @@ NESTED_MAIL = Reply(503, "5.5.1", "Sender already given")
 NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS already active")
 TLS_NOT_AVAILABLE = Reply(502, "5.5.1", "TLS not available")
+
+
+def flush_of(waiting: int) -> Reply:
+    return Reply(253, "2.0.0", f"Ok, {waiting} pending messages started")
+
 
 # --- senders ---
 

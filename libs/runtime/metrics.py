@@ -30,6 +30,7 @@ class Metrics:
         # ingest
         self.sessions = counter("sessions_total", "SMTP sessions accepted")
         self.sessions_open = gauge("sessions_open", "SMTP sessions open now")
+        self.flushes = counter("flushes_total", "Requests to flush a domain, made by ETRN")
         self.tls_handshakes = counter("tls_handshakes_total", "STARTTLS by what became of it", "outcome")
         self.tls_loads = counter("tls_certificate_loads_total", "Certificates read", "outcome")
         self.tls_expiry = gauge(

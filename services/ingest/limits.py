@@ -3,6 +3,7 @@
 Who may connect is in connections.py. Whoever has a clock passes `now` (monotonic seconds).
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
@@ -19,6 +20,9 @@ FAILED_S = 5.0  # rule 2: a partition that failed answers 451 at RCPT for so lon
 HOPS = 100  # RFC 5321 section 6.3: more Received fields are a loop
 HOUR_S = 3600.0
 CLIENT_SUSPICIONS, DOMAIN_SUSPICIONS = 20, 500  # recipients accepted unverified within an hour
+CLIENT_FLUSHES = 30  # ETRN of one client network within an hour
+FLUSH_S, FLUSH_OWN_S = 300.0, 15.0  # between two requests for a domain; those of its primary
+FLUSHED = 10_000  # clients, and domains, that are remembered
 TIMEOUTS, RETRY_S = 3, 15.0  # so many in a row and nobody waits any more, but one every so often
 
 
@@ -119,6 +123,38 @@ class Suspicions:
             self._until = now + HOUR_S
             self._clients.clear()
             self._domains.clear()
+
+
+class Flushes:
+    """Requests to flush a domain: how often one client network may ask, and when the next is written. More
+    would give every stranger a way to void the backoff of a primary that defers."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._clients: Counter[str] = Counter()
+        self._last: dict[str, float] = {}
+
+    def client(self, network: str, now: float) -> bool:
+        """Count one more of `network`; False: too many within the hour, of it or of all."""
+        if now >= self._until:
+            self._until = now + HOUR_S
+            self._clients.clear()
+        if network not in self._clients and len(self._clients) >= FLUSHED:
+            return False
+        self._clients[network] += 1
+        return self._clients[network] <= CLIENT_FLUSHES
+
+    def due(self, domain: str, now: float, *, own: bool) -> bool:
+        """Is another request to be written? `own`: the domain's primary asks. Otherwise the last one is still
+        what is being done."""
+        last = self._last.get(domain)
+        return last is None or now - last >= (FLUSH_OWN_S if own else FLUSH_S)
+
+    def began(self, domain: str, now: float) -> None:
+        """A request is on the log."""
+        if len(self._last) > FLUSHED:
+            self._last = {name: at for name, at in self._last.items() if now - at < FLUSH_S}
+        self._last[domain] = now
 
 
 class Patience(Struct, frozen=True):

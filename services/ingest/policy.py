@@ -4,6 +4,8 @@ A permanent no about a recipient needs a fresh and whole table (rule 7); whateve
 or accepted on suspicion.
 """
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from libs.mail import replies
@@ -71,6 +73,17 @@ class Facts(Struct, frozen=True):
     primary: PrimaryState | None = None
     learnt: PrimaryFacts | None = None
     load: Load = Load()
+
+
+class FlushFacts(NamedTuple):
+    """What is known when a client asks for a domain's mail to be sent on. `own`: it has an address of the
+    domain's primary; `spent`: it asked too often. `settings`, `whole`: as in Facts."""
+
+    whole: bool
+    settings: DomainSettings | None = None
+    primary: PrimaryState | None = None
+    own: bool = False
+    spent: bool = False
 
 
 class Accept(Struct, frozen=True):
@@ -156,6 +169,20 @@ def at_look_up(*, trouble: bool, names_us: bool) -> Reply:
     if trouble:
         return replies.DNS_TROUBLE
     return replies.DOMAIN_NOT_READY if names_us else replies.RELAYING_DENIED
+
+
+def at_etrn(f: FlushFacts) -> Reply:
+    """RFC 1985 section 5.3; with 25x the request is to be written. Whoever asks learns no more of our domains
+    than RCPT tells, and how much waits is told to the primary alone. Temporary all of it: 458 and 459 are."""
+    if f.spent:
+        return replies.TOO_MANY_FLUSHES
+    if f.settings is None:
+        return replies.FLUSH_NOT_ALLOWED if f.whole else replies.CANNOT_FLUSH
+    if _unready(f.settings) is not None:
+        return replies.CANNOT_FLUSH
+    if not f.own or f.primary is None:
+        return replies.FLUSH_BEGUN
+    return replies.flush_of(f.primary.waiting) if f.primary.waiting else replies.NOTHING_WAITS
 
 
 def at_dot(verdict: Verdict | None) -> Reply | None:

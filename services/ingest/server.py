@@ -25,6 +25,7 @@ from services.ingest.commit import Committer
 from services.ingest.connection import Connection
 from services.ingest.connections import NOBODY, Connections, Rates, peer_at
 from services.ingest.content import Contents
+from services.ingest.etrn import Flusher
 from services.ingest.known import Known
 from services.ingest.limits import Limit, Limits, limits_by_reply
 from services.ingest.policy import Accept, Ask, FindOut
@@ -33,10 +34,12 @@ from services.ingest.session import (
     Commit,
     Connected,
     Effect,
+    FlushAnswer,
     Input,
     Interrupted,
     RcptAnswer,
     ReadContent,
+    RequestFlush,
     Say,
     SayAndClose,
     Session,
@@ -63,12 +66,13 @@ class Server:
         asker: Asker,
         contents: Contents,
         committer: Committer,
+        flusher: Flusher,
         limits: Limits,
         rates: Rates,
         certificates: Certificates | None,
     ) -> None:
         self.deps, self.known, self.limits, self.certificates = deps, known, limits, certificates
-        self.asker, self.contents, self.committer = asker, contents, committer
+        self.asker, self.contents, self.committer, self.flusher = asker, contents, committer, flusher
         smtp = deps.config.smtp
         self.connections = Connections(rates)
         self.exempt = [ipaddress.ip_network(network) for network in smtp.exempt_networks]
@@ -258,6 +262,10 @@ class Dialogue(Connection):
                 self.out.append(wire(effect.reply))
                 await self.flush()
                 return TlsStarted(await self._start_tls())
+            case RequestFlush():
+                await self.flush()
+                flusher = self._server.flusher
+                return FlushAnswer(await flusher.flush(effect.domain, self._peer))
             case SayAndClose():
                 raise AssertionError("closes, yields nothing")
 

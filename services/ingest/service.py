@@ -14,6 +14,7 @@ from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.connections import Rates
 from services.ingest.content import Contents
+from services.ingest.etrn import Flusher
 from services.ingest.known import Known
 from services.ingest.limits import DISK_FULL, Breakdowns, Limits, Load
 from services.ingest.server import Server
@@ -45,6 +46,7 @@ async def ingest(deps: Deps, life: Life) -> None:
                 asker,
                 contents,
                 committer,
+                Flusher(deps, known),
                 limits(deps.config, known.largest_size()),
                 rates(deps.config.smtp),
                 certificates(deps),
@@ -119,6 +121,7 @@ def limits(config: Config, max_size: int) -> Limits:
             "8BITMIME",
             "ENHANCEDSTATUSCODES",
             f"SIZE {max_size}",
+            "ETRN",
             "SMTPUTF8",
             "DSN",
         ),

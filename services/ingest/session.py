@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from libs.mail import replies
-from libs.mail.address import Bad, BadAddress, Mailbox, path, split
+from libs.mail.address import Bad, BadAddress, Mailbox, domain_name, path, split
 from libs.mail.esmtp import BadParameter, RcptParameters, mail_parameters, rcpt_parameters
 from libs.mail.records import ContentRef, Recipient
 from libs.mail.replies import Receipt
@@ -98,7 +98,13 @@ class TlsStarted(NamedTuple):
     tls: str
 
 
-Input = Connected | Line | Interrupted | RcptAnswer | ContentEnd | Committed | Refused | TlsStarted
+class FlushAnswer(NamedTuple):
+    reply: Reply
+
+
+Input = (
+    Connected | Line | Interrupted | RcptAnswer | ContentEnd | Committed | Refused | TlsStarted | FlushAnswer
+)
 
 
 # --- effects ---
@@ -145,7 +151,13 @@ class Commit(NamedTuple):
     content: Content
 
 
-Effect = Say | SayAndClose | StartTls | AskRcpt | ReadContent | Commit
+class RequestFlush(NamedTuple):
+    """Ask for the mail of `domain` to be sent on now (lower-case A-label). Yields FlushAnswer."""
+
+    domain: str
+
+
+Effect = Say | SayAndClose | StartTls | AskRcpt | ReadContent | Commit | RequestFlush
 Step = tuple[Session, Effect]
 
 
@@ -165,6 +177,8 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
         case TlsStarted():
             # RFC 3207 section 4.2: all else is forgotten.
             return Session(tls=got.tls, errors=s.errors), Say(None)
+        case FlushAnswer():
+            return _say(s, got.reply, limits, "ETRN")
         case Connected():
             if got.early:
                 return s, SayAndClose(replies.EARLY)
@@ -369,6 +383,21 @@ def _vrfy(s: Session, argument: bytes, limits: Limits) -> Step:
     return s, Say(replies.CANNOT_VRFY, "VRFY")
 
 
+def _etrn(s: Session, argument: bytes, limits: Limits) -> Step:
+    """RFC 1985 section 5. A relay domain covers itself only and there are no named queues: neither `@name`
+    (with all names below it) nor `#queue`."""
+    if not s.extended:
+        return _say(s, replies.HELO_FIRST, limits, "ETRN")
+    if s.mail is not None:
+        return _say(s, replies.ETRN_IN_TRANSACTION, limits, "ETRN")
+    if argument[:1] in (b"@", b"#"):
+        return _say(s, replies.ONE_BY_ONE, limits, "ETRN")
+    try:
+        return s, RequestFlush(domain_name(argument.decode("ascii")))
+    except (BadAddress, UnicodeDecodeError):
+        return _say(s, replies.SYNTAX, limits, "ETRN")
+
+
 def _starttls(s: Session, argument: bytes, limits: Limits) -> Step:
     """RFC 3207 section 4."""
     if argument:
@@ -391,4 +420,5 @@ _COMMANDS: dict[bytes, Callable[[Session, bytes, Limits], Step]] = {
     b"VRFY": _vrfy,
     b"EXPN": _vrfy,
     b"STARTTLS": _starttls,
+    b"ETRN": _etrn,
 }

@@ -39,7 +39,7 @@ class Case:
     callout brings; `smtp`, `timing`: settings; `proxy`: what comes before the dialogue, from one of
     `proxies`; `client`: its address; `before`: how many connections it had, `gone`: and has no more; `slow`:
     time passes in it; `queued`: the lines of what must be in the queue, `received`: what stands in their
-    traces; `limited`: what the metric says of each limit."""
+    traces; `limited`: what the metric says of each limit; `requested`: domains whose mail was asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,6 +63,7 @@ class Case:
         self.full = False
         self.queued: list[str] = []
         self.contents: list[bytes] = []
+        self.requested: list[str] = []
         self.received: list[str] = []
         self.events: list[str] = []
         self.limited: dict[str, int] = {}
@@ -142,8 +143,14 @@ def _facts(case: Case, words: list[str]) -> None:
 
 
 def _primary(case: Case, words: list[str]) -> None:
-    since = case.now - float(_options(words[2:]).get("since", "60"))
-    case.primaries[words[0]] = PrimaryState(words[0], Health(words[1]), since)
+    given = _options(words[2:])
+    case.primaries[words[0]] = PrimaryState(
+        words[0],
+        Health(words[1]),
+        case.now - float(given.get("since", "60")),
+        mx=(given["mx"],) if "mx" in given else (),
+        waiting=int(given.get("waiting", "0")),
+    )
 
 
 def _callout(case: Case, words: list[str]) -> None:
@@ -227,6 +234,7 @@ AFTER: dict[str, Callable[[Case, list[str]], None]] = {
     "content": lambda case, words: case.contents.append(octets(words[-1].removeprefix("content").strip())),
     "event": _whole("events"),
     "limited": _limited,
+    "requested": lambda case, words: case.requested.append(words[0]),
     "received": lambda case, words: case.received.append(words[-1].removeprefix("received").strip()),
 }
 WHOLE = {"queued", "content", "event", "dns", "proxy", "received"}

@@ -163,7 +163,7 @@ class House:
 
     async def _skip(self) -> None:
         """What is in the log already is not ours."""
-        for topic in ("callouts", "content", "events", "queue"):
+        for topic in ("callouts", "content", "events", "queue", "requests"):
             self._starts[topic] = await self._ends(topic)
 
     async def _ends(self, topic: str) -> dict[int, int]:

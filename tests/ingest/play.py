@@ -9,7 +9,7 @@ import trustme
 from libs.log.contract import Log
 from libs.mail.address import mailbox
 from libs.mail.event import EventType
-from libs.mail.records import Mail
+from libs.mail.records import Mail, RequestRecord, decode
 from tests.ingest.cases import Case, described
 from tests.ingest.house import House, until
 
@@ -63,6 +63,8 @@ async def play(case: Case, house: House) -> None:
     for name, times in case.limited.items():
         value = house.metrics.registry.get_sample_value("backupmx_limited_total", {"limit": name})
         assert value == times, f"limited {name}: {value}"
+    requests = [decode(record.value or b"", RequestRecord) for record in await house.records("requests")]
+    assert sorted(request.domain for request in requests) == sorted(case.requested)
     if case.received:
         for text, mail in zip(case.received, queued, strict=True):
             assert text in mail.mail.prepend.decode().replace("\r\n\t", " ")

@@ -18,8 +18,8 @@ from libs.mail.settings import Defaults, complete
 from libs.runtime.config import SmtpPart
 from services.ingest import policy
 from services.ingest.connections import Connections, peer_at
-from services.ingest.limits import COMMAND_OCTETS, HOPS, Limit, Limits, Load
-from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, OurNames
+from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
+from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, FlushFacts, OurNames
 from services.ingest.service import rates
 from services.ingest.session import (
     AskRcpt,
@@ -28,15 +28,18 @@ from services.ingest.session import (
     Connected,
     Content,
     ContentEnd,
+    FlushAnswer,
     Input,
     Interrupted,
     Line,
     RcptAnswer,
     ReadContent,
     Refused,
+    RequestFlush,
     Say,
     SayAndClose,
     Session,
+    StartTls,
     step,
 )
 from services.ingest.unstuff import Unstuff
@@ -56,6 +59,9 @@ NAMES = OurNames(
 )
 
 
+SILENT = (AskRcpt, Commit, RequestFlush)
+
+
 class Hungry(Exception):  # noqa: N818
     """More octets are wanted than the client has sent so far."""
 
@@ -70,12 +76,22 @@ class Play:
         self.parse: Unstuff | None = None
         self.said = b""
         self.queued: list[tuple[Mail, bytes]] = []
+        self.requested: list[str] = []
+        self.flushes = Flushes()
         self.known = {key: record for key, (_, record) in case.recipients.items()}
         size = int(case.defaults.get("max_size", 50 * 2**20))
         self.defaults = Defaults(max_size=size)
         self.limits = Limits(
             host=HOST,
-            capabilities=("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES", f"SIZE {size}", "SMTPUTF8", "DSN"),
+            capabilities=(
+                "PIPELINING",
+                "8BITMIME",
+                "ENHANCEDSTATUSCODES",
+                f"SIZE {size}",
+                "ETRN",
+                "SMTPUTF8",
+                "DSN",
+            ),
             max_size=size,
             max_errors=int(case.smtp.get("max_errors", 10)),
             max_recipients=int(case.smtp.get("max_recipients", 100)),
@@ -114,7 +130,7 @@ class Play:
             learnt=learnt if isinstance(learnt, PrimaryFacts) else None,
         )
 
-    def perform(self, effect: Say | AskRcpt | ReadContent | Commit) -> Input:
+    def perform(self, effect: Say | AskRcpt | ReadContent | Commit | RequestFlush) -> Input:
         match effect:
             case Say():
                 return self.line()
@@ -124,6 +140,18 @@ class Play:
                 return self.read(effect.envelope)
             case Commit():
                 return self.commit(effect)
+            case RequestFlush():
+                return FlushAnswer(self.flush(effect.domain))
+
+    def flush(self, domain: str) -> Reply:
+        f = self.facts(Mailbox("postmaster", domain))
+        hosts = f.primary.mx if f.primary else ()
+        own = any(line.split()[0] in hosts and line.endswith(" 127.0.0.1") for line in self.case.zone)
+        reply = policy.at_etrn(FlushFacts(f.whole, f.settings, f.primary, own))
+        if reply.code < 300 and self.flushes.due(domain, 0.0, own=own):
+            self.flushes.began(domain, 0.0)
+            self.requested.append(domain)
+        return reply
 
     def line(self) -> Input:
         end = self.wire.find(b"\n")
@@ -210,13 +238,13 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
     for turn in case.turns:
         play.wire += turn.sent
         while not closed:
-            if effect is not spoke and not isinstance(effect, AskRcpt | Commit) and effect.reply is not None:
+            if effect is not spoke and not isinstance(effect, SILENT) and effect.reply is not None:
                 said += effect.reply.wire().decode().split("\r\n")[:-1]
             spoke = effect
             if isinstance(effect, SayAndClose):
                 closed = True
                 break
-            assert isinstance(effect, Say | AskRcpt | ReadContent | Commit)
+            assert not isinstance(effect, StartTls)
             try:
                 got = play.perform(effect)
             except Hungry:
@@ -231,4 +259,5 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
             line = said.pop(0)
             assert matches(expected, line), f"line {turn.line}: wanted {expected!r}, got {line!r}"
     assert not said, f"said, not expected: {said}"
+    assert play.requested == case.requested
     return play.queued
