@@ -280,6 +280,8 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
     contact: str | None = None
     max_size: int | None = None
     max_connections: int | None = None
+    max_waiting: int | None = None
+    max_waiting_size: int | None = None
 
 
 class Domain(Struct, frozen=True, omit_defaults=True):

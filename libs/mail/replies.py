@@ -141,6 +141,7 @@ DNS_TROUBLE = Reply(451, "4.4.3", "Temporary DNS trouble, try again later")
 CANNOT_VERIFY = Reply(451, "4.4.1", "Recipient cannot be verified now, try again later")
 RECIPIENT_IN_DOUBT = Reply(451, "4.2.1", "Recipient in doubt, try again later")
 TOO_MANY_UNVERIFIED = Reply(451, "4.7.1", "Too many recipients that cannot be verified, try again later")
+DOMAIN_FULL = Reply(452, "4.2.2", "Too much mail waits for this domain, try again later")
 STORAGE_TROUBLE = Reply(451, "4.3.0", "Temporary storage trouble, try again later")
 
 # --- content ---

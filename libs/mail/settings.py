@@ -14,10 +14,13 @@ class Defaults(Struct, frozen=True):
     unverified: Unverified = Unverified.ACCEPT
     max_size: int = 50 * 2**20
     max_connections: int = 5
+    max_waiting: int = 1_000_000
+    max_waiting_size: int = 20 * 2**30
 
 
 class DomainSettings(Struct, frozen=True):
-    """All that may be asked of a relay domain. `active`: its DNS named us; `contact`: "" for none."""
+    """All that may be asked of a relay domain. `active`: its DNS named us; `contact`: "" for none;
+    `max_waiting`, `max_waiting_size`: mails and octets that may wait for its primary."""
 
     domain: str
     active: bool
@@ -28,6 +31,8 @@ class DomainSettings(Struct, frozen=True):
     contact: str
     max_size: int
     max_connections: int
+    max_waiting: int
+    max_waiting_size: int
 
 
 def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
@@ -44,4 +49,6 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
         contact="" if own.contact is None else own.contact,
         max_size=defaults.max_size if own.max_size is None else own.max_size,
         max_connections=defaults.max_connections if own.max_connections is None else own.max_connections,
+        max_waiting=defaults.max_waiting if own.max_waiting is None else own.max_waiting,
+        max_waiting_size=defaults.max_waiting_size if own.max_waiting_size is None else own.max_waiting_size,
     )

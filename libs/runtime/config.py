@@ -164,12 +164,14 @@ class InstallationPart(_Part):
 
 class LogPart(_Part):
     """`sqlite`: one file in the state directory. `kafka`: `bootstrap` servers, `replication` factor, `prefix`
-    of the names of topics and groups (for a cluster shared with others)."""
+    of the names of topics and groups (for a cluster shared with others). `max_disk_share`: of the fullest
+    disk that the log has, above which no new mail is taken (rule 13)."""
 
     kind: Literal["sqlite", "kafka"] = "sqlite"
     bootstrap: tuple[Server, ...] = ()
     replication: Count = 3
     prefix: str = Field(default="", max_length=100, pattern=r"^[A-Za-z0-9._-]*$")
+    max_disk_share: Number = Field(default=0.8, gt=0, le=0.95)
 
     @model_validator(mode="after")
     def _needs_bootstrap(self) -> "LogPart":
@@ -254,9 +256,18 @@ class DefaultsPart(_Part):
     unverified: Unverified = Unverified.ACCEPT
     max_size: int = Field(default=50 * 2**20, strict=True, ge=65536)
     max_connections: Count = 5
+    max_waiting: Count = 1_000_000
+    max_waiting_size: Count = 20 * 2**30
 
     def settings(self) -> Defaults:
-        return Defaults(self.lifetime_days * DAY_S, self.unverified, self.max_size, self.max_connections)
+        return Defaults(
+            lifetime_s=self.lifetime_days * DAY_S,
+            unverified=self.unverified,
+            max_size=self.max_size,
+            max_connections=self.max_connections,
+            max_waiting=self.max_waiting,
+            max_waiting_size=self.max_waiting_size,
+        )
 
 
 class TimingPart(_Part):

@@ -33,6 +33,7 @@ name = "mx1.backup.example"
 # kind = "sqlite"
 # bootstrap = []            # of Kafka, such as ["kafka1:9092", "kafka2:9092"]
 # replication = 3           # copies of each topic
+# max_disk_share = 0.8      # of the log's fullest disk: above it no new mail is taken (452)
 # prefix = ""               # before the names of topics and groups, on a cluster shared with others
 
 [smtp]
@@ -84,6 +85,8 @@ listen = "{health}"
 # unverified = "accept"     # a recipient that cannot be asked for: accept (250), or defer (451)
 # max_size = 52428800       # octets of a mail
 # max_connections = 5       # at once to one primary
+# max_waiting = 1000000     # mails that may wait for one domain; above: 452 for this domain
+# max_waiting_size = 21474836480  # and their octets
 
 [timing]
 # Seconds.

@@ -126,6 +126,8 @@ class Desk:
                 "contact": settings.contact,
                 "max_size": settings.max_size,
                 "max_connections": settings.max_connections,
+                "max_waiting": settings.max_waiting,
+                "max_waiting_size": settings.max_waiting_size,
             },
             "mx": [] if primary is None else list(primary.mx),
             "braked": primary is not None and primary.braked,

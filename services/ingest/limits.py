@@ -12,7 +12,6 @@ from msgspec import Struct
 from libs.mail import replies
 from libs.mail.reply import Reply
 
-DISK_FULL = 0.8  # rule 13: above this share of the fullest log's disk new mail gets 452
 COMMAND_OCTETS = 2048  # RFC 5321 section 4.5.3.1.4 (512), and what SIZE, DSN and SMTPUTF8 add to it
 DATA_S = 50 * 60.0  # rule 5: DATA lasts at most so long
 COMMIT_S = 60 * 60.0  # rule 5: and a commit comes within this of the first chunk's acknowledgement
@@ -61,6 +60,7 @@ class Limit(StrEnum):
     SESSION_TIME = "session_time"
     SILENCE = "silence"
     SPOOL = "spool"
+    DOMAIN_SPOOL = "domain_spool"
     SUSPICIONS = "suspicions"
 
 
@@ -83,6 +83,7 @@ def limits_by_reply(host: str) -> dict[Reply, Limit]:
         replies.overtime(host): Limit.SESSION_TIME,
         replies.timed_out(host): Limit.SILENCE,
         replies.SPOOL_FULL: Limit.SPOOL,
+        replies.DOMAIN_FULL: Limit.DOMAIN_SPOOL,
         replies.TOO_MANY_UNVERIFIED: Limit.SUSPICIONS,
     }
 

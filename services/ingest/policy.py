@@ -133,6 +133,7 @@ def at_rcpt(to: Mailbox, f: Facts, envelope: Envelope, now: float) -> Reply | Ac
     return (
         _unready(f.settings)
         or (replies.STORAGE_TROUBLE if f.load.failed else None)
+        or _full(f, envelope)
         or _incapable(f, envelope)
         or _known(to, f, now)
     )
@@ -217,6 +218,16 @@ def _unready(settings: DomainSettings) -> Reply | None:
     if settings.suspended:
         return replies.DOMAIN_SUSPENDED
     return None if settings.active else replies.DOMAIN_NOT_READY
+
+
+def _full(f: Facts, envelope: Envelope) -> Reply | None:
+    """Does as much mail wait for this domain as may? What it has is seconds old: a few may be too many."""
+    if f.primary is None:
+        return None
+    assert f.settings is not None
+    full = f.primary.waiting >= f.settings.max_waiting
+    full = full or f.primary.bytes + envelope.size >= f.settings.max_waiting_size
+    return replies.DOMAIN_FULL if full else None
 
 
 def _incapable(f: Facts, envelope: Envelope) -> Reply | None:

@@ -16,7 +16,7 @@ from services.ingest.connections import Rates
 from services.ingest.content import Contents
 from services.ingest.etrn import Flusher
 from services.ingest.known import Known
-from services.ingest.limits import DISK_FULL, Breakdowns, Limits, Load
+from services.ingest.limits import Breakdowns, Limits, Load
 from services.ingest.server import Server
 from services.ingest.verdicts import Verdicts
 
@@ -85,7 +85,7 @@ async def _watch(deps: Deps, life: Life, known: Known, asker: Asker, server: Ser
             except LogError as error:
                 log.warning("log's disk not seen", error=f"{type(error).__name__}: {error}")
             else:
-                asker.full = bounds.disk > DISK_FULL
+                asker.full = bounds.disk > deps.config.log.max_disk_share
             if server.certificates is not None:
                 server.certificates.look()
         if life.reload.is_set():

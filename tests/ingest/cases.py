@@ -105,7 +105,11 @@ def _relay(case: Case, words: list[str]) -> None:
     domain, given = words[0], _options(words[1:])
     overrides = Overrides(
         unverified=Unverified(given["unverified"]) if "unverified" in given else None,
-        max_size=int(given["max_size"]) if "max_size" in given else None,
+        **{
+            name: int(given[name])
+            for name in ("max_size", "max_waiting", "max_waiting_size")
+            if name in given
+        },
     )
     case.domains[domain] = Domain(
         domain, 1.0, 0.0 if "pending" in given else 2.0, suspended="suspended" in given, overrides=overrides
@@ -150,6 +154,7 @@ def _primary(case: Case, words: list[str]) -> None:
         case.now - float(given.get("since", "60")),
         mx=(given["mx"],) if "mx" in given else (),
         waiting=int(given.get("waiting", "0")),
+        bytes=int(given.get("bytes", "0")),
     )
 
 

@@ -14,8 +14,8 @@ from libs.mail.records import (
 )
 from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
-from libs.mail.settings import Defaults, complete
-from libs.runtime.config import SmtpPart
+from libs.mail.settings import complete
+from libs.runtime.config import DefaultsPart, SmtpPart
 from services.ingest import policy
 from services.ingest.connections import Connections, peer_at
 from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
@@ -79,8 +79,8 @@ class Play:
         self.requested: list[str] = []
         self.flushes = Flushes()
         self.known = {key: record for key, (_, record) in case.recipients.items()}
-        size = int(case.defaults.get("max_size", 50 * 2**20))
-        self.defaults = Defaults(max_size=size)
+        self.defaults = DefaultsPart(**case.defaults).settings()
+        size = max([self.defaults.max_size, *(d.overrides.max_size or 0 for d in case.domains.values())])
         self.limits = Limits(
             host=HOST,
             capabilities=(

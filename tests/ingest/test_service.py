@@ -11,6 +11,7 @@ import trustme
 from libs.log.contract import Ambiguous, NotStored
 from libs.mail.event import EventType
 from libs.mail.records import Basis, Domain, RecipientStatus, RecipientTry, Status
+from libs.runtime.config import LogPart
 from tests.helpers.clock import Clock
 from tests.ingest.house import HOST, House, until
 
@@ -467,6 +468,18 @@ async def test_too_many_connections(tmp_path: Path) -> None:
             await until(lambda: house.metrics.sessions_open._value.get() == 1)
             async with house.client() as four:
                 assert (await four.reply()).startswith("220 ")
+
+
+@pytest.mark.parametrize(("share", "reply"), [(0.89, "452 4.3.1"), (0.91, "250 2.1.0")])
+async def test_the_spool_quota_is_a_setting(tmp_path: Path, share: float, reply: str) -> None:
+    """Rule 13: the log's disk is 90 % full; log.max_disk_share says whether that is too much."""
+    async with House(tmp_path, full=True) as house:
+        part = LogPart(max_disk_share=share)
+        house.deps = house.deps._replace(config=house.config.model_copy(update={"log": part}))
+        await opened(house)
+        async with house.client() as client:
+            await client.greet()
+            await client.talk(f"C: MAIL FROM:<eve@sender.example>\nS: {reply} ...")
 
 
 async def test_timeouts(tmp_path: Path) -> None:
