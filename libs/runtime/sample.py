@@ -37,7 +37,7 @@ name = "mx1.backup.example"
 # prefix = ""               # before the names of topics and groups, on a cluster shared with others
 
 [smtp]
-# Where mail is received. The real thing is ["0.0.0.0:25", "[::]:25"].
+# Where mail is received. The real thing is ["0.0.0.0:25", "[::]:25"]: [::] takes IPv6 alone.
 listen = ["{listen}"]
 # Where each connection begins with a PROXY header (version 1 or 2), such as ["10.0.0.5:2525"], and the
 # proxies that may connect there: whom they name is the client, for limits, SPF and Received. Others are cut

@@ -79,15 +79,14 @@ class Server:
         self.limited = limits_by_reply(deps.config.host.name)
         self.sessions: dict[asyncio.Task[None], Dialogue] = {}
         self.draining = False
-        self.ports: list[int] = []
         self.proxies = [ipaddress.ip_network(network) for network in smtp.proxy_networks]
-        self._servers: list[asyncio.Server] = []
+        self._servers: dict[asyncio.Server, bool] = {}  # with: is it a proxied door?
         self._said: dict[tuple[str, int], Counter] = {}
         self._answered: dict[tuple[int, str], Counter] = {}
 
-    async def listen(self, endpoints: Iterable[Endpoint], *, proxied: bool = False) -> None:
-        """Open these doors; `proxied`: a PROXY header is required at them. A socket on [::] takes IPv6 alone,
-        so that each address has a listener of its own. Raises CannotStart when an address cannot be had."""
+    async def bind(self, endpoints: Iterable[Endpoint], *, proxied: bool = False) -> None:
+        """Have these doors, still shut; `proxied`: a PROXY header is required at them. A socket on [::] takes
+        IPv6 alone: each address has a listener of its own. Raises CannotStart when one cannot be had."""
         loop = asyncio.get_running_loop()
         setting = "smtp.proxy_listen" if proxied else "smtp.listen"
         for endpoint in endpoints:
@@ -98,14 +97,19 @@ class Server:
                     endpoint.port,
                     reuse_port=True,
                     backlog=BACKLOG,
+                    start_serving=False,
                 )
             except OSError as error:
                 why = os.strerror(error.errno or 0)
                 raise CannotStart(f"{setting}: {endpoint} cannot be used: {why}") from error
-            self._servers.append(server)
-            port = server.sockets[0].getsockname()[1]
-            self.ports.append(port)
-            log.info("listening", address=endpoint.address, port=port, proxied=proxied)
+            self._servers[server] = proxied
+
+    async def listen(self) -> None:
+        """Open all doors."""
+        for server, proxied in self._servers.items():
+            address, port = server.sockets[0].getsockname()[:2]
+            await server.start_serving()
+            log.info("listening", address=address, port=port, proxied=proxied)
 
     async def drain(self, within: float) -> None:
         """Take no more connections, let contents in hand be finished, end all other sessions with 421."""

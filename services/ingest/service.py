@@ -51,8 +51,9 @@ async def ingest(deps: Deps, life: Life) -> None:
                 rates(deps.config.smtp),
                 certificates(deps),
             )
-            await server.listen(deps.config.smtp.listen)
-            await server.listen(deps.config.smtp.proxy_listen, proxied=True)
+            await server.bind(deps.config.smtp.listen)
+            await server.bind(deps.config.smtp.proxy_listen, proxied=True)
+            await server.listen()
             life.ready()
             await _watch(deps, life, known, asker, server)
             await server.drain(DRAIN_S)
