@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOG ?= sqlite
 
-.PHONY: help demo run test lint bench kafka golden lock clean
+.PHONY: help demo run test lint fuzz bench kafka golden lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -24,6 +24,9 @@ lint: $(READY)  ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(READY)  ## SMTP sessions of chance against a real ingest (SESSIONS=N, SEED=S, one again: SESSION=K)
+	$(BIN)/python -m fuzz --sessions $(or $(SESSIONS),1000) $(if $(SEED),--seed $(SEED)) $(if $(SESSION),--session $(SESSION))
 
 bench: $(READY)  ## lines "name value unit", bench/results.json
 	$(BIN)/python -m bench
