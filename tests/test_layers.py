@@ -67,6 +67,7 @@ SHELL = {
     "services/ingest/content.py": "appends content while it arrives",
     "services/ingest/etrn.py": "appends requests, asks DNS",
     "services/ingest/known.py": "follows tables",
+    "services/ingest/origin.py": "asks DNS",
     "services/ingest/server.py": "listens and speaks",
     "services/ingest/service.py": "runs the service",
     "services/ingest/verdicts.py": "follows a topic",

@@ -64,6 +64,10 @@ def too_many_errors(host: str) -> Reply:
     return Reply(421, "4.7.0", f"{host} Too many errors")
 
 
+def too_many_unknown(host: str) -> Reply:
+    return Reply(421, "4.7.0", f"{host} Too many unknown recipients, try again later")
+
+
 def timed_out(host: str) -> Reply:
     return Reply(421, "4.4.2", f"{host} Timeout exceeded")
 
@@ -142,6 +146,7 @@ CANNOT_VERIFY = Reply(451, "4.4.1", "Recipient cannot be verified now, try again
 RECIPIENT_IN_DOUBT = Reply(451, "4.2.1", "Recipient in doubt, try again later")
 TOO_MANY_UNVERIFIED = Reply(451, "4.7.1", "Too many recipients that cannot be verified, try again later")
 DOMAIN_FULL = Reply(452, "4.2.2", "Too much mail waits for this domain, try again later")
+TOO_MANY_UNKNOWN = Reply(451, "4.7.0", "Too many unknown recipients, try this one again later")
 STORAGE_TROUBLE = Reply(451, "4.3.0", "Temporary storage trouble, try again later")
 
 # --- content ---

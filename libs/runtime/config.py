@@ -194,6 +194,9 @@ class SmtpPart(_Part):
     max_connections_per_client: Count = 50
     max_connection_rate: Count = 500
     max_connection_rate_per_client: Count = 50
+    max_unknown_per_client: Count = 100
+    max_unverified_per_client: Count = 20
+    max_unverified_per_domain: Count = 500
     exempt_networks: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
     max_errors: Count = 10
     max_recipients: int = Field(default=100, strict=True, ge=100)  # RFC 5321 section 4.5.3.1.8

@@ -52,6 +52,9 @@ listen = ["{listen}"]
 # max_connections_per_client = 50
 # max_connection_rate = 500             # new connections a second
 # max_connection_rate_per_client = 50
+# max_unknown_per_client = 100          # unknown recipients within an hour: then 421
+# max_unverified_per_client = 20        # recipients within an hour that are accepted and cannot be verified
+# max_unverified_per_domain = 500
 # Whom limits of clients do not hold for: your own monitoring. Where everybody comes from loopback, because a
 # proxy on this host sends no PROXY header, take it off the list.
 # exempt_networks = ["127.0.0.0/8", "::1/128"]

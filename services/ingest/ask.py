@@ -13,14 +13,18 @@ import structlog
 from libs.log.contract import LogError
 from libs.mail import replies
 from libs.mail.address import Mailbox
-from libs.mail.records import Basis, Callout, encode
+from libs.mail.records import Callout, encode
 from libs.mail.reply import Reply
+from libs.runtime.config import SmtpPart
 from libs.runtime.deps import Deps
 from libs.runtime.dns import Kind
 from services.ingest import policy
+from services.ingest.budgets import Allowance, Budgets
+from services.ingest.connections import Peer
 from services.ingest.known import Known
-from services.ingest.limits import FULL_PATIENCE, Breakdowns, Load, Patience, Suspicions
-from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut
+from services.ingest.limits import FULL_PATIENCE, Breakdowns, Load, Patience
+from services.ingest.origin import Origins
+from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, Whose
 
 PUBLISH_S = 5.0  # a question that cannot be published within this is not asked
 
@@ -47,19 +51,26 @@ class Asker:
     def __init__(self, deps: Deps, known: Known, breakdowns: Breakdowns) -> None:
         self._deps, self._known, self._breakdowns = deps, known, breakdowns
         self._deadline_s = deps.config.timing.rcpt_deadline_s
-        self._suspicions = Suspicions()
+        self._budgets, self._origins = Budgets(allowance(deps.config.smtp)), Origins(deps, known)
         self._questions: dict[str, Question] = {}
         self._patience: dict[str, Patience] = {}
         self.tasks: set[asyncio.Task[None]] = set()
         self.full = False  # the log's disk; the service looks from time to time
 
-    def at_once(self, to: Mailbox, envelope: Envelope, client: str) -> Reply | Accept | Ask | FindOut:
-        """What can be said without waiting; `client`: its network."""
-        answer = policy.at_rcpt(to, self._facts(to, client), envelope, self._deps.clock.wall())
-        return self._counted(answer, to, client)
+    def at_once(
+        self, to: Mailbox, envelope: Envelope, client: Peer
+    ) -> Reply | Accept | Ask | FindOut | Whose:
+        """What can be said without waiting."""
+        facts = self._facts(to, client)
+        answer = policy.at_rcpt(to, facts, envelope, self._deps.clock.wall())
+        return self._counted(policy.at_budget(answer, facts, envelope), to, client)
 
-    async def answer(self, to: Mailbox, pending: Ask | FindOut, client: str) -> Reply | Accept:
+    async def answer(
+        self, to: Mailbox, envelope: Envelope, pending: Ask | FindOut | Whose, client: Peer
+    ) -> Reply | Accept:
         """What at_once() left open."""
+        if isinstance(pending, Whose):
+            return await self._whose(to, envelope, pending, client)
         if isinstance(pending, FindOut):
             return await self._find_out(pending.domain)
         question = self._question(to)
@@ -70,26 +81,44 @@ class Asker:
         if answered is None:
             return replies.STORAGE_TROUBLE
         decide = policy.at_answer if answered else policy.at_deadline
-        answer = decide(to, self._facts(to, client), self._deps.clock.wall())
+        facts = self._facts(to, client)
+        answer = policy.at_budget(decide(to, facts, self._deps.clock.wall()), facts, envelope)
+        if isinstance(answer, Whose):
+            return await self._whose(to, envelope, answer, client)
         return self._counted(answer, to, client)
 
-    def ahead(self, mailboxes: Iterable[Mailbox], envelope: Envelope, client: str) -> None:
+    async def _whose(self, to: Mailbox, envelope: Envelope, spent: Whose, client: Peer) -> Reply | Accept:
+        """Once more for the primary itself, which has no budget; `spent.answer` for anybody else, and where
+        it is the domain's own budget that is spent."""
+        if self._origins.is_primary(client, to.domain) or not await self._origins.find(client, to.domain):
+            return spent.answer
+        answer = self.at_once(to, envelope, client)
+        if isinstance(answer, Reply | Accept):
+            return answer
+        return await self.answer(to, envelope, answer, client)
+
+    def ahead(self, mailboxes: Iterable[Mailbox], envelope: Envelope, client: Peer) -> None:
         """Ask about recipients that the client has sent ahead, so that all answers are under way at once."""
         now = self._deps.clock.wall()
         for to in mailboxes:
-            if isinstance(policy.at_rcpt(to, self._facts(to, client), envelope, now), Ask):
+            facts = self._facts(to, client)
+            answer = policy.at_rcpt(to, facts, envelope, now)
+            if isinstance(policy.at_budget(answer, facts, envelope), Ask):
                 self._question(to)
 
-    def _facts(self, to: Mailbox, client: str) -> Facts:
+    def _facts(self, to: Mailbox, client: Peer) -> Facts:
         mono = self._deps.clock.mono()
         domain = to.domain or self._known.names.host
         failed = self._breakdowns.broken(self._known.partition(domain), mono)
-        suspicious = self._suspicions.spent(client, to.domain, to.key, mono)
-        return self._known.facts(to, Load(self.full, failed, suspicious))
+        load = self._budgets.load(Load(self.full, failed), to, self._own(to, client), mono)
+        return self._known.facts(to, load)
 
-    def _counted(self, answer: T, to: Mailbox, client: str) -> T:
-        if isinstance(answer, Accept) and answer.basis is Basis.SUSPICION:
-            self._suspicions.count(client, to.domain, to.key, self._deps.clock.mono())
+    def _own(self, to: Mailbox, client: Peer) -> Peer:
+        """The primary itself has no budget."""
+        return client._replace(exempt=True) if self._origins.is_primary(client, to.domain) else client
+
+    def _counted(self, answer: T, to: Mailbox, client: Peer) -> T:
+        self._budgets.count(answer, to, self._own(to, client), self._deps.clock.mono())
         return answer
 
     def _question(self, to: Mailbox) -> Question | None:
@@ -152,3 +181,12 @@ class Asker:
             self._deps.metrics.orphans.inc()
             log.warning("orphan domain: its MX names us, we do not know it", domain=domain)
         return policy.at_look_up(trouble=trouble, names_us=names_us)
+
+
+def allowance(smtp: SmtpPart) -> Allowance:
+    """What is allowed within an hour."""
+    return Allowance(
+        unknown=smtp.max_unknown_per_client,
+        unverified=smtp.max_unverified_per_client,
+        unverified_of_domain=smtp.max_unverified_per_domain,
+    )

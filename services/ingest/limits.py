@@ -16,9 +16,8 @@ COMMAND_OCTETS = 2048  # RFC 5321 section 4.5.3.1.4 (512), and what SIZE, DSN an
 DATA_S = 50 * 60.0  # rule 5: DATA lasts at most so long
 COMMIT_S = 60 * 60.0  # rule 5: and a commit comes within this of the first chunk's acknowledgement
 FAILED_S = 5.0  # rule 2: a partition that failed answers 451 at RCPT for so long
-HOPS = 100  # RFC 5321 section 6.3: more Received fields are a loop
 HOUR_S = 3600.0
-CLIENT_SUSPICIONS, DOMAIN_SUSPICIONS = 20, 500  # recipients accepted unverified within an hour
+HOPS = 100  # RFC 5321 section 6.3: more Received fields are a loop
 CLIENT_FLUSHES = 30  # ETRN of one client network within an hour
 FLUSH_S, FLUSH_OWN_S = 300.0, 15.0  # between two requests for a domain; those of its primary
 FLUSHED = 10_000  # clients, and domains, that are remembered
@@ -27,11 +26,13 @@ TIMEOUTS, RETRY_S = 3, 15.0  # so many in a row and nobody waits any more, but o
 
 class Load(Struct, frozen=True):
     """What the installation can take now. `full`: the log's disk is; `failed`: an append to the domain's
-    partition failed just now; `suspicious`: the budget of unverified recipients is spent."""
+    partition failed just now; `suspicious`: the budget of unverified recipients is spent; `harvesting`: the
+    client's budget of unknown ones is."""
 
     full: bool = False
     failed: bool = False
     suspicious: bool = False
+    harvesting: bool = False
 
 
 class Limits(Struct, frozen=True):
@@ -62,6 +63,7 @@ class Limit(StrEnum):
     SPOOL = "spool"
     DOMAIN_SPOOL = "domain_spool"
     SUSPICIONS = "suspicions"
+    UNKNOWN_RECIPIENTS = "unknown_recipients"
 
 
 NO_ROOM: Mapping[Limit, Callable[[str], Reply]] = {
@@ -85,6 +87,8 @@ def limits_by_reply(host: str) -> dict[Reply, Limit]:
         replies.SPOOL_FULL: Limit.SPOOL,
         replies.DOMAIN_FULL: Limit.DOMAIN_SPOOL,
         replies.TOO_MANY_UNVERIFIED: Limit.SUSPICIONS,
+        replies.too_many_unknown(host): Limit.UNKNOWN_RECIPIENTS,
+        replies.TOO_MANY_UNKNOWN: Limit.UNKNOWN_RECIPIENTS,
     }
 
 
@@ -92,38 +96,6 @@ def patience_s(octets: int, waited_s: float, *, rate: int, grace_s: float) -> fl
     """How much longer to wait for a content that has brought `octets` and was waited for `waited_s` seconds,
     `grace_s` of them for nothing. Only the client's time counts: our log may be slow."""
     return grace_s + octets / rate - waited_s if rate else grace_s
-
-
-class Suspicions:
-    """Recipients accepted unverified, in windows of an hour: what is spent is only given back as a whole."""
-
-    def __init__(self) -> None:
-        self._until = 0.0
-        self._clients: dict[str, set[str]] = {}
-        self._domains: dict[str, set[str]] = {}
-
-    def spent(self, client: str, domain: str, mailbox: str, now: float) -> bool:
-        """Would `mailbox` be one too many for this client network or domain? One already counted is not."""
-        self._turn(now)
-        return any(
-            mailbox not in counted and len(counted) >= most
-            for counted, most in (
-                (self._clients.get(client, ()), CLIENT_SUSPICIONS),
-                (self._domains.get(domain, ()), DOMAIN_SUSPICIONS),
-            )
-        )
-
-    def count(self, client: str, domain: str, mailbox: str, now: float) -> None:
-        """`mailbox` of `domain` was accepted unverified from `client`."""
-        self._turn(now)
-        self._clients.setdefault(client, set()).add(mailbox)
-        self._domains.setdefault(domain, set()).add(mailbox)
-
-    def _turn(self, now: float) -> None:
-        if now >= self._until:
-            self._until = now + HOUR_S
-            self._clients.clear()
-            self._domains.clear()
 
 
 class Flushes:

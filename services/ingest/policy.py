@@ -4,7 +4,7 @@ A permanent no about a recipient needs a fresh and whole table (rule 7); whateve
 or accepted on suspicion.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -28,6 +28,8 @@ from libs.mail.records import (
 from libs.mail.reply import Reply
 from libs.mail.settings import DomainSettings
 from services.ingest.limits import NO_ROOM, Limit, Load
+
+T = TypeVar("T")
 
 OWN = frozenset({"postmaster", "abuse", "mailer-daemon"})  # RFC 5321 section 4.5.1, RFC 2142
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -104,6 +106,12 @@ class Ask(Struct, frozen=True):
     wait: bool = True
 
 
+class Whose(Struct, frozen=True):
+    """A budget of the client's is spent. Is it the primary itself? `answer`: what it hears if not."""
+
+    answer: Reply
+
+
 class FindOut(Struct, frozen=True):
     """We do not serve this domain: does its MX set name us?"""
 
@@ -163,6 +171,17 @@ def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
         if answer is not None:
             return answer
     return at_deadline(to, f, now)
+
+
+def at_budget(answer: T, f: Facts, envelope: Envelope) -> T | Whose:
+    """`answer`, as long as the client's budgets allow it. One that was told of so many unknown recipients is
+    not told of another, and nobody is asked for it; with a recipient accepted its transaction goes on."""
+    if f.load.suspicious and answer is replies.TOO_MANY_UNVERIFIED:
+        return Whose(replies.TOO_MANY_UNVERIFIED)
+    if f.load.harvesting and (answer is replies.UNKNOWN_RECIPIENT or isinstance(answer, Ask)):
+        known = bool(envelope.recipients)
+        return Whose(replies.TOO_MANY_UNKNOWN if known else replies.too_many_unknown(f.names.host))
+    return answer
 
 
 def at_look_up(*, trouble: bool, names_us: bool) -> Reply:

@@ -28,7 +28,7 @@ from services.ingest.content import Contents
 from services.ingest.etrn import Flusher
 from services.ingest.known import Known
 from services.ingest.limits import Limit, Limits, limits_by_reply
-from services.ingest.policy import Accept, Ask, FindOut
+from services.ingest.policy import Accept
 from services.ingest.session import (
     AskRcpt,
     Commit,
@@ -286,12 +286,12 @@ class Dialogue(Connection):
 
     async def _ask(self, state: Session, effect: AskRcpt) -> Reply | Accept:
         asker = self._server.asker
-        answer = asker.at_once(effect.to, effect.envelope, self._peer.network)
-        if isinstance(answer, Ask | FindOut):
+        answer = asker.at_once(effect.to, effect.envelope, self._peer)
+        if not isinstance(answer, Reply | Accept):
             if lines := self.ahead(b"RCPT TO:", self._server.limits.max_recipients):
-                asker.ahead(ahead(state, lines), effect.envelope, self._peer.network)
+                asker.ahead(ahead(state, lines), effect.envelope, self._peer)
             await self.flush()
-            answer = await asker.answer(effect.to, answer, self._peer.network)
+            answer = await asker.answer(effect.to, effect.envelope, answer, self._peer)
         if isinstance(answer, Accept):
             self._server.answered(250, answer.source)
         else:

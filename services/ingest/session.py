@@ -319,6 +319,8 @@ def _rcpt(s: Session, argument: bytes, limits: Limits) -> Step:
 def _rcpt_answer(s: Session, answer: Reply | Accept, limits: Limits) -> Step:
     assert s.mail is not None
     if isinstance(answer, Reply):
+        if answer.code == 421:  # RFC 5321 section 3.8: the channel is closed with it
+            return s, SayAndClose(answer, "RCPT", s.recipient)
         return _say(s, answer, limits, "RCPT", s.recipient)
     if any(answer.mailbox == earlier.mailbox for earlier in s.mail.recipients):
         return s, Say(replies.RECIPIENT_OK, "RCPT", s.recipient)  # served once, as it was given first

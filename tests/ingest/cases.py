@@ -37,9 +37,10 @@ class BadCase(Exception):  # noqa: N818
 class Case:
     """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox -> what a
     callout brings; `smtp`, `timing`: settings; `proxy`: what comes before the dialogue, from one of
-    `proxies`; `client`: its address; `before`: how many connections it had, `gone`: and has no more; `slow`:
-    time passes in it; `queued`: the lines of what must be in the queue, `received`: what stands in their
-    traces; `limited`: what the metric says of each limit; `requested`: domains whose mail was asked for."""
+    `proxies`; `client`: its address; `before`: how many connections it had, `gone`: and has no more;
+    `socket`: it needs a clock or DNS; `queued`: the lines of what must be in the queue, `received`: what
+    stands in their traces; `limited`: what the metric says of each limit; `requested`: domains whose mail was
+    asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,7 +60,7 @@ class Case:
         self.proxies = "127.0.0.0/8"
         self.client = "127.0.0.1"
         self.before, self.gone = 0, False
-        self.slow = False
+        self.socket = False
         self.full = False
         self.queued: list[str] = []
         self.contents: list[bytes] = []
@@ -232,7 +233,7 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "full": lambda case, _: setattr(case, "full", True),
     "client": _client,
     "before": _before,
-    "slow": lambda case, _: setattr(case, "slow", True),
+    "socket": lambda case, _: setattr(case, "socket", True),
 }
 AFTER: dict[str, Callable[[Case, list[str]], None]] = {
     "queued": _whole("queued"),

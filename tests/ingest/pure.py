@@ -3,6 +3,8 @@
 import ipaddress
 import time
 
+from msgspec import structs
+
 from libs.mail import replies
 from libs.mail.address import Mailbox, mailbox
 from libs.mail.records import (
@@ -17,9 +19,11 @@ from libs.mail.reply import Reply
 from libs.mail.settings import complete
 from libs.runtime.config import DefaultsPart, SmtpPart
 from services.ingest import policy
+from services.ingest.ask import allowance
+from services.ingest.budgets import Budgets
 from services.ingest.connections import Connections, peer_at
 from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
-from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, FlushFacts, OurNames
+from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, FlushFacts, OurNames, Whose
 from services.ingest.service import rates
 from services.ingest.session import (
     AskRcpt,
@@ -101,6 +105,7 @@ class Play:
         config = SmtpPart(**case.smtp)
         self.peer = peer_at(case.client, [ipaddress.ip_network(each) for each in config.exempt_networks])
         self.connections = Connections(rates(config))
+        self.budgets = Budgets(allowance(config))
 
     def connect(self) -> Limit | None:
         """The connections of before, then this one."""
@@ -111,6 +116,10 @@ class Play:
         return self.connections.opened(self.peer, 0.0)
 
     def facts(self, to: Mailbox) -> Facts:
+        load = self.budgets.load(Load(), to, self.peer, 0.0)
+        return structs.replace(self._facts(to), load=load)
+
+    def _facts(self, to: Mailbox) -> Facts:
         case = self.case
         domain = case.domains.get(to.domain)
         installed = case.installation is not None and case.installation[0] == "installation-1"
@@ -166,8 +175,15 @@ class Play:
         return Line(line, bool(self.wire))
 
     def ask(self, to: Mailbox, envelope: Envelope) -> Reply | Accept:
-        now = time.time()
-        answer = policy.at_rcpt(to, self.facts(to), envelope, now)
+        answer = self.judge(to, envelope)
+        self.budgets.count(answer, to, self.peer, 0.0)
+        return answer
+
+    def judge(self, to: Mailbox, envelope: Envelope) -> Reply | Accept:
+        now, facts = time.time(), self.facts(to)
+        answer = policy.at_budget(policy.at_rcpt(to, facts, envelope, now), facts, envelope)
+        if isinstance(answer, Whose):
+            return answer.answer
         if isinstance(answer, FindOut):
             lines = [line.split() for line in self.case.zone if line.split()[0] == answer.domain]
             trouble = any("!" in word for words in lines for word in words)
@@ -178,7 +194,9 @@ class Play:
             came = self.case.answers.get(to.key, []) if answer.wait else []
             self.known |= dict(came)
             decide = policy.at_answer if came else policy.at_deadline
-            return decide(to, self.facts(to), now)
+            facts = self.facts(to)
+            answer = policy.at_budget(decide(to, facts, now), facts, envelope)
+            return answer.answer if isinstance(answer, Whose) else answer
         return answer
 
     def read(self, envelope: Envelope) -> Input:

@@ -188,7 +188,7 @@ async def test_patience_ends(tmp_path: Path) -> None:
 
 async def test_the_budget_of_suspicion(tmp_path: Path) -> None:
     """A client gets 20 unverified recipients an hour, the next is 451 4.7.1; a known one is never touched."""
-    async with House(tmp_path) as house:
+    async with House(tmp_path, smtp={"exempt_networks": []}) as house:
         await opened(house)
         for number in range(22):
             name = f"new{number}@office.example"

@@ -16,7 +16,6 @@ from services.ingest.limits import (
     COMMAND_OCTETS,
     FULL_PATIENCE,
     Limits,
-    Suspicions,
 )
 from services.ingest.policy import Accept, Envelope
 from services.ingest.session import (
@@ -109,22 +108,6 @@ def test_ahead_stops_where_rcpt_ends() -> None:
     ]
     assert ahead(state, lines) == (Mailbox("a", "b.example"), Mailbox("c", "d.example"))
     assert ahead(Session(helo="x"), lines) == ()
-
-
-def test_suspicions_are_counted_by_recipient_and_given_back_after_an_hour() -> None:
-    """20 different recipients a client, 500 a domain; the same one again costs nothing."""
-    suspicions = Suspicions()
-    for number in range(20):
-        assert not suspicions.spent("a", "d", str(number), 0.0)
-        suspicions.count("a", "d", str(number), 0.0)
-    assert suspicions.spent("a", "d", "new", 0.0)
-    assert not suspicions.spent("a", "d", "7", 0.0)
-    assert not suspicions.spent("b", "d", "new", 0.0)
-    for number in range(500):
-        suspicions.count(f"c{number}", "d", f"m{number}", 0.0)
-    assert suspicions.spent("z", "d", "new", 10.0)
-    assert not suspicions.spent("z", "e", "new", 10.0)
-    assert not suspicions.spent("a", "d", "new", 3600.0)
 
 
 def test_patience_lets_one_through_every_so_often() -> None:
