@@ -201,6 +201,8 @@ class SmtpPart(_Part):
     max_errors: Count = 10
     max_recipients: int = Field(default=100, strict=True, ge=100)  # RFC 5321 section 4.5.3.1.8
     proxy_timeout_s: Seconds = 5.0
+    drain_s: Number = Field(default=10.0, ge=0)
+    drain_data_s: Number = Field(default=60.0, ge=0)
     command_timeout_s: Seconds = 300.0
     data_timeout_s: Seconds = 300.0
     min_data_rate: int = Field(default=500, strict=True, ge=0)

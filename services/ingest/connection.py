@@ -138,6 +138,13 @@ class Connection(SMTP):
         if self._between:
             self._interrupt(Interrupted.DRAINING)
 
+    def cut(self) -> None:
+        """Read nothing more, nor wait for a client that does not read. What was read is dealt with."""
+        if self._waiting == "write":
+            self.abort()
+        else:
+            self._interrupt(Interrupted.DRAINING)
+
     def _stopped(self) -> Interrupted | None:
         return self._why
 

@@ -153,12 +153,14 @@ class Contents:
             silent_s = min(self._silence_s, until - now)
             behind_s = patience_s(parse.size, waited_s, rate=min_rate, grace_s=self._silence_s)
             wait_s = min(silent_s, behind_s)
-            if wait_s <= 0 or await wire.more(wait_s) is not None:
+            why = Interrupted.TIMEOUT if wait_s <= 0 else await wire.more(wait_s)
+            if why is not None:
                 host = self._deps.config.host.name
-                slow = behind_s < silent_s
-                return ContentEnd(
-                    None, replies.too_slow(host) if slow else replies.timed_out(host), close=True
-                )
+                if why is Interrupted.DRAINING:
+                    said = replies.draining(host)
+                else:
+                    said = replies.too_slow(host) if behind_s < silent_s else replies.timed_out(host)
+                return ContentEnd(None, said, close=True)
             waited_s += self.mono() - now
         if refused is None and parse.hops > HOPS:
             refused = replies.LOOP

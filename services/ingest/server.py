@@ -50,6 +50,7 @@ from services.ingest.session import (
 )
 
 BACKLOG = 2048
+LATE_S = 60.0  # appends of sessions that are gone may take so long when the process ends
 
 log = structlog.get_logger()
 
@@ -111,20 +112,35 @@ class Server:
             await server.start_serving()
             log.info("listening", address=address, port=port, proxied=proxied)
 
-    async def drain(self, within: float) -> None:
-        """Take no more connections, let contents in hand be finished, end all other sessions with 421."""
-        self.draining = True
+    async def drain(self) -> None:
+        """The end, in steps. No more connections are taken; for `drain_s` sessions go on as they did; then
+        each hears 421 where it waits for a command, or will next. A content in hand has `drain_data_s` more
+        to come to its end. What has its final dot is brought to its end always: a commit is never cut."""
+        smtp, timing = self.deps.config.smtp, self.deps.config.timing
         for server in self._servers:
             server.close()
+        for _ in range(5):
+            await asyncio.sleep(0)  # what was accepted just now becomes a session
+        await self._ended(smtp.drain_s)
+        self.draining = True
         for session in self.sessions.values():
             session.drain()
-        if self.sessions:
-            await asyncio.wait(set(self.sessions), timeout=within)
+        await self._ended(smtp.drain_data_s)
+        for session in self.sessions.values():
+            session.cut()
+        await self._ended(timing.verdict_deadline_s + 2 * timing.acknowledgement_s)
         for task in self.sessions:
             task.cancel()
         late = {*self.sessions, *self.asker.tasks, *self.contents.tasks, *self.committer.tasks}
         if late:
-            await asyncio.wait(late, timeout=within)
+            await asyncio.wait(late, timeout=LATE_S)
+
+    async def _ended(self, within: float) -> None:
+        """Return when no session is left, or after `within` seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within
+        while self.sessions and (left_s := until - loop.time()) > 0:
+            await asyncio.wait(set(self.sessions), timeout=left_s)
 
     def said(self, reply: Reply, command: str) -> None:
         """Count a reply, and the limit that it speaks of."""
@@ -164,17 +180,26 @@ class Dialogue(Connection):
         assert self.transport is not None
         task = asyncio.current_task()
         assert task is not None
-        server, metrics = self._server, self._server.deps.metrics
+        server = self._server
         peer = self.transport.get_extra_info("peername")
         self._client = proxy.plain(peer[0]) if peer else ""
-        if self._proxied and not await self._announced():
-            return
-        self._peer = peer_at(self._client, server.exempt)
-        self.ends = self.loop.time() + server.connections.lasts_s(self._peer)
-        limit = server.connections.opened(self._peer, server.deps.clock.mono())
         server.sessions[task] = self
         if server.draining:
             self.drain()
+        try:
+            if not self._proxied or await self._announced():
+                await self._admitted()
+        finally:
+            del server.sessions[task]
+            if self.transport is not None:
+                self.transport.close()
+
+    async def _admitted(self) -> None:
+        """The session of a client that is known now."""
+        server, metrics = self._server, self._server.deps.metrics
+        self._peer = peer_at(self._client, server.exempt)
+        self.ends = self.loop.time() + server.connections.lasts_s(self._peer)
+        limit = server.connections.opened(self._peer, server.deps.clock.mono())
         metrics.sessions.inc()
         metrics.sessions_open.inc()
         try:
@@ -183,11 +208,8 @@ class Dialogue(Connection):
             log.debug("connection lost", client=self._client)
         finally:
             metrics.sessions_open.dec()
-            del server.sessions[task]
             if limit is None:
                 server.connections.closed(self._peer)
-            if self.transport is not None:
-                self.transport.close()
 
     async def _announced(self) -> bool:
         """Has a proxy that we trust said whom it connects for? Who may not, or cannot, is cut off."""

@@ -22,7 +22,6 @@ from services.ingest.verdicts import Verdicts
 
 LOOK_S = 1.0  # between two looks at the load and two signs of progress
 DISK_S = 10.0  # between two looks at the log's disk and at the files of the certificate
-DRAIN_S = 60.0  # sessions in DATA may take so long when the process ends
 
 log = structlog.get_logger()
 
@@ -56,7 +55,7 @@ async def ingest(deps: Deps, life: Life) -> None:
             await server.listen()
             life.ready()
             await _watch(deps, life, known, asker, server)
-            await server.drain(DRAIN_S)
+            await server.drain()
         for tail in tails:
             tail.cancel()
 

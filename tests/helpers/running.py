@@ -59,6 +59,7 @@ name = "{host}"
 
 [smtp]
 listen = ["127.0.0.1:{port}"]
+drain_s = 0.0
 
 [dial]
 port = {dial_port}

@@ -72,7 +72,7 @@ def config(state: Path, port: int, **parts: dict[str, Any]) -> Config:
         },
         "host": {"name": HOST, "ipv4": ["192.0.2.1"], "ipv6": ["2001:db8::1"]},
         "state_directory": state,
-        "smtp": {"listen": [f"127.0.0.1:{port}"]},
+        "smtp": {"listen": [f"127.0.0.1:{port}"], "drain_s": 0.0},
         "timing": {"rcpt_deadline_s": 0.3, "verdict_deadline_s": 5.0, "acknowledgement_s": 5.0},
     }
     for name, part in parts.items():

@@ -508,28 +508,6 @@ async def test_a_client_that_reads_nothing(tmp_path: Path) -> None:
         await until(lambda: not house.metrics.sessions_open._value.get())
 
 
-async def test_drain(tmp_path: Path) -> None:
-    """At the end an idle session gets 421, a mail in DATA is still taken, nobody new is let in."""
-    async with House(tmp_path) as house:
-        await opened(house)
-        async with house.client() as idle, house.client() as busy:
-            await idle.greet()
-            await busy.greet()
-            await busy.data(ANN)
-            await busy.send(b"hello")
-            stopping = asyncio.create_task(house.stop())
-            await idle.talk("S: 421 4.3.2 ...\nS.")
-            with pytest.raises(OSError, match="refused"):
-                async with house.client():
-                    pass
-            assert not stopping.done()
-            await busy.send(b"\r\n.\r\n")
-            assert (await busy.reply()).startswith("250 2.0.0")
-            await busy.talk("S: 421 4.3.2 ...\nS.")
-            await stopping
-        assert len(await house.queued()) == 1
-
-
 async def test_a_reset_connection(tmp_path: Path) -> None:
     """A client that resets the connection leaves no trace but a freed place."""
     async with House(tmp_path) as house:
