@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOG ?= sqlite
 
-.PHONY: help demo run test lint fuzz bench kafka golden lock clean
+.PHONY: help demo run test test-real lint fuzz bench kafka golden lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,7 +18,11 @@ run: $(READY)  ## the embedded service on run/backupmx.toml, which the first run
 
 test: $(READY)  ## all tests, the Kafka parts against a real Kafka
 	$(BIN)/python -m deploy.kafka.run --prepare
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/real $(ARGS)
+
+test-real: $(READY)  ## real mail programs of Debian as senders and as primary (needs root, Debian, apt; else it skips)
+	$(BIN)/python -m tests.real.debian
+	$(BIN)/pytest tests/real $(ARGS)
 
 lint: $(READY)  ## ruff and mypy strict
 	$(BIN)/ruff check .

@@ -1,0 +1,57 @@
+"""These tests need Debian, root and apt; elsewhere each one is skipped and says why.
+
+All share one backup: starting it would be most of their time. Each has mails with tokens of its own.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.real import debian, room
+from tests.real.place import Place, place
+
+
+@cache
+def _not_here() -> str:
+    return debian.missing() or room.refused()
+
+
+@cache
+def _unpacked(program: str) -> Path | str:
+    try:
+        return debian.unpacked(program)
+    except debian.Unfetchable as error:
+        return str(error)
+
+
+@pytest.fixture(scope="session")
+def unpacked() -> Callable[[str], Path]:
+    """The folder of a program's packages; skips where it cannot be had."""
+
+    def of(program: str) -> Path:
+        if reason := _not_here():
+            pytest.skip(reason)
+        found = _unpacked(program)
+        if isinstance(found, str):
+            pytest.skip(found)
+        return found
+
+    return of
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
+    if reason := _not_here():
+        pytest.skip(reason)
+    async with place(tmp_path_factory.mktemp("place")) as at:
+        yield at
+
+
+@pytest.fixture
+def at(_place: Place) -> Place:
+    """The backup, with nothing heard yet."""
+    _place.tap.forget()
+    return _place

@@ -1,0 +1,126 @@
+"""A real Exim as a sender's server: what is submitted to it goes out through our port.
+
+async with Exim(folder, packages, relay=backup.smtp_port) as exim: exim.port; exim.log(); exim.notices()
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.real.ports import free_port
+from tests.real.room import Room, User
+
+_EXIM = User("Debian-exim", 7528)
+
+_CONFIG = """\
+primary_hostname = mail.sender.example
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = {port}
+spool_directory = /var/spool/exim4
+log_file_path = /var/log/exim4/%slog
+log_selector = +smtp_confirmation +pipelining +tls_cipher +tls_certificate_verified +outgoing_port
+exim_user = Debian-exim
+exim_group = Debian-exim
+never_users =
+acl_smtp_rcpt = accept
+acl_smtp_data = accept
+host_lookup =
+rfc1413_hosts =
+dsn_advertise_hosts = *
+chunking_advertise_hosts =
+tls_advertise_hosts =
+smtputf8_advertise_hosts = *
+remote_max_parallel = 1
+disable_ipv6 = true
+{main}
+
+begin routers
+notices:
+  driver = accept
+  domains = sender.example
+  transport = maildir
+out:
+  driver = manualroute
+  route_list = * 127.0.0.1 byname
+  self = send
+  transport = out
+
+begin transports
+maildir:
+  driver = appendfile
+  directory = /var/mailboxes/eve
+  maildir_format
+  user = Debian-exim
+  group = Debian-exim
+out:
+  driver = smtp
+  port = {relay}
+  allow_localhost
+  {transport}
+
+begin retry
+* * F,1h,1s
+"""
+
+
+class Exim:
+    """`packages`: unpacked by tests/real/debian.py; `relay`: the port that gets what is not for
+    sender.example; `main`, `transport`: further settings of these parts of its configuration."""
+
+    def __init__(
+        self, folder: Path, packages: Path, *, relay: int, main: str = "", transport: str = ""
+    ) -> None:
+        self.port = free_port()
+        self.room = Room(folder, packages, (_EXIM,))
+        self._stack = AsyncExitStack()
+        self._forgotten = 0
+        config = _CONFIG.format(port=self.port, relay=relay, main=main, transport=transport)
+        (self.room.etc / "exim4/exim4.conf").write_text(config)
+        for name in ("spool/exim4", "log/exim4", "mailboxes"):
+            path = self.room.var / name
+            path.mkdir(parents=True, exist_ok=True)
+            os.chown(path, _EXIM.number, _EXIM.number)
+
+    async def __aenter__(self) -> Self:
+        try:
+            # A queue run each second, for the mails that wait for their next try.
+            await self._stack.enter_async_context(self.room.running("exim4", "-bdf", "-q1s"))
+            await self.until(lambda: "daemon started" in self.log())
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def log(self) -> str:
+        """What it says of itself, since `forget`."""
+        path = self.room.var / "log/exim4/mainlog"
+        return path.read_text("utf-8", "replace")[self._forgotten :] if path.exists() else ""
+
+    def forget(self) -> None:
+        """Logs and notices begin anew: another test."""
+        self._forgotten += len(self.log())
+        for path in (self.room.var / "mailboxes/eve/new").glob("*"):
+            path.unlink()
+
+    def notices(self) -> list[bytes]:
+        """The mails for eve@sender.example."""
+        return [path.read_bytes() for path in (self.room.var / "mailboxes/eve/new").glob("*")]
+
+    async def until(self, predicate: Callable[[], object], within: float = 30.0) -> None:
+        """Return once `predicate()` is true."""
+        deadline = time.monotonic() + within
+        while not predicate():
+            if time.monotonic() > deadline:
+                output = self.room.output.read_text("utf-8", "replace")
+                raise AssertionError(f"not within {within:g} s\n{self.log()[-4000:]}\n{output[-2000:]}")
+            await asyncio.sleep(0.02)

@@ -1,0 +1,101 @@
+"""A backup for two domains on loopback, and what its senders' servers have to show for their mails."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import trustme
+
+from tests.helpers.mailing import content
+from tests.helpers.primary import Primary
+from tests.helpers.primary_session import Received
+from tests.helpers.running import Running
+from tests.helpers.zone import Zone
+from tests.real.wiretap import Wiretap
+
+ANN, BOB, KIM = "ann@office.example", "bob@office.example", "kim@shop.example"
+NOBODY = "nobody@office.example"  # neither primary has it
+LATE = ("late1.example", "late2.example")  # their MX name us, but nobody has told us yet
+EVE = "eve@sender.example"
+
+ZONE = """
+    office.example       MX 10 mail.office.example
+                         MX 20 mx1.backup.example
+    shop.example         MX 10 mail.office.example
+                         MX 20 mx1.backup.example
+    late1.example        MX 10 mail.office.example
+                         MX 20 mx1.backup.example
+    late2.example        MX 10 mail.office.example
+                         MX 20 mx1.backup.example
+    real.example         MX 10 mail.real.example
+                         MX 20 mx1.backup.example
+    mail.office.example  A 127.0.0.2
+    mail.real.example    A 127.0.0.3
+    sender.example       TXT "v=spf1 ip4:127.0.0.1 -all"
+"""
+
+
+class Place(NamedTuple):
+    """`tap`: listens before the backup: senders connect to its port; `trust`: the authority that our
+    host's certificate is from."""
+
+    backup: Running
+    office: Primary
+    tap: Wiretap
+    trust: bytes
+
+    async def arrived(self, token: str, count: int = 1) -> list[Received]:
+        """The mails with this token at the primary: so many, all that we took is there, and its octets are
+        those that were sent, below the fields that servers on the way put on top."""
+
+        def with_token() -> list[Received]:
+            return [mail for mail in self.office.received if mail.content.endswith(b"\r\n" + content(token))]
+
+        await self.office.until(lambda: len(with_token()) >= count, within=30)
+        mails = with_token()
+        await self.backup.until(lambda: self._handed_over() == self._taken())
+        assert len(mails) == len(with_token()) == count
+        assert self.office.violations == []
+        return mails
+
+    def _taken(self) -> int:
+        """Recipients that got their 250."""
+        return sum(event["recipient"].count("@") for event in self.backup.events("Reception"))
+
+    def _handed_over(self) -> int:
+        return len(self.backup.events("Delivery"))
+
+
+@asynccontextmanager
+async def place(folder: Path) -> AsyncIterator[Place]:
+    """With a primary to script, at 127.0.0.2; it knows ANN, BOB, KIM and ann@ the domains that come late."""
+    async with AsyncExitStack() as stack:
+        zone = await stack.enter_async_context(Zone(ZONE))
+        known = {ANN, BOB, KIM, *(f"ann@{domain}" for domain in LATE)}
+        office = await stack.enter_async_context(Primary(known=known, address="127.0.0.2"))
+        authority = trustme.CA()
+        settings = certificate(folder, authority)
+        backup = await stack.enter_async_context(
+            Running(folder / "backup", dns=zone.servers, dial_port=office.port, **settings)
+        )
+        domains = ("office.example", "shop.example", "real.example")
+        await asyncio.gather(*(add(backup, domain) for domain in domains))
+        tap = await stack.enter_async_context(Wiretap(backup.smtp_port))
+        yield Place(backup, office, tap, authority.cert_pem.bytes())
+
+
+async def add(backup: Running, domain: str) -> None:
+    """Make `domain` one that we are backup for."""
+    said = await backup.ask("domain", "add", domain)
+    assert said.code == 0, said.err
+
+
+def certificate(folder: Path, authority: trustme.CA) -> dict[str, str]:
+    """Settings with a certificate for mx1.backup.example."""
+    issued = authority.issue_cert("mx1.backup.example")
+    chain, key = folder / "chain.pem", folder / "key.pem"
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    return {"smtp__tls_certificate": str(chain), "smtp__tls_key": str(key)}
