@@ -16,7 +16,19 @@ from fuzz.talk import Talk
 
 AT_ONCE = 100
 MOST_FAILURES = 5
-SHARES = (0.1, 0.5, 1.0)  # of all sessions, after which the memory is looked at
+SHARES = (
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    1.0,
+)  # of all sessions, after which the memory is looked at
 GROWTH = 16 * 2**20  # octets that the process may gain from the first look to the last
 
 

@@ -140,7 +140,8 @@ class Reading:
     def closed(self) -> None:
         """The server has closed the connection. Raises Violation when it had no reason to. Whoever says more
         behind QUIT may lose the replies before it: TCP forgets them when octets come to a closed socket."""
-        if self.mode == "command" and _BEHIND_QUIT.search(self._wire):
+        behind = self._meaning().length if self.mode == "content" and self.owed else 0
+        if self.mode in ("command", "content") and _BEHIND_QUIT.search(self._wire, behind):
             self.mode = "over"
         if self.mode != "over":
             raise Violation(f"closed without a word ({self.mode})")

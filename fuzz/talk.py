@@ -148,8 +148,9 @@ class Talk:
     async def _end(self) -> None:
         """All is answered: a reply too many would be taken for that to QUIT."""
         if self.reading.mode == "content":
-            self.early = True
-        elif self.reading.mode == "command":
+            await self._send(Send(b"\r\n.\r\n"))
+            await self._read()
+        if self.reading.mode == "command":
             await self._send(Send(b"\r\nQUIT\r\n" if self.reading.begun else b"QUIT\r\n"))
             await self._read()
 
