@@ -15,7 +15,7 @@ from services.ingest import proxy
 from services.ingest.limits import COMMAND_OCTETS
 from services.ingest.session import Interrupted, Line
 
-READ_OCTETS = 64 * 1024  # the reader stops the socket at twice this
+ROOM_OCTETS = 128 * 1024  # with more than this in the buffer the socket is not read
 HANDSHAKE_S = 60.0
 LINGER_S, LINGERS = 2.0, 15  # what a client still sends is dropped so long: it can read our last reply
 
@@ -29,7 +29,7 @@ class Connection(SMTP):
         # In place of SMTP.__init__, which looks through all members of the class on each connection (350 us):
         # what the parts of it read that are used here.
         self.loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=READ_OCTETS, loop=self.loop)
+        reader = asyncio.StreamReader(loop=self.loop)  # never fed: octets go into `buffer` without a detour
         super(SMTP, self).__init__(reader, client_connected_cb=self._cb_client_connected, loop=self.loop)
         self.session = self.envelope = self.transport = None
         self._timeout_duration = silence_s
@@ -39,6 +39,10 @@ class Connection(SMTP):
         self.out: list[bytes] = []
         self._given = 0  # octets at the front of the buffer that ahead() gave and line() did not take yet
         self.arrived = False
+        self._new = False  # something came since more() last said so
+        self._eof = False
+        self._paused = False
+        self._waiter: asyncio.Future[None] | None = None
         self.tls = False
         self._why: Interrupted | None = None  # nothing is read any more, for this reason
         self._waiting = ""  # for octets to "read" or "write", "" for neither
@@ -56,16 +60,44 @@ class Connection(SMTP):
             self._timeout_handle.cancel()
         super(SMTP, self).connection_lost(error)
         self.transport = None
+        self._eof = True
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         self.arrived = True
-        if self._why is None:
-            super().data_received(data)
+        if self._why is not None:
+            return
+        self.buffer += data
+        self._new = True
+        if len(self.buffer) > ROOM_OCTETS and not self._paused:
+            self._pause()
+        self._wake()
 
     def eof_received(self) -> bool:
         """A client may close its half and still read our replies; not so with TLS."""
-        self._reader.feed_eof()
+        self._eof = True
+        self._wake()
         return not self.tls
+
+    def _pause(self) -> None:
+        if (transport := self._transport_now()) is not None:
+            transport.pause_reading()
+            self._paused = True
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _come(self) -> None:
+        """Wait until something came, the client ended, or somebody interrupts."""
+        if self._paused and (transport := self._transport_now()) is not None:
+            transport.resume_reading()
+            self._paused = False
+        self._waiter = self.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def _reset_timeout(self, duration: float | None = None) -> None:
         """One timer a connection, armed again only when it fires or would fire too late."""
@@ -98,14 +130,15 @@ class Connection(SMTP):
         """Wait for octets; see content.Wire."""
         if (why := self._stopped()) is not None:
             return why
-        self._reset_timeout(within)
-        self._waiting = "read"
-        try:
-            data = await self._reader.read(READ_OCTETS)
-        finally:
-            self._waiting = ""
-        if data:
-            self.buffer += data
+        if not self._new and not self._eof:
+            self._reset_timeout(within)
+            self._waiting = "read"
+            try:
+                await self._come()
+            finally:
+                self._waiting = ""
+        if self._new:
+            self._new = False
             return None
         if (why := self._stopped()) is not None:
             return why
@@ -151,7 +184,7 @@ class Connection(SMTP):
     def _interrupt(self, why: Interrupted) -> None:
         if self._why is None:
             self._why = why
-            self._reader.feed_eof()
+            self._wake()
 
     async def line(self) -> Line | Interrupted:
         """The next command. Replies are held back while further commands are there (RFC 2920)."""
@@ -207,7 +240,7 @@ class Connection(SMTP):
         transport = self._transport_now()
         if transport is None or transport.is_closing():
             raise ConnectionResetError
-        self._writer.write(octets)
+        transport.write(octets)
         if transport.get_write_buffer_size():
             self._reset_timeout()
             self._waiting = "write"
@@ -225,15 +258,13 @@ class Connection(SMTP):
         self.tls = True
         self.buffer.clear()
         self._given = 0
-        reader = cast("Any", self._reader)
-        reader._buffer.clear()
-        reader._paused = False
+        self._new = self._paused = False
         over = await self.loop.start_tls(
             clear, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_S
         )
         if over is None or self.transport is None:
             raise ConnectionResetError
-        self.transport = reader._transport = cast("Any", self._writer)._transport = over
+        self.transport = cast("Any", self._writer)._transport = over
         tls = over.get_extra_info("ssl_object")
         return f"{tls.version()} {tls.cipher()[0]}"
 
@@ -249,8 +280,8 @@ class Connection(SMTP):
             self.arrived = False
             try:
                 async with asyncio.timeout(LINGER_S):
-                    while await self._reader.read(READ_OCTETS):
-                        pass
+                    while not self._eof:
+                        await self._come()
             except TimeoutError:
                 if self.arrived:
                     continue

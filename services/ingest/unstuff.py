@@ -8,7 +8,7 @@ import re
 
 HEAD_OCTETS = 128 * 1024  # so much of the header is looked at for loops
 
-_END = b"\r\n.\r\n"
+_END, _DOTTED = b"\r\n.\r\n", b"\r\n."
 # The last octets that may be the beginning of an end of data, true or false, or half of a CR LF.
 _UNDECIDED = re.compile(rb"(?:\r?\n(?:\.\r?)?|\r)\Z")
 # A line that is a lone dot, but not between CR LF and CR LF: some server believes that content ends here.
@@ -36,7 +36,9 @@ class Unstuff:
         """Take what has arrived from the front of `wire` and return the content in it; what follows the end
         of data stays there. Lone LFs have become CR LF. With `fault` set nothing is returned."""
         data = self._kept + wire
-        end = data.find(_END)
+        end = dotted = data.find(_DOTTED)  # one search finds both: in most mail only the end has a dot
+        if dotted >= 0 and not data.startswith(_END, dotted):
+            end = data.find(_END, dotted)
         if end < 0:
             wire.clear()
             undecided = _UNDECIDED.search(data, len(data) - 4 if len(data) > 4 else 0)
@@ -54,7 +56,7 @@ class Unstuff:
             return b""
         if bare_lf:
             content = _BARE_LF.sub(b"\r\n", content)
-        if b"\n." in content:
+        if bare_lf or 0 <= dotted < cut - 2:
             content = content.replace(b"\r\n.", b"\r\n")
         if self._first and content:
             content = content[2:]
