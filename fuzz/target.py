@@ -27,6 +27,7 @@ from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
 from libs.mail.records import (
     Action,
+    Callout,
     ContentRef,
     Installation,
     QueueEntry,
@@ -87,7 +88,10 @@ class Target:
         async with aclosing(self.log.follow("callouts", dict.fromkeys(range(PARTITIONS), END))) as batches:
             async for batch in batches:
                 for record in batch.records:
-                    asked = mailbox(decode_callout(record.value or b"").mailbox)
+                    question = decode_callout(record.value or b"")
+                    if not isinstance(question, Callout):
+                        continue
+                    asked = mailbox(question.mailbox)
                     kind = next((each for each in furniture.ASKED if asked.local.startswith(each)), "mute")
                     if kind != "mute":
                         status = Status.DELIVERABLE if kind == "yes" else Status.UNDELIVERABLE

@@ -52,7 +52,7 @@ def _ageing(name: str, key: str, retention_ms: int, *writers: str) -> Topic:
 
 
 DOMAINS = _compact("domains", "domain, or `@installation` in partition 0", "control")
-CALLOUTS = _ageing("callouts", "recipient", HOUR, "ingest", "deliver")
+CALLOUTS = _ageing("callouts", "recipient; sight:hash", HOUR, "ingest", "deliver")
 RECIPIENTS = _compact("recipients", "recipient; try:recipient; @domain", "verify")
 CONTENT = Topic(
     "content",
@@ -81,6 +81,7 @@ TOPICS: Mapping[str, Topic] = {
     for topic in (DOMAINS, CALLOUTS, RECIPIENTS, CONTENT, VERDICTS, QUEUE, PRIMARIES, REQUESTS, EVENTS)
 }
 
+SIGHT = b"sight:"  # begins a key of `callouts` that is no recipient: no unquoted local part has a colon
 INSTALLATION_KEY = b"@installation"  # in partition 0 of `domains`; no domain contains an @
 
 

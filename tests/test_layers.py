@@ -70,6 +70,7 @@ SHELL = {
     "services/ingest/origin.py": "asks DNS",
     "services/ingest/server.py": "listens and speaks",
     "services/ingest/service.py": "runs the service",
+    "services/ingest/sights.py": "follows and appends to a topic",
     "services/ingest/verdicts.py": "follows a topic",
     "services/deliver/addresses.py": "waits for room at a dialled address",
     "services/deliver/attempt.py": "dials the next hop, reads the log",

@@ -168,11 +168,13 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
 # --- recipients (topics `callouts`, `recipients`) ---
 
 
-class Callout(Struct, frozen=True, tag="callout"):
-    """A question. `asked_by`: the host name of the asking process."""
+class Callout(Struct, frozen=True, omit_defaults=True, tag="callout"):
+    """A question. `asked_by`: the host name of the asking process; `anew`: whether the primary is up is the
+    question, so it is asked though what is known of the mailbox is still valid."""
 
     mailbox: str
     asked_by: str
+    anew: bool = False
 
 
 class Observed(Struct, frozen=True, tag="observed"):
@@ -184,7 +186,14 @@ class Observed(Struct, frozen=True, tag="observed"):
     reply: str
 
 
-CalloutRecord = Callout | Observed
+class Sight(Struct, frozen=True, tag="sight"):
+    """Somebody's first try at a domain with admission `fallback`. Key: `sight:` + a hash of who it was
+    (ingest/sights.py); the record's time says when. `seen_by`: the host name of the process that saw it."""
+
+    seen_by: str
+
+
+CalloutRecord = Callout | Observed | Sight
 
 
 class Status(StrEnum):
@@ -272,6 +281,13 @@ class Unverified(StrEnum):
     DEFER = "defer"  # 451 4.4.1
 
 
+class Admission(StrEnum):
+    """When mail for a domain is taken."""
+
+    ALWAYS = "always"
+    FALLBACK = "fallback"  # while the primary is up a first try is sent back to it
+
+
 class Overrides(Struct, frozen=True, omit_defaults=True):
     """Settings of one domain that differ from the installation's; None: not set (settings.py completes)."""
 
@@ -282,6 +298,7 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
     max_connections: int | None = None
     max_waiting: int | None = None
     max_waiting_size: int | None = None
+    admission: Admission | None = None
 
 
 class Domain(Struct, frozen=True, omit_defaults=True):

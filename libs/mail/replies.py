@@ -147,6 +147,7 @@ RECIPIENT_IN_DOUBT = Reply(451, "4.2.1", "Recipient in doubt, try again later")
 TOO_MANY_UNVERIFIED = Reply(451, "4.7.1", "Too many recipients that cannot be verified, try again later")
 DOMAIN_FULL = Reply(452, "4.2.2", "Too much mail waits for this domain, try again later")
 TOO_MANY_UNKNOWN = Reply(451, "4.7.0", "Too many unknown recipients, try this one again later")
+TRY_THE_PRIMARY = Reply(451, "4.7.1", "First try: use the better MX, or come back here in five minutes")
 STORAGE_TROUBLE = Reply(451, "4.3.0", "Temporary storage trouble, try again later")
 
 # --- content ---

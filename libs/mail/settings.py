@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from libs.mail.records import Domain, Unverified
+from libs.mail.records import Admission, Domain, Unverified
 
 DAY_S = 86_400.0
 
@@ -16,6 +16,7 @@ class Defaults(Struct, frozen=True):
     max_connections: int = 5
     max_waiting: int = 1_000_000
     max_waiting_size: int = 20 * 2**30
+    admission: Admission = Admission.ALWAYS
 
 
 class DomainSettings(Struct, frozen=True):
@@ -33,6 +34,7 @@ class DomainSettings(Struct, frozen=True):
     max_connections: int
     max_waiting: int
     max_waiting_size: int
+    admission: Admission
 
 
 def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
@@ -51,4 +53,5 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
         max_connections=defaults.max_connections if own.max_connections is None else own.max_connections,
         max_waiting=defaults.max_waiting if own.max_waiting is None else own.max_waiting,
         max_waiting_size=defaults.max_waiting_size if own.max_waiting_size is None else own.max_waiting_size,
+        admission=defaults.admission if own.admission is None else own.admission,
     )

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from libs.mail.address import BadAddress, domain_name, mailbox
-from libs.mail.records import Unverified
+from libs.mail.records import Admission, Unverified
 from libs.mail.settings import DAY_S, Defaults
 from libs.runtime.certs import BadCertificate, server_context
 
@@ -263,6 +263,7 @@ class DefaultsPart(_Part):
     max_connections: Count = 5
     max_waiting: Count = 1_000_000
     max_waiting_size: Count = 20 * 2**30
+    admission: Admission = Admission.ALWAYS
 
     def settings(self) -> Defaults:
         return Defaults(
@@ -272,6 +273,7 @@ class DefaultsPart(_Part):
             max_connections=self.max_connections,
             max_waiting=self.max_waiting,
             max_waiting_size=self.max_waiting_size,
+            admission=self.admission,
         )
 
 

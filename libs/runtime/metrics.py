@@ -45,6 +45,9 @@ class Metrics:
         self.orphans = counter(
             "orphan_domain_total", "RCPTs of a domain that names us and that we do not serve"
         )
+        self.sent_back = counter(
+            "sent_back_total", "RCPTs that got 451 because the primary is up (admission `fallback`)"
+        )
         self.unverdicted = counter("unverdicted_total", "Mails accepted without a verdict")
         self.content_budget = gauge("content_budget_bytes", "Content being filled or not yet acknowledged")
         self.session_errors = counter("session_errors_total", "Exceptions of ours in a session")

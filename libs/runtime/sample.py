@@ -92,6 +92,7 @@ listen = "{health}"
 # max_connections = 5       # at once to one primary
 # max_waiting = 1000000     # mails that may wait for one domain; above: 452 for this domain
 # max_waiting_size = 21474836480  # and their octets
+# admission = "always"      # or "fallback": while the primary is up, a first try is sent back to it (451)
 
 [timing]
 # Seconds.

@@ -18,14 +18,18 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 
 def application(desk: Desk) -> Starlette:
-    """GET and POST /domains; GET and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
+    """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
     POST /domains/NAME/flush."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
 
     async def domain_add(request: Request) -> Any:
-        return await desk.domain_add(await _text(request, "domain"))
+        name, given = await _text(request, "domain"), await _texts(request)
+        return await desk.domain_add(name, **{each: given[each] for each in given if each != "domain"})
+
+    async def domain_set(request: Request) -> Any:
+        return await desk.domain_set(request.path_params["name"], **await _texts(request))
 
     async def domain_show(request: Request) -> Any:
         return await desk.domain_show(request.path_params["name"])
@@ -52,6 +56,7 @@ def application(desk: Desk) -> Starlette:
             Route("/domains", _page(desk, domain_list), methods=["GET"]),
             Route("/domains", _page(desk, domain_add), methods=["POST"]),
             Route("/domains/{name}", _page(desk, domain_show), methods=["GET"]),
+            Route("/domains/{name}", _page(desk, domain_set), methods=["PATCH"]),
             Route("/domains/{name}", _page(desk, domain_remove), methods=["DELETE"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
             Route("/queue", _page(desk, queue_list), methods=["GET"]),
@@ -83,12 +88,23 @@ def _page(desk: Desk, answer: _Page) -> Callable[[Request], Awaitable[Response]]
 async def _text(request: Request, name: str) -> str:
     """The member `name` of the JSON object in the request. Raises Malformed."""
     try:
-        value = (await request.json())[name]
-    except (ValueError, KeyError, TypeError) as error:
+        return (await _texts(request))[name]
+    except KeyError as error:
         raise Malformed(f"the request lacks {name!r}") from error
-    if not isinstance(value, str):
-        raise Malformed(f"{name!r} must be text")
-    return value
+
+
+async def _texts(request: Request) -> dict[str, str]:
+    """The JSON object in the request, whose values are text. Raises Malformed."""
+    try:
+        given = await request.json()
+    except ValueError as error:
+        raise Malformed("the request is no JSON") from error
+    if not isinstance(given, dict):
+        raise Malformed("the request is no JSON object")
+    for name, value in given.items():
+        if not isinstance(value, str):
+            raise Malformed(f"{name!r} must be text")
+    return given
 
 
 def _number(text: str | None) -> int:

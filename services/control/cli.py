@@ -46,6 +46,12 @@ ConfigFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 DEFAULT_CONFIG = Path("/etc/backupmx.toml")
+# Text as it was typed: the service says what is wrong with it.
+AdmissionOption = Annotated[str | None, typer.Option(help="always, fallback (see docs/domain-owner.md).")]
+UnverifiedOption = Annotated[str | None, typer.Option(help="accept, defer: who cannot be asked for.")]
+MaxSizeOption = Annotated[str | None, typer.Option(help="Octets of a mail.")]
+LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, at most 30.")]
+ConnectionsOption = Annotated[str | None, typer.Option(help="At once to its primary.")]
 
 
 class Failed(Exception):  # noqa: N818
@@ -60,10 +66,26 @@ class Failed(Exception):  # noqa: N818
 
 
 @domain.command("add")
-def domain_add(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
+def domain_add(
+    name: str,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: AsJson = False,
+    admission: AdmissionOption = None,
+    unverified: UnverifiedOption = None,
+    max_size: MaxSizeOption = None,
+    lifetime_days: LifetimeOption = None,
+    max_connections: ConnectionsOption = None,
+) -> None:
     """Take mail for a domain, as soon as its DNS names us."""
     settings = _settings(config)
-    row = _run(_ask(settings, "POST", "/domains", {"domain": name}))
+    given = _only(
+        admission=admission,
+        unverified=unverified,
+        max_size=max_size,
+        lifetime_days=lifetime_days,
+        max_connections=max_connections,
+    )
+    row = _run(_ask(settings, "POST", "/domains", {"domain": name} | given))
     if json:
         _lines([row])
     elif row["state"] == "pending":
@@ -75,6 +97,32 @@ def domain_add(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fa
         )
     else:
         print(f"{row['domain']} is {row['state']}: mail for it is taken from now on.")
+
+
+@domain.command("set")
+def domain_set(
+    name: str,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: AsJson = False,
+    admission: AdmissionOption = None,
+    unverified: UnverifiedOption = None,
+    max_size: MaxSizeOption = None,
+    lifetime_days: LifetimeOption = None,
+    max_connections: ConnectionsOption = None,
+) -> None:
+    """Give a domain settings of its own; `default` takes one back."""
+    given = _only(
+        admission=admission,
+        unverified=unverified,
+        max_size=max_size,
+        lifetime_days=lifetime_days,
+        max_connections=max_connections,
+    )
+    row = _run(_ask(_settings(config), "PATCH", f"/domains/{_named(name)}", given))
+    if json:
+        _lines([row])
+    else:
+        print(f"{row['domain']}: " + ", ".join(f"{each} {value}" for each, value in given.items()))
 
 
 @domain.command("list")

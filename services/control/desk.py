@@ -75,11 +75,17 @@ class Desk:
 
     # --- domains ---
 
-    async def domain_add(self, text: str) -> dict[str, Any]:
+    async def domain_add(self, text: str, /, **given: str) -> dict[str, Any]:
+        """`given`: settings of its own, see domains.SETTINGS. Raises Refused, LogError."""
+        name = domains.named(text)
+        await self.register.add(name, given)
+        return self.domain_row(name)
+
+    async def domain_set(self, text: str, /, **given: str) -> dict[str, Any]:
         """Raises Refused, LogError."""
         name = domains.named(text)
-        await self.register.add(name)
-        return self.domain_row(name)
+        await self.register.change(name, given)
+        return self.domain_row(name) | {"settings": self._settings(name)}
 
     async def domain_remove(self, text: str) -> dict[str, Any]:
         """Raises Refused, LogError."""
@@ -116,25 +122,32 @@ class Desk:
         name = domains.named(text)
         row = self.domain_row(name)
         domain = domains.known(self.register.book(), name)
-        settings = complete(self.deps.config.defaults.settings(), domain)
         primary = self._primaries.get(name.encode())
         return row | {
             "hosts": list(self.deps.config.installation.hosts),
-            "settings": {
-                "lifetime_s": settings.lifetime_s,
-                "unverified": settings.unverified.value,
-                "contact": settings.contact,
-                "max_size": settings.max_size,
-                "max_connections": settings.max_connections,
-                "max_waiting": settings.max_waiting,
-                "max_waiting_size": settings.max_waiting_size,
-            },
+            "settings": self._settings(name),
+            "own_settings": domains.own(domain),
             "mx": [] if primary is None else list(primary.mx),
             "braked": primary is not None and primary.braked,
             "waiting_bytes": 0 if primary is None else primary.bytes,
             "oldest": 0.0 if primary is None else primary.oldest,
             "last_reply": "" if primary is None else primary.last_reply,
             "recipients": await self._recipients(name),
+        }
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        """Those in force."""
+        domain = domains.known(self.register.book(), name)
+        settings = complete(self.deps.config.defaults.settings(), domain)
+        return {
+            "admission": settings.admission.value,
+            "unverified": settings.unverified.value,
+            "lifetime_s": settings.lifetime_s,
+            "contact": settings.contact,
+            "max_size": settings.max_size,
+            "max_connections": settings.max_connections,
+            "max_waiting": settings.max_waiting,
+            "max_waiting_size": settings.max_waiting_size,
         }
 
     # --- queue ---

@@ -4,13 +4,14 @@
 fewer than `count` domains knows that it does not see all, and never the other way round.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from libs.mail.address import BadAddress, domain_name
-from libs.mail.records import Domain, Installation
+from libs.mail.records import Admission, Domain, Installation, Overrides, Unverified
 
 DAY_S = 86_400.0
 LATE_CHECK_S = 3600.0
@@ -43,6 +44,37 @@ class Book(NamedTuple):
         return record is not None and record.id == self.id and len(self.domains) >= record.count
 
 
+def _size(text: str) -> int:
+    return _at_least(65536, text)
+
+
+def _connections(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 15 or int(text) < least:
+        raise ValueError(text)
+    return int(text)
+
+
+def _lifetime(text: str) -> float:
+    days = float(text)
+    if not math.isfinite(days) or not 0 < days <= 30:
+        raise ValueError(text)
+    return days * DAY_S
+
+
+# What a person calls it -> the field of Overrides, what is right, and how it is read.
+SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
+    "admission": ("admission", "always or fallback", Admission),
+    "unverified": ("unverified", "accept or defer", Unverified),
+    "max_size": ("max_size", "a number of octets, 65536 or more", _size),
+    "lifetime_days": ("lifetime_s", "a number of days, at most 30", _lifetime),
+    "max_connections": ("max_connections", "a number, 1 or more", _connections),
+}
+NO_OVERRIDES = Overrides()
+
 # One step of a change, in order: a domain's record, its tombstone, or the installation record.
 Step = Domain | str | Installation
 
@@ -59,14 +91,45 @@ def named(text: str) -> str:
     return name
 
 
-def add(book: Book, name: str, now: float, *, active: bool) -> Sequence[Step]:
+def settings(given: Mapping[str, str], before: Overrides = NO_OVERRIDES) -> Overrides:
+    """A domain's own settings with those of SETTINGS that a person typed; `default` takes one back. Raises
+    Malformed."""
+    found: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in SETTINGS:
+            raise Malformed(f"{name!r} is no setting of a domain; there are {', '.join(SETTINGS)}")
+        field, wanted, read = SETTINGS[name]
+        try:
+            found[field] = None if text == "default" else read(text)
+        except ValueError as error:
+            raise Malformed(f"{name} must be {wanted}, or default, not {text!r}") from error
+    return replace(before, **found)
+
+
+def changed(book: Book, name: str, given: Mapping[str, str]) -> Sequence[Step]:
+    """The steps that give `name` other settings. Raises Refused."""
+    _writable(book)
+    if not given:
+        raise Malformed(f"nothing to set: give one of {', '.join(SETTINGS)}")
+    domain = known(book, name)
+    return [replace(domain, overrides=settings(given, domain.overrides))]
+
+
+def own(domain: Domain) -> list[str]:
+    """The names of the settings of which the domain has its own value."""
+    return [name for name, (field, _, _) in SETTINGS.items() if getattr(domain.overrides, field) is not None]
+
+
+def add(
+    book: Book, name: str, now: float, *, active: bool, overrides: Overrides = NO_OVERRIDES
+) -> Sequence[Step]:
     """The steps that add `name` (lower-case A-label). Raises Refused."""
     record = _writable(book)
     if name in book.domains:
         raise Refused(f"{name} is a relay domain already")
     if name in book.closed:
         raise Refused(f"{name} cannot be a relay domain: it is ours or the operators' own")
-    domain = Domain(domain=name, added=now, active_since=now if active else 0.0)
+    domain = Domain(domain=name, added=now, active_since=now if active else 0.0, overrides=overrides)
     return domain, replace(record, count=len(book.domains) + 1)
 
 

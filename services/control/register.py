@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -85,16 +85,24 @@ class Register:
             domains={each.domain: each for each in values.values() if isinstance(each, Domain)},
         )
 
-    async def add(self, name: str) -> None:
-        """Raises Refused, LogError."""
+    async def add(self, name: str, given: Mapping[str, str]) -> None:
+        """`given`: settings of its own, see domains.SETTINGS. Raises Refused, LogError."""
+        overrides = domains.settings(given)
         async with self._changing:
             await self.claims.lead()
             domains.add(self.book(), name, 0.0, active=False)  # what will be refused needs no DNS
             trusted = self._deps.config.installation.activation == "trusted"
             active = trusted or await self._named_by_dns(name)
-            await self._write(domains.add(self.book(), name, self._deps.clock.wall(), active=active))
+            now = self._deps.clock.wall()
+            await self._write(domains.add(self.book(), name, now, active=active, overrides=overrides))
             self._checked[name] = self._deps.clock.mono()
         self._tell(name, "added" if active else "added, pending")
+
+    async def change(self, name: str, given: Mapping[str, str]) -> None:
+        """Raises Refused, LogError."""
+        async with self._changing:
+            await self._write(domains.changed(self.book(), name, given))
+        self._tell(name, "set " + ", ".join(f"{setting}={value}" for setting, value in given.items()))
 
     async def remove(self, name: str, waiting: Callable[[], int]) -> None:
         """`waiting`: how many mails the domain has in the queue. Raises Refused, LogError."""

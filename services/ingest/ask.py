@@ -5,15 +5,16 @@ nobody waits any more but one session every 15 s (limits.Patience).
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TypeVar
 
 import structlog
+from msgspec.structs import replace
 
 from libs.log.contract import LogError
 from libs.mail import replies
 from libs.mail.address import Mailbox
-from libs.mail.records import Callout, encode
+from libs.mail.records import Admission, Callout, encode
 from libs.mail.reply import Reply
 from libs.runtime.config import SmtpPart
 from libs.runtime.deps import Deps
@@ -24,7 +25,8 @@ from services.ingest.connections import Peer
 from services.ingest.known import Known
 from services.ingest.limits import FULL_PATIENCE, Breakdowns, Load, Patience
 from services.ingest.origin import Origins
-from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, Whose
+from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, Remember, Whose
+from services.ingest.sights import Sights
 
 PUBLISH_S = 5.0  # a question that cannot be published within this is not asked
 
@@ -48,8 +50,8 @@ class Question:
 class Asker:
     """Answers RCPT. `tasks`: what must be awaited before this process ends."""
 
-    def __init__(self, deps: Deps, known: Known, breakdowns: Breakdowns) -> None:
-        self._deps, self._known, self._breakdowns = deps, known, breakdowns
+    def __init__(self, deps: Deps, known: Known, sights: Sights, breakdowns: Breakdowns) -> None:
+        self._deps, self._known, self._sights, self._breakdowns = deps, known, sights, breakdowns
         self._deadline_s = deps.config.timing.rcpt_deadline_s
         self._budgets, self._origins = Budgets(allowance(deps.config.smtp)), Origins(deps, known)
         self._questions: dict[str, Question] = {}
@@ -61,9 +63,9 @@ class Asker:
         self, to: Mailbox, envelope: Envelope, client: Peer
     ) -> Reply | Accept | Ask | FindOut | Whose:
         """What can be said without waiting."""
-        facts = self._facts(to, client)
+        facts = self._facts(to, envelope, client)
         answer = policy.at_rcpt(to, facts, envelope, self._deps.clock.wall())
-        return self._counted(policy.at_budget(answer, facts, envelope), to, client)
+        return self._noted(policy.at_budget(answer, facts, envelope), to, envelope, client)
 
     async def answer(
         self, to: Mailbox, envelope: Envelope, pending: Ask | FindOut | Whose, client: Peer
@@ -73,7 +75,7 @@ class Asker:
             return await self._whose(to, envelope, pending, client)
         if isinstance(pending, FindOut):
             return await self._find_out(pending.domain)
-        question = self._question(to)
+        question = self._question(to, anew=pending.anew)
         answered: bool | None = False
         if pending.wait and question is not None:
             await asyncio.wait({question.answered})
@@ -81,11 +83,11 @@ class Asker:
         if answered is None:
             return replies.STORAGE_TROUBLE
         decide = policy.at_answer if answered else policy.at_deadline
-        facts = self._facts(to, client)
+        facts = self._facts(to, envelope, client)
         answer = policy.at_budget(decide(to, facts, self._deps.clock.wall()), facts, envelope)
         if isinstance(answer, Whose):
             return await self._whose(to, envelope, answer, client)
-        return self._counted(answer, to, client)
+        return self._noted(answer, to, envelope, client)
 
     async def _whose(self, to: Mailbox, envelope: Envelope, spent: Whose, client: Peer) -> Reply | Accept:
         """Once more for the primary itself, which has no budget; `spent.answer` for anybody else, and where
@@ -101,27 +103,38 @@ class Asker:
         """Ask about recipients that the client has sent ahead, so that all answers are under way at once."""
         now = self._deps.clock.wall()
         for to in mailboxes:
-            facts = self._facts(to, client)
+            facts = self._facts(to, envelope, client)
             answer = policy.at_rcpt(to, facts, envelope, now)
-            if isinstance(policy.at_budget(answer, facts, envelope), Ask):
-                self._question(to)
+            allowed = policy.at_budget(answer, facts, envelope)
+            if isinstance(allowed, Ask):
+                self._question(to, anew=allowed.anew)
 
-    def _facts(self, to: Mailbox, client: Peer) -> Facts:
+    def _facts(self, to: Mailbox, envelope: Envelope, client: Peer) -> Facts:
         mono = self._deps.clock.mono()
         domain = to.domain or self._known.names.host
         failed = self._breakdowns.broken(self._known.partition(domain), mono)
         load = self._budgets.load(Load(self.full, failed), to, self._own(to, client), mono)
-        return self._known.facts(to, load)
+        facts = self._known.facts(to, load)
+        if facts.settings is None or facts.settings.admission is Admission.ALWAYS:
+            return facts
+        sighted_s = self._sights.age_s(client.network, envelope.reverse_path, to.key)
+        return replace(facts, sighted_s=sighted_s)
 
     def _own(self, to: Mailbox, client: Peer) -> Peer:
         """The primary itself has no budget."""
         return client._replace(exempt=True) if self._origins.is_primary(client, to.domain) else client
 
-    def _counted(self, answer: T, to: Mailbox, client: Peer) -> T:
+    def _noted(self, answer: T | Remember, to: Mailbox, envelope: Envelope, client: Peer) -> T | Reply:
+        if isinstance(answer, Remember):
+            self._deps.metrics.sent_back.inc()
+            partition = self._known.partition(to.domain)
+            sight = self._sights.remember(client.network, envelope.reverse_path, to.key, partition)
+            self._start(sight)
+            return answer.reply
         self._budgets.count(answer, to, self._own(to, client), self._deps.clock.mono())
         return answer
 
-    def _question(self, to: Mailbox) -> Question | None:
+    def _question(self, to: Mailbox, *, anew: bool) -> Question | None:
         """The one in flight, or a new one; None when nobody is to be asked now."""
         if (question := self._questions.get(to.key)) is not None:
             return question
@@ -131,9 +144,9 @@ class Asker:
             return None
         if patience is not FULL_PATIENCE:
             self._patience[to.domain] = patience.began(now)
-        return self._ask(to)
+        return self._ask(to, anew=anew)
 
-    def _ask(self, to: Mailbox) -> Question:
+    def _ask(self, to: Mailbox, *, anew: bool) -> Question:
         """Watch first, then publish: no answer can come unseen."""
         loop = asyncio.get_running_loop()
         key = to.key
@@ -155,13 +168,16 @@ class Asker:
                 self._patience[to.domain] = before.timed_out(self._deps.clock.mono())
 
         question.answered.add_done_callback(ended)
-        task = loop.create_task(self._publish(to, question))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self._start(self._publish(to, question, anew=anew))
         return question
 
-    async def _publish(self, to: Mailbox, question: Question) -> None:
-        callout = Callout(str(to), self._deps.config.host.name)
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _publish(self, to: Mailbox, question: Question, *, anew: bool) -> None:
+        callout = Callout(str(to), self._deps.config.host.name, anew)
         partition = self._known.partition(to.domain)
         try:
             await self._deps.log.append(

@@ -1,10 +1,13 @@
 """What ingest knows: full replicas of `domains`, `recipients` and `primaries`, and the facts in them."""
 
+import asyncio
+
 from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
 from libs.mail.address import Mailbox, mailbox
 from libs.mail.records import (
+    Admission,
     Domain,
     Installation,
     PrimaryFacts,
@@ -17,12 +20,14 @@ from libs.mail.records import (
 )
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
+from services.ingest import policy
 from services.ingest.limits import Load
 from services.ingest.policy import Facts, OurNames
 
 
 class Known:
-    """Facts from the tables. `run` each of `tables`, and wait for `caught_up` before the first question."""
+    """Facts from the tables. `run` each of `tables`, and wait for `caught_up` before the first question.
+    `fallback` is set once any domain has that admission: only then is remembered when primaries spoke."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -35,8 +40,11 @@ class Known:
                 return decode(record.value, Installation)
             return complete(defaults, decode(record.value, Domain))
 
-        self.domains: Table[DomainSettings | Installation] = deps.table("domains", domain)
-        self.recipients: Table[RecipientRecord] = deps.table("recipients", _recipient)
+        self.fallback = asyncio.Event()
+        self._restored = False
+        self._heard: dict[bytes, float] = {}
+        self.domains: Table[DomainSettings | Installation] = deps.table("domains", domain, self._domain)
+        self.recipients: Table[RecipientRecord] = deps.table("recipients", _recipient, self._heard_of)
         self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
 
     @property
@@ -48,6 +56,7 @@ class Known:
     async def caught_up(self) -> None:
         for table in self.tables:
             await table.caught_up()
+        self._restored = True
 
     def whole(self, partition: int) -> bool:
         """Rule 7: `domains` is that of this installation, complete, and fresh where it matters."""
@@ -91,7 +100,22 @@ class Known:
             primary=self.primaries.get(domain),
             learnt=learnt if isinstance(learnt, PrimaryFacts) else None,
             load=load,
+            heard=self._heard.get(domain, 0.0),
         )
+
+    def _domain(self, record: Record) -> None:
+        settings = self.domains.get(record.key)
+        if isinstance(settings, DomainSettings) and settings.admission is Admission.FALLBACK:
+            self.fallback.set()
+
+    def _heard_of(self, record: Record) -> None:
+        """A primary that spoke of a recipient just now is up. What is read at the start is old."""
+        if not self._restored or not self.fallback.is_set():
+            return
+        found = self.recipients.get(record.key)
+        at = 0.0 if found is None else policy.heard_at(found)
+        if abs(self._deps.clock.wall() - at) <= policy.UP_S:
+            self._heard[record.key.rpartition(b"@")[2]] = at
 
     def max_size(self, domain: str) -> int:
         """Octets of a content for `domain`; for our own names and as a fallback the installation's."""

@@ -12,6 +12,7 @@ from libs.mail import replies
 from libs.mail.address import Mailbox
 from libs.mail.records import (
     Action,
+    Admission,
     Basis,
     Callouts,
     Health,
@@ -19,6 +20,7 @@ from libs.mail.records import (
     PrimaryFacts,
     PrimaryState,
     Recipient,
+    RecipientRecord,
     RecipientStatus,
     RecipientTry,
     Status,
@@ -36,6 +38,9 @@ HOUR_S, DAY_S = 3600.0, 86_400.0
 NEGATIVE_S = 3 * HOUR_S  # while the primary is up an older negative is asked again before a 550
 NEGATIVE_LATE_S = DAY_S  # when it cannot be asked, an older one is not enough for a 550
 UNVERIFIABLE_S = 60.0  # a recipient that could not be verified is tried again after this
+SPOKE = frozenset({"deliverable", "undeliverable", "contradicted", "greylisted"})  # a try's outcomes at RCPT
+UP_S = 60.0  # admission `fallback`: a primary confirmed within this is up
+INTRODUCED_S = 300.0  # admission `fallback`: a second try that comes so long after the first is taken
 
 
 class OurNames(Struct, frozen=True):
@@ -64,7 +69,10 @@ class Envelope(Struct, frozen=True):
 
 class Facts(Struct, frozen=True):
     """All that is known when a recipient is judged. `whole`: the table of domains is fresh and complete;
-    `fresh`: what is known of recipients is; `tried`: the last callout, with or without a result."""
+    `fresh`: what is known of recipients is; `tried`: the last callout, with or without a result.
+
+    For admission `fallback` only: `heard`: when (wall seconds) the primary last spoke of another one;
+    `sighted_s`: how long ago this client first came with this sender and recipient, None: it never did."""
 
     names: OurNames
     whole: bool
@@ -75,6 +83,8 @@ class Facts(Struct, frozen=True):
     primary: PrimaryState | None = None
     learnt: PrimaryFacts | None = None
     load: Load = Load()
+    heard: float = 0.0
+    sighted_s: float | None = None
 
 
 class FlushFacts(NamedTuple):
@@ -101,9 +111,17 @@ class Accept(Struct, frozen=True):
 
 
 class Ask(Struct, frozen=True):
-    """Only a callout can tell. `wait`: it is worth waiting for."""
+    """Only a callout can tell. `wait`: it is worth waiting for; `anew`: it shall tell whether the primary is
+    up, what is known of the recipient does not answer it."""
 
     wait: bool = True
+    anew: bool = False
+
+
+class Remember(Struct, frozen=True):
+    """Say `reply`, and remember that this client came with this sender and recipient."""
+
+    reply: Reply
 
 
 class Whose(Struct, frozen=True):
@@ -130,7 +148,9 @@ def at_mail(envelope: Envelope, max_size: int, load: Load) -> Reply:
     return replies.SPOOL_FULL if load.full else replies.SENDER_OK
 
 
-def at_rcpt(to: Mailbox, f: Facts, envelope: Envelope, now: float) -> Reply | Accept | Ask | FindOut:
+def at_rcpt(
+    to: Mailbox, f: Facts, envelope: Envelope, now: float
+) -> Reply | Accept | Ask | FindOut | Remember:
     """`now`: wall seconds."""
     if not to.domain or to.domain in f.names.hosts:
         return _own(to, f, envelope)
@@ -138,17 +158,36 @@ def at_rcpt(to: Mailbox, f: Facts, envelope: Envelope, now: float) -> Reply | Ac
         return _strange(to, whole=f.whole)
     if envelope.recipients and envelope.domain != to.domain:
         return replies.ANOTHER_DOMAIN
-    return (
+    answer = (
         _unready(f.settings)
         or (replies.STORAGE_TROUBLE if f.load.failed else None)
         or _full(f, envelope)
         or _incapable(f, envelope)
         or _known(to, f, now)
     )
+    if f.settings.admission is Admission.FALLBACK and isinstance(answer, Accept):
+        return _sent_back(f, now) or (Ask(anew=True) if _is_it_up(f, now) else answer)
+    return answer
 
 
-def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
+def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
     """No callout told anything, or none was worth waiting for."""
+    answer = _unverified(to, f, now)
+    return (_sent_back(f, now) or answer) if isinstance(answer, Accept) else answer
+
+
+def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
+    """A callout was answered since we asked, `f` is what is known after it."""
+    if f.settings is not None and f.fresh and f.status is not None and _unready(f.settings) is None:
+        answer = _doubted(f) or _said(to, f.status, now, "callout")
+        if isinstance(answer, Accept):
+            return _sent_back(f, now) or answer
+        if answer is not None:
+            return answer
+    return at_deadline(to, f, now)
+
+
+def _unverified(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
     if f.settings is None:
         return replies.DOMAINS_NOT_READY  # it went away while we waited
     if (unready := _unready(f.settings)) is not None:
@@ -164,13 +203,15 @@ def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
     return _accept(to, Basis.SUSPICION, "suspicion")
 
 
-def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
-    """A callout was answered since we asked, `f` is what is known after it."""
-    if f.settings is not None and f.fresh and f.status is not None and _unready(f.settings) is None:
-        answer = _doubted(f) or _said(to, f.status, now, "callout")
-        if answer is not None:
-            return answer
-    return at_deadline(to, f, now)
+def heard_at(record: RecipientRecord) -> float:
+    """When (wall seconds) the primary said what stands here; 0 where it did not speak of a mailbox."""
+    match record:
+        case RecipientStatus(confirmed=at):
+            return at
+        case RecipientTry(last_tried=at, last_outcome=outcome) if outcome in SPOKE:
+            return at
+        case _:
+            return 0.0
 
 
 def at_budget(answer: T, f: Facts, envelope: Envelope) -> T | Whose:
@@ -178,10 +219,15 @@ def at_budget(answer: T, f: Facts, envelope: Envelope) -> T | Whose:
     not told of another, and nobody is asked for it; with a recipient accepted its transaction goes on."""
     if f.load.suspicious and answer is replies.TOO_MANY_UNVERIFIED:
         return Whose(replies.TOO_MANY_UNVERIFIED)
-    if f.load.harvesting and (answer is replies.UNKNOWN_RECIPIENT or isinstance(answer, Ask)):
+    if f.load.harvesting and (answer is replies.UNKNOWN_RECIPIENT or _of_unknown(answer)):
         known = bool(envelope.recipients)
         return Whose(replies.TOO_MANY_UNKNOWN if known else replies.too_many_unknown(f.names.host))
     return answer
+
+
+def _of_unknown(answer: object) -> bool:
+    """A question about the recipient; one whether the primary is up is about a known one."""
+    return isinstance(answer, Ask) and not answer.anew
 
 
 def at_look_up(*, trouble: bool, names_us: bool) -> Reply:
@@ -265,8 +311,8 @@ def _incapable(f: Facts, envelope: Envelope) -> Reply | None:
     return None
 
 
-def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask:
-    away = f.primary is not None and f.primary.health in (Health.DOWN, Health.DEFERRING)
+def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask | Remember:
+    away = _away(f.primary)
     if f.status is not None and f.fresh:
         answer: Reply | Accept | None = _doubted(f)
         if answer is None and (f.status.status is Status.DELIVERABLE or not away):
@@ -277,10 +323,44 @@ def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask:
         return _accept(to, Basis.DELIVERABLE, "cache")
     if f.learnt is not None and f.learnt.braked:
         return replies.RECIPIENT_IN_DOUBT  # callout brake: nobody new is believed, nobody is refused
-    lately = f.tried is not None and 0 <= now - f.tried.last_tried < UNVERIFIABLE_S
-    if away or lately or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
+    if away or _lately(f, now) or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
         return at_deadline(to, f, now)
     return Ask(wait=f.learnt is None or f.learnt.callouts is not Callouts.BLOCKED)
+
+
+def _away(primary: PrimaryState | None) -> bool:
+    return primary is not None and primary.health in (Health.DOWN, Health.DEFERRING)
+
+
+def _lately(f: Facts, now: float) -> bool:
+    """A callout told nothing just now: another one is not worth its time yet."""
+    return f.tried is not None and 0 <= now - f.tried.last_tried < UNVERIFIABLE_S
+
+
+def _sent_back(f: Facts, now: float) -> Reply | Remember | None:
+    """Admission `fallback`: the 451 of whom we would take, while the primary is up and he is new."""
+    if f.settings is None or f.settings.admission is Admission.ALWAYS or _introduced(f):
+        return None
+    if _away(f.primary) or not _is_up(f, now):
+        return None
+    return Remember(replies.TRY_THE_PRIMARY) if f.sighted_s is None else replies.TRY_THE_PRIMARY
+
+
+def _introduced(f: Facts) -> bool:
+    return f.sighted_s is not None and f.sighted_s >= INTRODUCED_S
+
+
+def _is_up(f: Facts, now: float) -> bool:
+    """Was it confirmed within UP_S, by whatever it said to us? A clock that was set back confirms nothing."""
+    confirmed = 0.0 if f.primary is None else f.primary.confirmed
+    times = (f.heard, confirmed, *(heard_at(said) for said in (f.status, f.tried) if said is not None))
+    return any(abs(now - at) <= UP_S for at in times)
+
+
+def _is_it_up(f: Facts, now: float) -> bool:
+    """Is that worth a question? Not once nobody cares, and not while none is answered."""
+    blocked = f.learnt is not None and f.learnt.callouts is not Callouts.OPEN
+    return not (_introduced(f) or _away(f.primary) or blocked or _lately(f, now))
 
 
 def _over_budget(f: Facts, now: float) -> bool:
@@ -308,7 +388,7 @@ def _doubted(f: Facts) -> Reply | None:
 
 def _age_s(status: RecipientStatus, primary: PrimaryState | None, now: float) -> float:
     """How old a status is, not counting the time of an outage: nothing expires during one."""
-    if primary is not None and primary.health in (Health.DOWN, Health.DEFERRING):
+    if primary is not None and _away(primary):
         now = min(now, primary.since)
     return now - status.confirmed
 

@@ -18,6 +18,7 @@ from services.ingest.etrn import Flusher
 from services.ingest.known import Known
 from services.ingest.limits import Breakdowns, Limits, Load
 from services.ingest.server import Server
+from services.ingest.sights import Sights
 from services.ingest.verdicts import Verdicts
 
 LOOK_S = 1.0  # between two looks at the load and two signs of progress
@@ -32,13 +33,15 @@ async def ingest(deps: Deps, life: Life) -> None:
     known = Known(deps)
     verdicts = Verdicts(deps)
     breakdowns = Breakdowns()
-    asker = Asker(deps, known, breakdowns)
+    sights = Sights(deps, known.fallback)
+    asker = Asker(deps, known, sights, breakdowns)
     contents = Contents(deps, verdicts, breakdowns)
     committer = Committer(deps, verdicts, breakdowns)
     async with asyncio.TaskGroup() as group:
         tails = [group.create_task(table.run()) for table in known.tables]
-        tails.append(group.create_task(verdicts.run()))
-        if await _restored(known, life):
+        tails += [group.create_task(verdicts.run()), group.create_task(sights.run())]
+        if await _restored(known, sights, life):
+            asker.full = await _full(deps, asker.full)  # before the first mail can come
             server = Server(
                 deps,
                 known,
@@ -46,7 +49,7 @@ async def ingest(deps: Deps, life: Life) -> None:
                 contents,
                 committer,
                 Flusher(deps, known),
-                limits(deps.config, known.largest_size()),
+                _limits_now(deps, known, asker),
                 rates(deps.config.smtp),
                 certificates(deps),
             )
@@ -60,9 +63,14 @@ async def ingest(deps: Deps, life: Life) -> None:
             tail.cancel()
 
 
-async def _restored(known: Known, life: Life) -> bool:
+async def _restored(known: Known, sights: Sights, life: Life) -> bool:
     """True once the tables are at their ends, False when the process is to end before."""
-    ends = {asyncio.ensure_future(known.caught_up()), asyncio.ensure_future(life.must_drain.wait())}
+
+    async def caught_up() -> None:
+        await known.caught_up()
+        await sights.caught_up()
+
+    ends = {asyncio.ensure_future(caught_up()), asyncio.ensure_future(life.must_drain.wait())}
     try:
         while True:
             done, _ = await asyncio.wait(ends, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
@@ -76,29 +84,37 @@ async def _restored(known: Known, life: Life) -> bool:
 
 async def _watch(deps: Deps, life: Life, known: Known, asker: Asker, server: Server) -> None:
     """Keep the limits in step with the load until the process is to end."""
-    look_at = 0.0
+    look_at = deps.clock.mono() + DISK_S
     while not life.must_drain.is_set():
         if deps.clock.mono() >= look_at:
             look_at = deps.clock.mono() + DISK_S
-            try:
-                bounds = await deps.log.bounds("content", 0)
-            except LogError as error:
-                log.warning("log's disk not seen", error=f"{type(error).__name__}: {error}")
-            else:
-                asker.full = bounds.disk > deps.config.log.max_disk_share
+            asker.full = await _full(deps, asker.full)
             if server.certificates is not None:
                 server.certificates.look()
         if life.reload.is_set():
             life.reload.clear()
             if server.certificates is not None:
                 server.certificates.look(anyway=True)
-        server.limits = replace(limits(deps.config, known.largest_size()), load=Load(full=asker.full))
+        server.limits = _limits_now(deps, known, asker)
         life.progress()
         try:
             async with asyncio.timeout(LOOK_S):
                 await life.must_drain.wait()
         except TimeoutError:
             continue
+
+
+async def _full(deps: Deps, before: bool) -> bool:
+    """Is the log's disk full? `before` holds as long as it cannot be seen."""
+    try:
+        return (await deps.log.bounds("content", 0)).disk > deps.config.log.max_disk_share
+    except LogError as error:
+        log.warning("log's disk not seen", error=f"{type(error).__name__}: {error}")
+        return before
+
+
+def _limits_now(deps: Deps, known: Known, asker: Asker) -> Limits:
+    return replace(limits(deps.config, known.largest_size()), load=Load(full=asker.full))
 
 
 def certificates(deps: Deps) -> Certificates | None:

@@ -21,6 +21,7 @@ from libs.mail.records import (
     Observed,
     PrimaryFacts,
     RecipientStatus,
+    Sight,
     Status,
     Undecodable,
     decode_callout,
@@ -195,6 +196,8 @@ class Callouts:
             return
         try:
             callout = decode_callout(record.value)
+            if isinstance(callout, Sight):
+                return  # what ingest tells its like
             domain = mailbox(callout.mailbox).domain
         except (Undecodable, BadAddress):
             self._deps.quarantined(record)
@@ -218,6 +221,8 @@ class Callouts:
         now = self._deps.clock.wall()
         answer = known.answer
         due = classify.is_due(known, self._known.primary(domain), now, self._lifetimes)
+        if callout.anew and not classify.asked_just_now(known, now, self._lifetimes):
+            due = True
         if answer is not None and not due:
             self._storing.store(reading.claim, record.key, domain, [answer])
             return

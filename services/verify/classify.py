@@ -208,6 +208,13 @@ def is_due(known: Known, primary: PrimaryState | None, now: float, t: Lifetimes 
     return due is not None and now >= due
 
 
+def asked_just_now(known: Known, now: float, t: Lifetimes = LIFETIMES) -> bool:
+    """Then another question would not tell any better whether the primary is up. `now`: wall seconds."""
+    times = [0.0 if known.status is None else known.status.confirmed]
+    times.append(0.0 if known.tried is None else known.tried.last_tried)
+    return any(0 <= now - at < t.unverifiable_s for at in times)
+
+
 def again_after(
     learnt: Learnt, control: bool | None, attempts: int, t: Lifetimes = LIFETIMES
 ) -> float | None:

@@ -28,7 +28,7 @@ async def test_the_commands_while_the_service_runs(tmp_path: Path) -> None:
     ):
         said = await running.ask("domain", "add", "Office.Example")
         assert said == (0, "office.example is active: mail for it is taken from now on.\n", "")
-        said = await running.ask("domain", "add", "pending.example")
+        said = await running.ask("domain", "add", "pending.example", "--max-size", "100000")
         assert "pending.example is pending: mail for it is taken once its MX records name mx1" in said.out
         said = await running.ask("domain", "add", "office.example")
         assert said == (1, "", "backupmx: office.example is a relay domain already\n")
@@ -54,6 +54,20 @@ async def test_the_commands_while_the_service_runs(tmp_path: Path) -> None:
         assert f"queue id: {mail_id}\n" in (await running.ask("queue", "show", mail_id)).out
         (shown,) = (await running.ask("domain", "show", "office.example", "--json")).rows
         assert (shown["primary"], shown["waiting"], shown["recipients"]) == ("down", 1, 1)
+        said = await running.ask(
+            "domain", "set", "office.example", "--admission", "fallback", "--lifetime-days", "5"
+        )
+        assert said == (0, "office.example: admission fallback, lifetime_days 5\n", "")
+        said = await running.ask("domain", "show", "Office.Example")
+        assert "admission: fallback\nunverified: accept\nlifetime s: 432000.0\n" in said.out
+        assert "own settings: admission, lifetime_days\n" in said.out
+        said = await running.ask("domain", "set", "office.example", "--admission", "default", "--json")
+        assert said.rows[0]["settings"]["admission"] == "always"
+        said = await running.ask("domain", "set", "office.example", "--max-size", "many")
+        assert said.code == 2
+        assert said.err == (
+            "backupmx: max_size must be a number of octets, 65536 or more, or default, not 'many'\n"
+        )
         said = await running.ask("domain", "remove", "office.example")
         assert said == (
             1, "", "backupmx: office.example cannot be removed: 1 mail waits for its primary\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.mail.records import Domain, Installation
+from libs.mail.records import Admission, Domain, Installation, Overrides, Unverified
 from services.control.domains import (
     Book,
     Malformed,
@@ -10,11 +10,14 @@ from services.control.domains import (
     Unknown,
     activated,
     add,
+    changed,
     check_due,
     healed,
     known,
     named,
+    own,
     remove,
+    settings,
 )
 
 ID = "installation-1"
@@ -145,3 +148,57 @@ def test_pending_domains_are_looked_at_each_minute_for_a_day_then_hourly() -> No
     assert not check_due(pending, 60, NOW + DAY, 60)
     assert check_due(pending, 3600, NOW + DAY, 60)
     assert not check_due(activated(pending, NOW), None, NOW + DAY, 60)
+
+
+def test_settings_are_read_as_typed() -> None:
+    """Each setting of a domain has a name, a form, and can be taken back."""
+    given = {"admission": "fallback", "unverified": "defer", "max_size": "65536", "lifetime_days": "0.5"}
+    before = Overrides(contact="kim@office.example", max_connections=3)
+    assert settings(given | {"max_connections": "default"}, before) == Overrides(
+        lifetime_s=DAY / 2,
+        unverified=Unverified.DEFER,
+        contact="kim@office.example",
+        max_size=65536,
+        admission=Admission.FALLBACK,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("admission", "sometimes"),
+        ("admission", "Fallback"),
+        ("unverified", ""),
+        ("max_size", "65535"),
+        ("max_size", "-1"),
+        ("max_size", "1e9"),
+        ("max_size", "\u0663"),
+        ("lifetime_days", "31"),
+        ("lifetime_days", "0"),
+        ("lifetime_days", "nan"),
+        ("max_connections", "0"),
+        ("colour", "red"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence(name: str, text: str) -> None:
+    """It names the setting and says what would be right."""
+    with pytest.raises(Malformed, match=name) as said:
+        settings({name: text})
+    assert ("must be" in str(said.value)) == (name != "colour")
+
+
+def test_a_change_keeps_the_rest() -> None:
+    """Only what was named changes, and the domain shows what is its own."""
+    office = Domain("office.example", NOW, NOW, held=True, overrides=Overrides(max_connections=3))
+    found = book("office.example")._replace(domains={"office.example": office})
+    [step] = changed(found, "office.example", {"admission": "fallback"})
+    assert isinstance(step, Domain)
+    assert step.held
+    assert step.overrides == Overrides(max_connections=3, admission=Admission.FALLBACK)
+    assert own(step) == ["admission", "max_connections"]
+    with pytest.raises(Unknown):
+        changed(found, "other.example", {"admission": "fallback"})
+    with pytest.raises(Malformed, match="nothing to set"):
+        changed(found, "office.example", {})
+    with pytest.raises(Refused, match="missing in the log"):
+        changed(book("office.example", count=2), "office.example", {"admission": "fallback"})

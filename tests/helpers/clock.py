@@ -1,4 +1,6 @@
-"""A clock that only moves when told to."""
+"""A clock that only moves when told to, and one that is ahead of the machine's."""
+
+from libs.runtime.clock import SystemClock
 
 
 class Clock:
@@ -20,3 +22,16 @@ class Clock:
 
     def jump_wall(self, seconds: float) -> None:
         self._wall += seconds
+
+
+class Later(SystemClock):
+    """The machine's clocks, `seconds` ahead."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def wall(self) -> float:
+        return super().wall() + self._seconds
+
+    def mono(self) -> float:
+        return super().mono() + self._seconds

@@ -11,8 +11,10 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from libs.mail.address import mailbox
 from libs.mail.records import (
     Action,
+    Admission,
     Callouts,
     Domain,
     Health,
@@ -36,20 +38,24 @@ class BadCase(Exception):  # noqa: N818
 
 class Case:
     """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox -> what a
-    callout brings; `smtp`, `timing`: settings; `proxy`: what comes before the dialogue, from one of
-    `proxies`; `client`: its address; `before`: how many connections it had, `gone`: and has no more;
-    `socket`: it needs a clock or DNS; `queued`: the lines of what must be in the queue, `received`: what
-    stands in their traces; `limited`: what the metric says of each limit; `requested`: domains whose mail was
-    asked for."""
+    callout brings, `asked`: the questions there must be; `sights`: who was sent back `later_s` ago; `smtp`,
+    `timing`: settings; `proxy`: what comes before the dialogue, from one of `proxies`; `client`: its address;
+    `before`: how many connections it had, `gone`: and has no more; `socket`: it needs a clock or DNS;
+    `queued`: the lines of what must be in the queue, `received`: what stands in their traces; `limited`: what
+    the metric says of each limit; `requested`: domains whose mail was asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.now = time.time()  # ages count back from here: a case is read right before it is played
+        text = path.read_bytes().decode()
+        self.later_s = max((float(age) for age in re.findall(r"(?m)^sighted .*age=(\d+)", text)), default=0.0)
+        self.now = (
+            time.time() + self.later_s
+        )  # ages count back from here: a case is read right before it is played
         self.domains: dict[str, Domain] = {}
         self.recipients: dict[str, tuple[str, Struct]] = {}
         self.primaries: dict[str, PrimaryState] = {}
         self.answers: dict[str, list[tuple[str, Struct]]] = {}
-        self.installation: tuple[str, int | None] | None = ("installation-1", None)
+        self.installation: tuple[str, int | None] | None = ("", None)
         self.verdict: Verdict | None = Verdict("", Action.ACCEPT, b"", may_notify=True)
         self.zone: list[str] = []
         self.smtp: dict[str, Any] = {}
@@ -69,10 +75,11 @@ class Case:
         self.events: list[str] = []
         self.limited: dict[str, int] = {}
         self.turns: list[Turn] = []
-        self._read()
+        self.sights: list[tuple[str, str, str]] = []
+        self.asked: list[str] = []
+        self._read(text)
 
-    def _read(self) -> None:
-        text = self.path.read_bytes().decode()
+    def _read(self, text: str) -> None:
         parts = re.split(r"(?m)^---\n", text)
         if len(parts) != 3 or not text.startswith("# "):
             raise BadCase(f"{self.path.name}: a comment with the rule, then three parts divided by ---")
@@ -111,6 +118,7 @@ def _relay(case: Case, words: list[str]) -> None:
             for name in ("max_size", "max_waiting", "max_waiting_size")
             if name in given
         },
+        admission=Admission(given["admission"]) if "admission" in given else None,
     )
     case.domains[domain] = Domain(
         domain, 1.0, 0.0 if "pending" in given else 2.0, suspended="suspended" in given, overrides=overrides
@@ -121,6 +129,8 @@ def _status(mailbox: str, word: str, at: float) -> tuple[str, Struct]:
     key = mailbox.lower()
     if word == "unverifiable":
         return f"try:{key}", RecipientTry(mailbox, at, "connect: timeout")
+    if word == "greylisted":
+        return f"try:{key}", RecipientTry(mailbox, at, "greylisted")
     if word == "doubted":
         return f"try:{key}", RecipientTry(mailbox, at, "undeliverable", against_since=at)
     return key, RecipientStatus(mailbox, Status(word), at, at)
@@ -153,10 +163,19 @@ def _primary(case: Case, words: list[str]) -> None:
         words[0],
         Health(words[1]),
         case.now - float(given.get("since", "60")),
+        confirmed=case.now - float(given["confirmed"]) if "confirmed" in given else 0.0,
         mx=(given["mx"],) if "mx" in given else (),
         waiting=int(given.get("waiting", "0")),
         bytes=int(given.get("bytes", "0")),
     )
+
+
+def _sighted(case: Case, words: list[str]) -> None:
+    given = _options(words[2:])
+    if float(given["age"]) != case.later_s:
+        raise ValueError("one age in a case")
+    client = given.get("client", case.client)
+    case.sights.append((client, words[0].removeprefix("<>"), mailbox(words[1]).key))
 
 
 def _callout(case: Case, words: list[str]) -> None:
@@ -170,7 +189,7 @@ def _installation(case: Case, words: list[str]) -> None:
         case ["other"]:
             case.installation = ("installation-2", None)
         case ["count", number]:
-            case.installation = ("installation-1", int(number))
+            case.installation = ("", int(number))
         case _:
             raise ValueError("missing, other or count N")
 
@@ -223,6 +242,7 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "facts": _facts,
     "primary": _primary,
     "callout": _callout,
+    "sighted": _sighted,
     "installation": _installation,
     "set": _set,
     "verdict": _verdict,
@@ -239,6 +259,7 @@ AFTER: dict[str, Callable[[Case, list[str]], None]] = {
     "queued": _whole("queued"),
     "content": lambda case, words: case.contents.append(octets(words[-1].removeprefix("content").strip())),
     "event": _whole("events"),
+    "asked": lambda case, words: case.asked.append(" ".join(words)),
     "limited": _limited,
     "requested": lambda case, words: case.requested.append(words[0]),
     "received": lambda case, words: case.received.append(words[-1].removeprefix("received").strip()),

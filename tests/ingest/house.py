@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import secrets
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -18,6 +19,7 @@ from libs.mail.address import mailbox
 from libs.mail.event import Event, decode_event
 from libs.mail.records import (
     Action,
+    Callout,
     ContentRef,
     Domain,
     Installation,
@@ -99,6 +101,8 @@ class House:
     ) -> None:
         self._proxies = list(proxies)
         self._full, self._given = full, log
+        # On a shared log an id of one's own: sights of others are of no use then.
+        self.installation = INSTALLATION if log is None else f"installation-of-{secrets.token_hex(8)}"
         self._starts: dict[str, dict[int, int]] = {}
         self._written: set[tuple[str, int, bytes]] = set()
         self._tmp_path, self._zone_text, self._parts = tmp_path, zone, parts
@@ -132,7 +136,8 @@ class House:
                 "proxy_networks": self._proxies,
             }
             self._parts["smtp"] = self._parts.get("smtp", {}) | proxied
-        self.config = config(self._tmp_path, self.port, **self._parts)
+        of = {"id": self.installation} | self._parts.pop("installation", {})
+        self.config = config(self._tmp_path, self.port, installation=of, **self._parts)
         self.dns = Dns(self.zone.servers, self.clock, timeout_s=1.0)
         self._stack.push_async_callback(self.dns.close)
         events = Events(
@@ -222,11 +227,11 @@ class House:
 
     # --- what control and verify write ---
 
-    async def install(self, *domains: Domain, count: int | None = None, id_: str = INSTALLATION) -> None:
+    async def install(self, *domains: Domain, count: int | None = None, id_: str = "") -> None:
         """The installation record and its domains."""
         for domain in domains:
             await self.put("domains", domain.domain, domain.domain, domain)
-        record = Installation(id_, PARTITIONS, len(domains) if count is None else count)
+        record = Installation(id_ or self.installation, PARTITIONS, len(domains) if count is None else count)
         self._written.add(("domains", 0, topics.INSTALLATION_KEY))
         await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=5)
 
@@ -246,8 +251,11 @@ class House:
 
     async def _answer(self) -> None:
         async for record in self._follow("callouts", END):
-            asked = decode_callout(record.value).mailbox
-            self.asked.append(asked)
+            question = decode_callout(record.value)
+            if not isinstance(question, Callout):
+                continue
+            asked = question.mailbox
+            self.asked.append(f"{asked} anew" if question.anew else asked)
             for key, answer in self.answers.get(mailbox(asked).key, ()):
                 await self.put("recipients", mailbox(asked).domain, key, answer)
 

@@ -6,10 +6,13 @@ from typing import Any
 
 import trustme
 
+from libs import topics
 from libs.log.contract import Log
 from libs.mail.address import mailbox
 from libs.mail.event import EventType
-from libs.mail.records import Mail, RequestRecord, decode
+from libs.mail.records import Mail, RequestRecord, Sight, decode
+from services.ingest.sights import hashed, salt
+from tests.helpers.clock import Later
 from tests.ingest.cases import Case, described
 from tests.ingest.house import House, until
 
@@ -40,7 +43,8 @@ def house_of(case: Case, tmp_path: Path, authority: trustme.CA, log: Log | None 
     parts = {"smtp": smtp, "timing": case.timing, "defaults": case.defaults}
     proxies = [case.proxies] if case.proxy else []
     zone = "\n".join(case.zone)
-    return House(tmp_path, zone=zone, full=case.full, proxies=proxies, log=log, **parts)
+    clock = Later(case.later_s)
+    return House(tmp_path, zone=zone, full=case.full, proxies=proxies, log=log, clock=clock, **parts)
 
 
 async def play(case: Case, house: House) -> None:
@@ -65,6 +69,8 @@ async def play(case: Case, house: House) -> None:
         assert value == times, f"limited {name}: {value}"
     requests = [decode(record.value or b"", RequestRecord) for record in await house.records("requests")]
     assert sorted(request.domain for request in requests) == sorted(case.requested)
+    if case.asked:
+        assert sorted(house.asked) == sorted(case.asked)
     if case.received:
         for text, mail in zip(case.received, queued, strict=True):
             assert text in mail.mail.prepend.decode().replace("\r\n\t", " ")
@@ -90,6 +96,9 @@ async def _furnish(case: Case, house: House) -> None:
         await house.put("recipients", domain_, key, record)
     for name, state in case.primaries.items():
         await house.put("primaries", name, name, state)
+    for client, sender, key in case.sights:
+        who = hashed(salt(house.installation), client, sender, key)
+        await house.put("callouts", key.rpartition("@")[2], (topics.SIGHT + who).decode(), Sight("mx2"))
     house.answers = {mailbox(name).key: answers for name, answers in case.answers.items()}
     verdict = case.verdict
     house.judge = lambda trace, content: verdict

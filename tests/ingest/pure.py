@@ -1,9 +1,8 @@
 """A case file against the pure files alone: no socket, no loop, no log."""
 
 import ipaddress
-import time
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from libs.mail import replies
 from libs.mail.address import Mailbox, mailbox
@@ -23,7 +22,18 @@ from services.ingest.ask import allowance
 from services.ingest.budgets import Budgets
 from services.ingest.connections import Connections, peer_at
 from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
-from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, FlushFacts, OurNames, Whose
+from services.ingest.policy import (
+    Accept,
+    Ask,
+    Envelope,
+    Facts,
+    FindOut,
+    FlushFacts,
+    OurNames,
+    Remember,
+    Whose,
+    heard_at,
+)
 from services.ingest.service import rates
 from services.ingest.session import (
     AskRcpt,
@@ -46,6 +56,7 @@ from services.ingest.session import (
     StartTls,
     step,
 )
+from services.ingest.sights import hashed
 from services.ingest.unstuff import Unstuff
 from tests.helpers.client import matches
 from tests.ingest.cases import Case
@@ -85,6 +96,11 @@ class Play:
         self.known = {key: record for key, (_, record) in case.recipients.items()}
         self.defaults = DefaultsPart(**case.defaults).settings()
         size = max([self.defaults.max_size, *(d.overrides.max_size or 0 for d in case.domains.values())])
+        self.asked: list[str] = []
+        self.came: dict[str, Struct] = {}
+        self.sighted = {
+            hashed(b"salt", client, sender, key): case.later_s for client, sender, key in case.sights
+        }
         self.limits = Limits(
             host=HOST,
             capabilities=(
@@ -115,19 +131,20 @@ class Play:
             self.connections.closed(self.peer)
         return self.connections.opened(self.peer, 0.0)
 
-    def facts(self, to: Mailbox) -> Facts:
+    def facts(self, to: Mailbox, envelope: Envelope) -> Facts:
         load = self.budgets.load(Load(), to, self.peer, 0.0)
-        return structs.replace(self._facts(to), load=load)
+        return structs.replace(self._facts(to, envelope), load=load)
 
-    def _facts(self, to: Mailbox) -> Facts:
+    def _facts(self, to: Mailbox, envelope: Envelope) -> Facts:
         case = self.case
         domain = case.domains.get(to.domain)
-        installed = case.installation is not None and case.installation[0] == "installation-1"
+        installed = case.installation is not None and not case.installation[0]
         if domain is None or not installed:
             counted = case.installation is not None and (case.installation[1] or 0) <= len(case.domains)
             return Facts(NAMES, installed and counted, None)
         status, tried = self.known.get(to.key), self.known.get(f"try:{to.key}")
-        learnt = self.known.get(f"@{to.domain}")
+        of = f"@{to.domain}"
+        learnt = self.known.get(of)
         return Facts(
             NAMES,
             whole=True,
@@ -137,6 +154,8 @@ class Play:
             tried=tried if isinstance(tried, RecipientTry) else None,
             primary=case.primaries.get(to.domain),
             learnt=learnt if isinstance(learnt, PrimaryFacts) else None,
+            heard=max((heard_at(each) for name, each in self.came.items() if name.endswith(of)), default=0.0),
+            sighted_s=self.sighted.get(self.who(to, envelope)),
         )
 
     def perform(self, effect: Say | AskRcpt | ReadContent | Commit | RequestFlush) -> Input:
@@ -153,7 +172,7 @@ class Play:
                 return FlushAnswer(self.flush(effect.domain))
 
     def flush(self, domain: str) -> Reply:
-        f = self.facts(Mailbox("postmaster", domain))
+        f = self.facts(Mailbox("postmaster", domain), Envelope(""))
         hosts = f.primary.mx if f.primary else ()
         own = any(line.split()[0] in hosts and line.endswith(" 127.0.0.1") for line in self.case.zone)
         reply = policy.at_etrn(FlushFacts(f.whole, f.settings, f.primary, own))
@@ -180,7 +199,7 @@ class Play:
         return answer
 
     def judge(self, to: Mailbox, envelope: Envelope) -> Reply | Accept:
-        now, facts = time.time(), self.facts(to)
+        now, facts = self.case.now, self.facts(to, envelope)
         answer = policy.at_budget(policy.at_rcpt(to, facts, envelope, now), facts, envelope)
         if isinstance(answer, Whose):
             return answer.answer
@@ -191,13 +210,22 @@ class Play:
                 trouble=trouble, names_us=any(words[-1] in NAMES.hosts for words in lines)
             )
         if isinstance(answer, Ask):
+            self.asked.append(f"{to} anew" if answer.anew else str(to))
             came = self.case.answers.get(to.key, []) if answer.wait else []
             self.known |= dict(came)
+            self.came |= dict(came)
             decide = policy.at_answer if came else policy.at_deadline
-            facts = self.facts(to)
+            facts = self.facts(to, envelope)
             answer = policy.at_budget(decide(to, facts, now), facts, envelope)
-            return answer.answer if isinstance(answer, Whose) else answer
+            if isinstance(answer, Whose):
+                return answer.answer
+        if isinstance(answer, Remember):
+            self.sighted[self.who(to, envelope)] = 0.0
+            return answer.reply
         return answer
+
+    def who(self, to: Mailbox, envelope: Envelope) -> bytes:
+        return hashed(b"salt", self.peer.network, envelope.reverse_path, to.key)
 
     def read(self, envelope: Envelope) -> Input:
         if self.parse is None:
@@ -278,4 +306,6 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
             assert matches(expected, line), f"line {turn.line}: wanted {expected!r}, got {line!r}"
     assert not said, f"said, not expected: {said}"
     assert play.requested == case.requested
+    if case.asked:
+        assert sorted(play.asked) == sorted(case.asked)
     return play.queued

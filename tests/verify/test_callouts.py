@@ -24,6 +24,7 @@ from libs.mail.records import (
     RecipientStatus,
     RecipientTry,
     RequestRecord,
+    Sight,
     Status,
     decode,
     encode,
@@ -72,11 +73,11 @@ class House:
         await self.put("domains", domain, record)
         await until(lambda: self.known.settings(domain))
 
-    async def ask(self, mailbox: str) -> RecipientStatus | RecipientTry:
+    async def ask(self, mailbox: str, *, anew: bool = False) -> RecipientStatus | RecipientTry:
         """As ingest does: watch, publish, wait for the recipient to change."""
         key = mailbox.lower().encode()
         watches = [self.known.recipients.watch(name) for name in (key, b"try:" + key)]
-        await self.put("callouts", mailbox.lower(), Callout(mailbox, "mx1.backup.example"))
+        await self.put("callouts", mailbox.lower(), Callout(mailbox, "mx1.backup.example", anew))
         done, open_ = await asyncio.wait(watches, timeout=10, return_when=asyncio.FIRST_COMPLETED)
         for watch in open_:
             watch.cancel()
@@ -454,6 +455,46 @@ async def test_two_recipients_refused_for_policy_are_a_block(tmp_path: Path) -> 
         assert (await until(it.facts)).callouts is State.OPEN
         await it.ask(BOB)
         await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.BLOCKED)
+
+
+async def test_whether_the_primary_is_up_is_asked_anew(tmp_path: Path) -> None:
+    """Admission `fallback`: what is known of a recipient does not tell whether its primary is up, unless it
+    was said within a minute."""
+    clock = Clock(time.time())
+    async with at(known={ANN}) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        await it.ask(ANN)
+        visits = len(primary.visits)
+        await it.ask(ANN, anew=True)
+        assert len(primary.visits) == visits
+        clock.advance(3600)
+        await it.ask(ANN)
+        assert len(primary.visits) == visits
+        answer = await it.ask(ANN, anew=True)
+        assert isinstance(answer, RecipientStatus)
+        assert answer.confirmed == clock.wall()
+        await primary.down()
+        clock.advance(61)
+        answer = await it.ask(ANN, anew=True)
+        assert isinstance(answer, RecipientTry)
+        assert answer.last_outcome == "unreachable"
+        assert it.status(ANN) is Status.DELIVERABLE
+
+
+async def test_a_sight_is_no_question(tmp_path: Path) -> None:
+    """What ingest tells its like on `callouts` is stepped over: not dialled for, not quarantined."""
+    async with at(known={ANN}) as primary, house(tmp_path, primary) as it:
+        await it.add()
+        partition = topics.partition_of("office.example", PARTITIONS)
+        await it.deps.log.append(
+            "callouts", partition, topics.SIGHT + b"00ff", encode(Sight("mx2.backup.example")), within=5
+        )
+        await it.ask(ANN)
+        quarantined = it.deps.metrics.registry.get_sample_value(
+            "backupmx_quarantined_records_total", {"topic": "callouts"}
+        )
+        assert not quarantined
+        assert len(primary.visits) == 1
 
 
 async def test_deliveries_teach(tmp_path: Path) -> None:
