@@ -38,7 +38,7 @@ class Talk:
             if self.reading.mode == "over" and not self.early and not self._encrypted:
                 await self._silence()
         finally:
-            self._writer.close()
+            await self._closed()
 
     async def _step(self, step: Step) -> bool:
         """False: the session is over."""
@@ -66,6 +66,14 @@ class Talk:
     @property
     def _encrypted(self) -> bool:
         return self._writer.get_extra_info("ssl_object") is not None
+
+    async def _closed(self) -> None:
+        """At once: what the socket has goes out, and nobody waits for a server that reads no more."""
+        self._writer.transport.abort()
+        try:
+            await self._writer.wait_closed()
+        except OSError:
+            return  # the server was faster
 
     async def _send(self, step: Send) -> None:
         for piece in _pieces(step):

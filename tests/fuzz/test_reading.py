@@ -154,6 +154,7 @@ async def test_a_server_that_errs_is_found() -> None:
         if len(said) > 1:
             assert (await reader.readline(), await reader.readline()) == (b"NOOP\r\n", b"QUIT\r\n")
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
