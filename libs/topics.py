@@ -5,6 +5,7 @@ truncation).
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
@@ -85,6 +86,7 @@ SIGHT = b"sight:"  # begins a key of `callouts` that is no recipient: no unquote
 INSTALLATION_KEY = b"@installation"  # in partition 0 of `domains`; no domain contains an @
 
 
+@lru_cache(maxsize=4096)
 def partition_of(domain: str, partitions: int) -> int:
     """The partition number of everything that belongs to `domain` (lower-case A-label)."""
     return crc32(domain.encode("ascii")) % partitions

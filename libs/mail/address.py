@@ -8,6 +8,7 @@ A-label without the trailing dot.
 import ipaddress
 import re
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import idna
@@ -82,6 +83,7 @@ def split(raw: bytes) -> tuple[bytes, bytes]:
     return match[0], raw[match.end() :].strip(b" ")
 
 
+@lru_cache(maxsize=4096)  # an owner has few recipients, and most senders write again
 def path(raw: bytes, *, smtputf8: bool) -> Mailbox | None:
     """The path in `raw`, angle brackets included; None for the null path `<>`; Mailbox("postmaster", "") for
     the bare `<postmaster>` (RFC 5321 section 4.1.1.3).
