@@ -2,16 +2,22 @@
 
     health, log, events, then the services, the last of SERVICES first
 
+With smtp.processes, `ingest` is a parent and so many children, each of which is such a process.
+
 The log is a part like the others: a process whose Kafka is away has its health pages, is not ready, and
 keeps trying. The commands `domain`, `queue` and `trace` are in services/control/cli.py.
 """
 
 import asyncio
 import gc
+import multiprocessing
+import os
 import secrets
+import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated
 
@@ -24,12 +30,13 @@ from libs.log.open import open_log, partitions_agree
 from libs.mail.event import Event, EventType
 from libs.runtime import logs
 from libs.runtime.clock import SystemClock
-from libs.runtime.config import Config, Wrong, load
+from libs.runtime.config import Config, Endpoint, Wrong, load
 from libs.runtime.deps import Deps
 from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.health import health
 from libs.runtime.metrics import Metrics
+from libs.runtime.processes import Child, Children
 from libs.runtime.run import CannotStart, Life, Service, ServiceFailed, run
 from libs.runtime.sample import sample
 from services.control import cli, setup
@@ -42,10 +49,12 @@ FLUSH_S = 10.0
 # with Python's own 700 the collector looked at every few mails, a twelfth of their cost.
 _COLLECT = (20_000, 20, 100)
 
+_SPAWN = multiprocessing.get_context("spawn")  # a fork would take a running loop with it
+
 _Main = Callable[[Deps, Life], Awaitable[None]]
 
 
-async def process(config: Config, names: Sequence[str]) -> None:
+async def process(config: Config, names: Sequence[str], pages_at: Endpoint | Path) -> None:
     """Run the services `names` until SIGTERM. Raises ServiceFailed."""
     clock, metrics = SystemClock(), Metrics()
     called = names[0] if len(names) == 1 else "solo"
@@ -77,7 +86,7 @@ async def process(config: Config, names: Sequence[str]) -> None:
     beside = [Service("events", lambda life: _events(built[0].events, life)), Service("log", log)]
     services = [*map(service, names), *beside]
     lives = [Life(each.name, clock) for each in services]
-    pages = Service("health", lambda life: health(config.health.listen, lives[: len(names)], metrics, life))
+    pages = Service("health", lambda life: health(pages_at, lives[: len(names)], metrics, life))
     try:
         await run([*services, pages], [*lives, Life("health", clock)])
     finally:
@@ -146,16 +155,74 @@ app.add_typer(topics, name="topics")
 app.command("trace")(cli.trace)
 
 
+async def parent(config: Config) -> None:
+    """Keep the processes of ingest until SIGTERM, and serve one set of pages. Raises ServiceFailed."""
+    clock, metrics = SystemClock(), Metrics()
+    config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def start(number: int) -> BaseProcess:
+        started = _SPAWN.Process(target=child, args=(config, number), name=f"ingest {number}", daemon=True)
+        started.start()
+        return started
+
+    numbers = range(config.smtp.processes)
+    children = Children([Child(n, start, _socket(config, n), clock) for n in numbers], metrics)
+    life = Life("ingest", clock)
+    pages = Service("health", lambda own: health(config.health.listen, [life], metrics, own, children))
+    await run([Service("ingest", children.run), pages], [life, Life("health", clock)])
+
+
+def child(config: Config, number: int) -> None:
+    """One process of ingest; it drains when its parent ends, however that one ends."""
+    os.setsid()  # a ^C in the terminal is for the parent, who passes it on once
+    mother = multiprocessing.parent_process()
+    assert mother is not None
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(mother.sentinel, orphaned, loop)
+        await process(config, ["ingest"], _socket(config, number))
+
+    def orphaned(loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(mother.sentinel)
+        structlog.get_logger().error("the parent is gone: this process ends, too")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        _run(config, "ingest", serve, process=number)
+    except typer.Exit as left:
+        sys.exit(left.exit_code)
+
+
+def _socket(config: Config, number: int) -> Path:
+    """Where a child has its health pages."""
+    return config.state_directory / f"ingest.{number}.sock"
+
+
 def _serve(config: Config, names: Sequence[str]) -> None:
-    """Run a process to its end; whatever goes wrong is one sentence on standard error and exit code 1."""
+    """Run a process to its end, or the parent of several."""
     called = names[0] if len(names) == 1 else "solo"
     if config.log.kind == "sqlite" and len(names) == 1:
         fail("log.kind 'sqlite' is one process: `backupmx solo`; services run alone over kafka", 2)
+    if config.smtp.processes > 1 and len(names) > 1:
+        fail(
+            "smtp.processes: all services in one process are one process; `backupmx ingest` can be several", 2
+        )
+    if config.smtp.processes > 1 and called == "ingest":
+        _run(config, called, lambda: parent(config))
+    else:
+        _run(config, called, lambda: process(config, names, config.health.listen))
+
+
+def _run(config: Config, called: str, main: Callable[[], Coroutine[None, None, None]], **said: int) -> None:
+    """`main` to its end; whatever goes wrong is one sentence on standard error and exit code 1. `said`
+    stands in each log line."""
     logs.configure(called, config.host.name)
+    structlog.contextvars.bind_contextvars(**said)
     gc.freeze()  # what was imported stays
     gc.set_threshold(*_COLLECT)
     try:
-        uvloop.run(process(config, names))
+        uvloop.run(main())
     except ServiceFailed as failed:
         error = _innermost(failed.__cause__)
         if isinstance(error, CannotStart | LogError | OSError):

@@ -38,6 +38,7 @@ SHELL = {
     "libs/runtime/http.py": "listens and serves",
     "libs/runtime/logs.py": "writes the log lines of the process",
     "libs/runtime/metrics.py": "holds the metrics of the process",
+    "libs/runtime/processes.py": "starts and watches processes",
     "libs/runtime/run.py": "runs the services and takes signals",
     "libs/runtime/dns.py": "asks DNS",
     "libs/smtp/client.py": "dials",

@@ -190,6 +190,7 @@ class SmtpPart(_Part):
     listen: tuple[Endpoint, ...] = (Endpoint(address="0.0.0.0", port=25),)
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    processes: Count = 1
     max_connections: Count = 2000
     max_connections_per_client: Count = 50
     max_connection_rate: Count = 500
@@ -309,6 +310,10 @@ class Config(_Part):
         local = all(ipaddress.ip_address(at.address).is_loopback for at in listeners)
         if self.installation.activation == "trusted" and not local:
             raise ValueError("installation.activation 'trusted' is allowed with loopback listeners only")
+        if self.smtp.processes > 1 and self.log.kind != "kafka":
+            raise ValueError("smtp.processes: several processes need log.kind 'kafka'")
+        if self.smtp.processes > 1 and not all(at.port for at in listeners):
+            raise ValueError("smtp.processes: several processes cannot share port 0")
         if self.host.name not in self.installation.hosts:
             raise ValueError(f"host.name {self.host.name!r} is not one of installation.hosts")
         return self

@@ -26,6 +26,8 @@ class Metrics:
         self.events_failed = counter("events_failed_total", "Events that reached the log lines only")
         self.append_seconds = histogram("append_seconds", "Time to an acknowledgement of the log", "topic")
         self.append_errors = counter("append_errors_total", "Appends that failed", "topic", "error")
+        self.process_deaths = counter("process_deaths_total", "Processes of this one that died")
+        self.processes_ready = gauge("processes_ready", "Processes of this one that are ready")
 
         # ingest
         self.sessions = counter("sessions_total", "SMTP sessions accepted")

@@ -48,6 +48,7 @@ listen = ["{listen}"]
 # tls_certificate = "cert.pem"
 # tls_key = "key.pem"
 # How much of it. A client is an IPv4 address or an IPv6 /64; each process counts by itself.
+# processes = 1             # that share these ports; more than one over kafka only, and for `ingest`
 # max_connections = 2000
 # max_connections_per_client = 50
 # max_connection_rate = 500             # new connections a second
