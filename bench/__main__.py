@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.accept import accept
 from bench.figures import Figures
 from bench.house import house
+from bench.idle import idle
 from bench.machine import facts
 from bench.outage import outage_ends
 from bench.recipients import recipients
@@ -29,6 +30,7 @@ async def path(folder: Path, figures: Figures, cluster: Cluster | None = None) -
     """One mail's way, over one log."""
     async with house(folder, cluster) as built:
         await recipients(built, figures)
+        await idle(built, figures)
         waiting = await accept(built, figures)
         await outage_ends(built, figures, waiting)
 

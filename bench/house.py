@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from deploy.kafka.cluster import Cluster
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
@@ -113,10 +115,22 @@ class House:
         return figures
 
 
+def _certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate, and its key on P-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = trustme.CA().issue_cert("mx1.backup.example")
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    made.private_key_pem.write_to_path(str(key))
+    for part in made.cert_chain_pems:
+        part.write_to_path(str(certificate), append=True)
+    return certificate, key
+
+
 @asynccontextmanager
 async def house(folder: Path, cluster: Cluster | None = None) -> AsyncIterator[House]:
     """Ready, with one relay domain, its primary up."""
     primary = Primary()
+    certificate, key = _certificate(folder)
     try:
         async with (
             Zone(ZONE) as zone,
@@ -125,6 +139,8 @@ async def house(folder: Path, cluster: Cluster | None = None) -> AsyncIterator[H
                 dns=zone.servers,
                 dial_port=primary.port,
                 kafka=cluster.bootstrap if cluster else (),
+                smtp__tls_certificate=str(certificate),
+                smtp__tls_key=str(key),
             ) as running,
         ):
             built = House(running, primary, cluster)

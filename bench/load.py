@@ -2,14 +2,17 @@
 
 `python -m bench.load --port N` prints one JSON object: `seconds` for all, and `p50` and `p99` in ms of the
 time from the final dot to its 250. `--mode kept`: each connection sends many mails; `new`: one mail a
-connection; `rcpt`: only RCPT is sent and timed, for a recipient that is new (`{}`) or known.
+connection; `tls`: one, after STARTTLS; `resumed`: the same with the TLS session of an earlier connection;
+`rcpt`: only RCPT is sent and timed, for a recipient that is new (`{}`) or known.
 """
 
 import argparse
 import asyncio
 import json
 import socket
+import ssl
 import time
+from typing import Any
 
 from tests.helpers.mailing import stuffed
 
@@ -20,6 +23,24 @@ def content(number: int, size: int) -> bytes:
     """About `size` octets of an ordinary mail."""
     head = f"From: Eve <eve@sender.example>\r\nTo: Ann\r\nSubject: Mail {number}\r\n\r\n"
     return (head + "".join(_LINE % line for line in range(size // (len(_LINE) + 2)))).encode()
+
+
+class Tls(ssl.SSLContext):
+    """A client that believes any certificate. With `resumes` it offers the newest session it has had."""
+
+    def __new__(cls, *, resumes: bool) -> "Tls":
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        self.check_hostname, self.verify_mode = False, ssl.CERT_NONE
+        self.resumes, self.kept = resumes, None
+        return self
+
+    resumes: bool
+    kept: ssl.SSLSession | None
+
+    def wrap_bio(self, *args: Any, **how: Any) -> ssl.SSLObject:
+        if self.resumes and self.kept is not None:
+            how["session"] = self.kept
+        return super().wrap_bio(*args, **how)
 
 
 class Session:
@@ -36,6 +57,16 @@ class Session:
         await self.expect(220)
         await self.command(b"EHLO client.sender.example\r\n", 250)
         return self
+
+    async def start_tls(self, tls: Tls) -> None:
+        """STARTTLS, and EHLO again."""
+        await self.command(b"STARTTLS\r\n", 220)
+        await self.writer.start_tls(tls)
+        await self.command(b"EHLO client.sender.example\r\n", 250)
+        over = self.writer.get_extra_info("ssl_object")
+        if tls.kept is not None and tls.resumes and not over.session_reused:
+            raise SystemExit("the TLS session was not resumed")
+        tls.kept = over.session  # TLS 1.3 sends it with the first octets after the handshake
 
     async def expect(self, code: int) -> None:
         while True:
@@ -75,25 +106,32 @@ class Session:
 
 
 async def load(options: argparse.Namespace) -> dict[str, float]:
-    data = [stuffed(content(number, options.size)) for number in range(50)]
+    data = [stuffed(content(number, options.size)) for number in range(min(50, options.count))]
     numbers = iter(range(options.count))
     took: list[float] = []
+    tls = Tls(resumes=options.mode == "resumed") if options.mode in ("tls", "resumed") else None
 
     async def work() -> None:
         session = None
         for number in numbers:
             if session is None:
                 session = await Session.open(options.port)
+                if tls is not None:
+                    await session.start_tls(tls)
             if options.mode == "rcpt":
                 took.append(await session.rcpt(options.recipient.format(number)))
             else:
-                took.append(await session.mail(data[number % 50], options.recipient.format(number)))
-            if options.mode == "new":
+                took.append(await session.mail(data[number % len(data)], options.recipient.format(number)))
+            if options.mode in ("new", "tls", "resumed"):
                 await session.close()
                 session = None
         if session is not None:
             await session.close()
 
+    if tls is not None and tls.resumes:
+        first = await Session.open(options.port)
+        await first.start_tls(tls)
+        await first.close()
     started = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(options.connections)))
     seconds = time.perf_counter() - started
@@ -111,7 +149,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--size", type=int, default=10_240)
-    parser.add_argument("--mode", choices=("kept", "new", "rcpt"), default="kept")
+    parser.add_argument("--mode", choices=("kept", "new", "tls", "resumed", "rcpt"), default="kept")
     parser.add_argument("--recipient", default="ann@office.example", help="{} becomes the number of the mail")
     print(json.dumps(asyncio.run(load(parser.parse_args()))))
 
