@@ -174,6 +174,28 @@ async def test_pipelined_recipients_are_asked_at_once(tmp_path: Path) -> None:
         assert len(house.asked) == 5
 
 
+async def test_replies_leave_together(tmp_path: Path) -> None:
+    """RFC 2920 3.2: the replies to commands that came together leave in one write."""
+    async with House(tmp_path) as house:
+        await opened(house)
+        async with house.client() as client:
+            await client.greet()
+            reads: list[bytes] = []
+            feed = client._reader.feed_data
+            client._reader.feed_data = lambda data: (reads.append(data), feed(data))[1]  # type: ignore[method-assign]
+            group = (
+                f"MAIL FROM:<eve@sender.example>\r\nRCPT TO:<{ANN}>\r\nRCPT TO:<{ANN}>\r\nRSET\r\n".encode()
+            )
+            for _ in range(20):
+                await client.send(group)
+                assert [(await client.reply())[:3] for _ in range(4)] == ["250"] * 4
+            assert len(reads) == 20
+            reads.clear()
+            await client.send(group.replace(b"RSET", b"DATA"))
+            assert [(await client.reply())[:3] for _ in range(4)] == ["250", "250", "250", "354"]
+            assert len(reads) == 1
+
+
 async def test_patience_ends(tmp_path: Path) -> None:
     """When verify says nothing about a domain, the fourth recipient is neither asked about nor awaited."""
     async with House(tmp_path, timing={"rcpt_deadline_s": 0.05}) as house:
