@@ -49,9 +49,7 @@ _LEGAL = {
     "VRFY": {"252 2.1.5"} | _SYNTAX,
     "EXPN": {"252 2.1.5"} | _SYNTAX,
     "STARTTLS": {"220 2.0.0", "503 5.5.1"} | _SYNTAX,
-    # RFC 1985, and what is said by a server that does not have it or has enough of it
-    "ETRN": {"250 2.0.0", "251 2.0.0", "252 2.0.0", "253 2.0.0", "458 4.3.0", "459 5.7.1", "500 5.5.2",
-             "502 5.5.1", "503 5.5.1", "550 5.7.1", "450 4.7.1"} | _SYNTAX,
+    "ETRN": {"250 2.0.0", "458 4.3.0", "458 4.7.1", "459 4.7.1", "503 5.5.1"} | _SYNTAX,  # RFC 1985
 }  # fmt: skip
 _CLOSING = {"221 2.0.0", "554 5.5.0", "554 5.6.11"}
 
@@ -76,6 +74,7 @@ class Reading:
         self.mailed: list[Mailed] = []
         self._wire = bytearray()  # what was sent and not answered yet
         self._helo = self._mail = self._tls = False
+        self._inside = False  # a content that has got no reply
         self._errors = 0
         self._size: int | None = 0  # declared; None: not plain
         self._recipients: list[str] = []  # the domain of each that was accepted, "?" where not plain
@@ -112,7 +111,7 @@ class Reading:
 
     def unanswered(self) -> Iterator[bytes]:
         """Contents that may be in the queue although their 250 was never read."""
-        starts = [0] if self.mode == "content" else []
+        starts = [0] if self._inside else []
         starts += [found.end() for found in re.finditer(rb"(?i)(?<![^\n])DATA *\r\n", self._wire)]
         for start in starts:
             found = meaning(bytes(self._wire[start:]))
@@ -240,7 +239,7 @@ class Reading:
                 self._mail = False
                 self._recipients.clear()
             case "DATA":
-                self.mode = "content"
+                self.mode, self._inside = "content", True
                 self._scanned = (-1, meaning(b""))
             case "STARTTLS":
                 self.mode = "tls"
@@ -256,7 +255,7 @@ class Reading:
     def _content(self, status: str, text: str) -> None:
         found = self._meaning()
         recipients, domain = len(self._recipients), self._recipients[0]
-        self.mode, self._mail = "command", False
+        self.mode, self._mail, self._inside = "command", False, False
         self._recipients.clear()
         if found.state == "false":
             self._must(status, {"554 5.6.11"})

@@ -252,7 +252,7 @@ class Dialogue(Connection):
         self._note(effect.reply, effect.command, effect.recipient, state)
         self.out.append(wire(effect.reply))
         await self.flush()
-        if effect.command not in ("QUIT", "CONNECT"):  # nobody speaks before our first reply
+        if effect.linger:
             await self.linger()
 
     async def _perform(self, state: Session, effect: Effect) -> Input:

@@ -119,9 +119,12 @@ class Say(NamedTuple):
 
 
 class SayAndClose(NamedTuple):
+    """`linger`: the client may still be talking."""
+
     reply: Reply
     command: str = ""
     recipient: str = ""
+    linger: bool = True
 
 
 class StartTls(NamedTuple):
@@ -183,7 +186,8 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
             if got.early:
                 return s, SayAndClose(replies.EARLY)
             if not got.room:
-                return s, SayAndClose(policy.at_connect(got.limit, limits.host), "CONNECT")
+                # Nobody speaks before our first reply.
+                return s, SayAndClose(policy.at_connect(got.limit, limits.host), "CONNECT", linger=False)
             return s, Say(policy.at_connect(None, limits.host))
         case Interrupted():
             return _interrupted(s, got, limits)
@@ -370,7 +374,7 @@ def _noop(s: Session, argument: bytes, limits: Limits) -> Step:
 def _quit(s: Session, argument: bytes, limits: Limits) -> Step:
     if argument:
         return _say(s, replies.SYNTAX, limits, "QUIT")
-    return s, SayAndClose(replies.bye(limits.host), "QUIT")
+    return s, SayAndClose(replies.bye(limits.host), "QUIT", linger=False)
 
 
 def _help(s: Session, argument: bytes, limits: Limits) -> Step:

@@ -89,7 +89,9 @@ def test_an_end_without_a_word() -> None:
         read([("S", BANNER), ("C", b"NOOP\r\n")]).closed()
     read([("S", BANNER), ("C", b"QUIT\r\n"), ("S", b"221 2.0.0 bye\r\n")]).closed()
     read([("S", BANNER), ("C", b"QUIT\r\nNOOP\r\n")]).closed()
-    read([*OPENING, ("C", b"a\r\n.\r\nQUIT\r\nNOOP\r\n")]).closed()
+    reading = read([*OPENING, ("C", b"a\r\n.\r\nQUIT\r\nNOOP\r\n")])
+    reading.closed()
+    assert list(reading.unanswered()) == [b"a\r\n"]
     with pytest.raises(Violation, match="closed without a word"):
         read([*OPENING, ("C", b"a\r\nQUIT\r\nNOOP\r\n.\r\n")]).closed()
 
