@@ -1,8 +1,8 @@
 """The running service on the embedded log: what a dialogue in a file cannot show."""
 
 import asyncio
-import ssl
 import socket
+import ssl
 import struct
 from pathlib import Path
 
