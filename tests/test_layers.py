@@ -69,6 +69,7 @@ SHELL = {
     "services/ingest/etrn.py": "appends requests, asks DNS",
     "services/ingest/known.py": "follows tables",
     "services/ingest/origin.py": "asks DNS",
+    "services/ingest/senders.py": "asks DNS",
     "services/ingest/server.py": "listens and speaks",
     "services/ingest/service.py": "runs the service",
     "services/ingest/sights.py": "follows and appends to a topic",

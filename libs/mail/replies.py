@@ -125,6 +125,7 @@ def flush_of(waiting: int) -> Reply:
 
 BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")
 SENDER_NEEDS_UTF8 = Reply(553, "5.6.7", "UTF-8 in the address needs SMTPUTF8")
+NULL_MX = Reply(550, "5.7.27", "The sender's domain takes no mail (null MX)")
 TOO_LARGE = Reply(552, "5.3.4", "Message too large")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 

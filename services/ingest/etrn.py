@@ -3,14 +3,13 @@
 What comes of it is a probe of the primary that DNS names, and deliveries to it: who asks is never dialled.
 """
 
-import asyncio
 import secrets
 
 import structlog
 
 from libs.log.contract import LogError
 from libs.mail import replies
-from libs.mail.records import Flush, PrimaryState, encode
+from libs.mail.records import Flush, encode
 from libs.mail.reply import Reply
 from libs.mail.settings import DomainSettings
 from libs.runtime.deps import Deps
@@ -18,6 +17,7 @@ from services.ingest import policy
 from services.ingest.connections import Peer
 from services.ingest.known import Known
 from services.ingest.limits import Flushes
+from services.ingest.origin import Origins
 from services.ingest.policy import FlushFacts
 
 PUBLISH_S = 5.0
@@ -30,11 +30,11 @@ class Flusher:
 
     def __init__(self, deps: Deps, known: Known) -> None:
         self._deps, self._known = deps, known
-        self._flushes = Flushes()
+        self._flushes, self._origins = Flushes(), Origins(deps, known)
 
     async def flush(self, domain: str, client: Peer) -> Reply:
         """The reply; with a 25x a request is on the log, now or since a moment ago."""
-        clock, facts = self._deps.clock, await self._facts(domain, client.address)
+        clock, facts = self._deps.clock, await self._facts(domain, client)
         facts = facts._replace(spent=not self._flushes.client(client.network, clock.mono()))
         answer = policy.at_etrn(facts)
         if answer.code >= 300 or not self._flushes.due(domain, clock.mono(), own=facts.own):
@@ -52,16 +52,11 @@ class Flusher:
         self._deps.metrics.flushes.inc()
         return answer
 
-    async def _facts(self, domain: str, client: str) -> FlushFacts:
+    async def _facts(self, domain: str, client: Peer) -> FlushFacts:
         known = self._known
         settings = known.domains.get(domain.encode()) if known.installation is not None else None
         if not isinstance(settings, DomainSettings):
             return FlushFacts(whole=known.whole(known.partition(domain)))
         primary = known.primaries.get(domain.encode())
-        own = primary is not None and await self._is_of(client, primary)
+        own = self._origins.is_primary(client, domain) or await self._origins.find(client, domain)
         return FlushFacts(whole=True, settings=settings, primary=primary, own=own)
-
-    async def _is_of(self, client: str, primary: PrimaryState) -> bool:
-        """Is `client` an address of the hosts that last were the domain's primary?"""
-        asked = [self._deps.dns.ask(host, kind) for host in primary.mx for kind in ("A", "AAAA")]
-        return any(client in answer.records for answer in await asyncio.gather(*asked))

@@ -66,6 +66,11 @@ class Envelope(Struct, frozen=True):
     next_hop: str = ""
     kind: Kind = Kind.RELAYED
 
+    @property
+    def sender(self) -> str:
+        """The domain of the reverse-path, "" for <>."""
+        return self.reverse_path.rpartition("@")[2]
+
 
 class Facts(Struct, frozen=True):
     """All that is known when a recipient is judged. `whole`: the table of domains is fresh and complete;
@@ -228,6 +233,11 @@ def at_budget(answer: T, f: Facts, envelope: Envelope) -> T | Whose:
 def _of_unknown(answer: object) -> bool:
     """A question about the recipient; one whether the primary is up is about a known one."""
     return isinstance(answer, Ask) and not answer.anew
+
+
+def at_sender(answer: Accept, *, null_mx: bool) -> Reply | Accept:
+    """RFC 7505 section 4.2: nobody can answer a sender whose domain takes no mail. Our own names hear all."""
+    return replies.NULL_MX if null_mx and answer.kind is not Kind.OPERATOR else answer
 
 
 def at_look_up(*, trouble: bool, names_us: bool) -> Reply:

@@ -19,7 +19,7 @@ from libs.runtime.certs import Certificates
 from libs.runtime.config import Endpoint
 from libs.runtime.deps import Deps
 from libs.runtime.run import CannotStart
-from services.ingest import proxy
+from services.ingest import policy, proxy
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.connection import Connection
@@ -29,6 +29,7 @@ from services.ingest.etrn import Flusher
 from services.ingest.known import Known
 from services.ingest.limits import Limit, Limits, limits_by_reply
 from services.ingest.policy import Accept
+from services.ingest.senders import Senders
 from services.ingest.session import (
     AskRcpt,
     Commit,
@@ -68,11 +69,13 @@ class Server:
         contents: Contents,
         committer: Committer,
         flusher: Flusher,
+        senders: Senders,
         limits: Limits,
         rates: Rates,
         certificates: Certificates | None,
     ) -> None:
         self.deps, self.known, self.limits, self.certificates = deps, known, limits, certificates
+        self.senders = senders
         self.asker, self.contents, self.committer, self.flusher = asker, contents, committer, flusher
         smtp = deps.config.smtp
         self.connections = Connections(rates)
@@ -261,6 +264,8 @@ class Dialogue(Connection):
                 if effect.reply is not None:
                     self._note(effect.reply, effect.command, effect.recipient, state)
                     self.out.append(wire(effect.reply))
+                    if effect.sender:
+                        self._server.senders.expect(effect.sender)
                 return await self.line()
             case AskRcpt():
                 self._asked = effect
@@ -314,6 +319,12 @@ class Dialogue(Connection):
                 asker.ahead(ahead(state, lines), effect.envelope, self._peer)
             await self.flush()
             answer = await asker.answer(effect.to, effect.envelope, answer, self._peer)
+        if isinstance(answer, Accept) and not effect.envelope.recipients:
+            null_mx = self._server.senders.null_mx(effect.envelope.sender)
+            if null_mx is None:
+                await self.flush()
+                null_mx = await self._server.senders.find(effect.envelope.sender)
+            answer = policy.at_sender(answer, null_mx=null_mx)
         if isinstance(answer, Accept):
             self._server.answered(250, answer.source)
         else:

@@ -17,6 +17,7 @@ from services.ingest.content import BUDGET, Contents
 from services.ingest.etrn import Flusher
 from services.ingest.known import Known
 from services.ingest.limits import Breakdowns, Limits, Load
+from services.ingest.senders import Senders
 from services.ingest.server import Server
 from services.ingest.sights import Sights
 from services.ingest.verdicts import Verdicts
@@ -49,6 +50,7 @@ async def ingest(deps: Deps, life: Life) -> None:
                 contents,
                 committer,
                 Flusher(deps, known),
+                Senders(deps),
                 _limits_now(deps, known, asker),
                 rates(deps.config.smtp),
                 certificates(deps),

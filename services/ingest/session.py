@@ -111,11 +111,13 @@ Input = (
 
 
 class Say(NamedTuple):
-    """Yields the next Line. `command`: what is answered; `recipient`: of a RCPT; no reply: say nothing."""
+    """Yields the next Line. `command`: what is answered; `recipient`: of a RCPT; no reply: say nothing.
+    `sender`: mail from this domain is coming."""
 
     reply: Reply | None
     command: str = ""
     recipient: str = ""
+    sender: str = ""
 
 
 class SayAndClose(NamedTuple):
@@ -295,7 +297,7 @@ def _mail(s: Session, argument: bytes, limits: Limits) -> Step:
     reply = policy.at_mail(envelope, limits.max_size, limits.load)
     if reply.code != 250:
         return _say(s, reply, limits, "MAIL")
-    return replace(s, mail=envelope), Say(reply, "MAIL")
+    return replace(s, mail=envelope), Say(reply, "MAIL", sender=envelope.sender)
 
 
 def _rcpt(s: Session, argument: bytes, limits: Limits) -> Step:

@@ -194,6 +194,14 @@ class Play:
         return Line(line, bool(self.wire))
 
     def ask(self, to: Mailbox, envelope: Envelope) -> Reply | Accept:
+        answer = self.answer(to, envelope)
+        if not isinstance(answer, Accept) or envelope.recipients:
+            return answer
+        records = [line.split()[1:] for line in self.case.zone if line.split()[0] == envelope.sender]
+        null_mx = records == [["MX", "0", "."]]
+        return policy.at_sender(answer, null_mx=null_mx)
+
+    def answer(self, to: Mailbox, envelope: Envelope) -> Reply | Accept:
         answer = self.judge(to, envelope)
         self.budgets.count(answer, to, self.peer, 0.0)
         return answer
