@@ -41,7 +41,7 @@ _LEGAL = {
         "250 2.1.5", "451 4.3.2", "451 4.3.5", "451 4.7.1", "452 4.5.3", "501 5.1.3", "503 5.5.1",
         "550 5.1.1", "550 5.7.1", "552 5.3.4", "553 5.6.7", "555 5.5.4",
     } | _SYNTAX,
-    "DATA": {"354 ", "503 5.5.1", "554 5.5.1"} | _SYNTAX,
+    "DATA": {"354 ", "503 5.5.1", "554 5.5.1", "554 5.5.0"} | _SYNTAX,
     "RSET": {"250 2.0.0"} | _SYNTAX,
     "NOOP": {"250 2.0.0"},
     "QUIT": {"221 2.0.0"} | _SYNTAX,
@@ -184,9 +184,9 @@ class Reading:
 
     def _plain(self, verb: str, rest: bytes) -> set[str]:
         """The only legal replies where the command is plain; else none."""
+        early = {"554 5.5.0"} if self._wire else set()  # RFC 2920: EHLO ends a group, and so does DATA
         match verb:
             case "EHLO" | "HELO":
-                early = {"554 5.5.0"} if self._wire else set()
                 return early | ({"250 "} if _HELO.fullmatch(rest) and len(rest) < 200 else {"250 ", *_SYNTAX})
             case "MAIL" if not self._helo or self._mail:
                 return {"503 5.5.1"}
@@ -197,10 +197,14 @@ class Reading:
                 return {"503 5.5.1"}
             case "RCPT" if (found := _RCPT.fullmatch(rest)) and len(found[1]) + len(found[2]) < 60:
                 return self._recipient(found[1].decode().lower(), found[2].decode().lower())
-            case "DATA" | "RSET" | "QUIT" | "STARTTLS" if rest:
+            case "DATA" if rest:
+                return _SYNTAX | early
+            case "RSET" | "QUIT" | "STARTTLS" if rest:
                 return _SYNTAX
+            case "DATA" if self._mail and self._recipients:
+                return {"354 "}
             case "DATA":
-                return {"503 5.5.1"} if not self._mail else {"354 "} if self._recipients else {"554 5.5.1"}
+                return early | ({"554 5.5.1"} if self._mail else {"503 5.5.1"})
             case "RSET" | "QUIT":
                 return _LEGAL[verb] - _SYNTAX
             case "STARTTLS":

@@ -252,7 +252,10 @@ def _line(s: Session, line: Line, limits: Limits) -> Step:
     command = _COMMANDS.get(verb)
     if command is None:
         return _say(s, replies.UNKNOWN_COMMAND, limits, "")
-    return command(s, argument.strip(b" "), limits)
+    after, effect = command(s, argument.strip(b" "), limits)
+    if line.more and verb == b"DATA" and not isinstance(effect, ReadContent):
+        return after, SayAndClose(replies.EARLY, "DATA")  # RFC 2920 section 3.1: content, no commands
+    return after, effect
 
 
 def _helo(s: Session, argument: bytes, limits: Limits, *, extended: bool) -> Step:
