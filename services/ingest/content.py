@@ -28,6 +28,7 @@ from services.ingest.verdicts import Verdicts
 
 CHUNK, LEAST_CHUNK = 960_000, 64_000  # octets of a chunk: while there is room, and when the budget is spent
 BUDGET = 256 * 2**20
+DROP = 1024  # octets; smaller parts are held as one: an object for each would cost many times what it holds
 ABORT_S = 5.0
 
 T = TypeVar("T")
@@ -214,7 +215,7 @@ class Chunks:
         self.partition = contents.partition(trace.domain)
         self.failed = False
         self._contents, self._trace = contents, trace
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._held = 0
         self._stored: list[Stored] = []
         self._began_mono = 0.0
@@ -228,7 +229,12 @@ class Chunks:
             await self._hand_over(CHUNK)
             await self._acknowledged()
             await budget.take(len(octets))
-        self._parts.append(octets)
+        if len(octets) < DROP and self._parts:
+            if not isinstance(self._parts[-1], bytearray):
+                self._parts.append(bytearray())
+            self._parts[-1] += octets
+        else:
+            self._parts.append(octets)
         self._held += len(octets)
         while self._held > (size := budget.chunk):
             await self._hand_over(size)

@@ -88,8 +88,9 @@ class Unstuff:
 
     def _look(self, content: bytes) -> None:
         head = self.head
+        seen = max(0, len(head) - 3)
         head += content[: HEAD_OCTETS - len(head)]
-        end = 0 if head.startswith(b"\r\n") else head.find(b"\r\n\r\n") + 2
+        end = 0 if head.startswith(b"\r\n") else head.find(b"\r\n\r\n", seen) + 2
         if end != 1:
             del head[end:]
         if end != 1 or len(head) >= HEAD_OCTETS:

@@ -132,3 +132,25 @@ def test_an_endless_line_stays_small() -> None:
     assert state.size > 52_000_000
     assert now < 1_000_000
     assert peak < 5_000_000
+
+
+def test_the_end_of_a_header_that_drips_in_is_looked_for_once() -> None:
+    """What was searched before is not searched again: a drip feed would make that cost a look at the whole
+    header a drop."""
+    searched = 0
+
+    class Watched(bytearray):
+        def find(self, wanted: bytes, start: int = 0) -> int:  # type: ignore[override]
+            nonlocal searched
+            searched += len(self) - start
+            return super().find(wanted, start)
+
+    state, wire = Unstuff(), bytearray()
+    state.head = Watched()
+    for at in range(5000):
+        wire += b"ab" if (at + 1) % 40 else b"\r\n"
+        state.feed(wire)
+    wire += b"\r\n\r\nbody\r\n"
+    state.feed(wire)
+    assert bytes(state.head).endswith(b"ab\r\n")
+    assert searched < 5 * len(state.head)
