@@ -108,6 +108,12 @@ class Client:
         except OSError:
             return  # the server was faster
 
+    @property
+    def ends(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Address and port of ours and of the server."""
+        mine, server = (self._writer.get_extra_info(name) for name in ("sockname", "peername"))
+        return (mine[0], mine[1]), (server[0], server[1])
+
     def abort(self) -> None:
         """Gone without a word."""
         self._writer.transport.abort()

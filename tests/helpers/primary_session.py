@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 if TYPE_CHECKING:
     from tests.helpers.primary import Primary
 
+TOO_LARGE = "552 5.3.4 larger than we take"
 SILENT, DROP, ACCEPT_DROP = "!silent", "!drop", "!accept-drop"
 _LAST_OF_A_GROUP = ("EHLO", "HELO", "DATA", "STARTTLS", "NOOP", "QUIT")  # RFC 2920 section 3.1
 _PATH = re.compile(r"(?i)(?:FROM|TO):<([^>]*)>((?: [^ ]+)*)")
@@ -241,6 +242,9 @@ class Session(asyncio.Protocol):
         path, params = parsed
         if not path.isascii() and "SMTPUTF8" not in params:
             self._violation(f"MAIL {path!r} without SMTPUTF8")
+        if self._too_large(int(params.get("SIZE", "0"))):
+            await self._say("MAIL", TOO_LARGE, path)
+            return
         if (await self._say("MAIL", "250 2.1.0 ok", path)).startswith("250"):
             self._reverse_path, self._params = path, params
 
@@ -282,11 +286,19 @@ class Session(asyncio.Protocol):
         if delay := self.primary.delay("DOT"):
             await asyncio.sleep(delay)
         usual = "250 2.0.0 accepted" if mail.recipients else "554 5.5.1 no valid recipients"
+        if self._too_large(len(content)):
+            usual = TOO_LARGE
         reply = self.primary.scripted("DOT") or usual
         if reply == ACCEPT_DROP or reply.startswith("2"):
             self.primary.received.append(mail)
             self.primary.changed()
         await self._write(DROP if reply == ACCEPT_DROP else reply)
+
+    def _too_large(self, octets: int) -> bool:
+        """RFC 1870 section 6: more than the limit that EHLO named."""
+        limits = (line.split(" ") for line in self.primary.capabilities)
+        limit = next((int(words[1]) for words in limits if words[0] == "SIZE" and len(words) > 1), 0)
+        return 0 < limit < octets
 
     async def _content(self) -> bytes:
         """Up to the line with a lone dot, unstuffed (RFC 5321 section 4.5.2)."""

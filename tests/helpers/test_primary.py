@@ -60,6 +60,26 @@ async def test_script() -> None:
             primary.say("RCTP", "250 ok")
 
 
+async def test_size() -> None:
+    """RFC 1870 sections 6.1 and 6.3: what is too large is refused as declared, and as sent."""
+    async with Primary(capabilities=("PIPELINING", "SIZE 30", "8BITMIME")) as primary:
+        with pytest.raises(smtplib.SMTPSenderRefused, match=r"5\.3\.4"):  # smtplib declares it
+            await asyncio.to_thread(submit, primary.port, "ann@office.example")
+        primary.capabilities = ("PIPELINING", "SIZE", "8BITMIME")
+        assert not await asyncio.to_thread(submit, primary.port, "ann@office.example")
+        reader, writer = await asyncio.open_connection("127.0.0.1", primary.port)
+        primary.capabilities = ("SIZE 30",)
+        for said in (HELLO, b"MAIL FROM:<>\r\n", b"RCPT TO:<ann@office.example>\r\n", b"DATA\r\n"):
+            writer.write(said)
+            assert (await reader.readline())[:1] == b"2"
+        assert (await reader.readline()).startswith(b"354 ")
+        writer.write(b"Subject: over thirty octets\r\n\r\nx\r\n.\r\n")
+        assert (await reader.readline()).startswith(b"552 5.3.4 ")
+        writer.close()
+        await writer.wait_closed()
+        assert len(primary.received) == 1
+
+
 async def test_down_and_up() -> None:
     """While it is down connections are refused and open ones are reset; it comes back on the same port."""
     async with Primary() as primary:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import trustme
 
 from tests.real import debian, room
-from tests.real.place import Place, place
+from tests.real.place import EVE, REAL_ANN, REAL_SIZE, Place, place
+from tests.real.postfix import Postfix
 
 
 @cache
@@ -55,3 +57,27 @@ def at(_place: Place) -> Place:
     """The backup, with nothing heard yet."""
     _place.tap.forget()
     return _place
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _real(
+    tmp_path_factory: pytest.TempPathFactory, unpacked: Callable[[str], Path], _place: Place
+) -> AsyncIterator[Postfix]:
+    folder = tmp_path_factory.mktemp("primary")
+    postfix = Postfix(
+        folder / "room", unpacked("postfix"), [REAL_ANN, EVE], address="127.0.0.3", port=_place.office.port,
+        message_size_limit=str(REAL_SIZE), smtpd_tls_security_level="may",
+        smtpd_tls_chain_files="/etc/chain.pem",
+    )  # fmt: skip
+    certificate = trustme.CA().issue_cert("mail.real.example")
+    (postfix.room.etc / "chain.pem").write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
+    async with postfix:
+        yield postfix
+
+
+@pytest.fixture
+def real(_real: Postfix, at: Place) -> Postfix:
+    """The primary of real.example, with empty mailboxes; mails to EVE get into one there, too."""
+    del at  # what it heard is forgotten, too
+    _real.forget()
+    return _real

@@ -3,9 +3,7 @@
 async with Exim(folder, packages, relay=backup.smtp_port) as exim: exim.port; exim.log(); exim.notices()
 """
 
-import asyncio
 import os
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Self
 
 from tests.real.ports import free_port
 from tests.real.room import Room, User
+from tests.real.waiting import until
 
 _EXIM = User("Debian-exim", 7528)
 
@@ -118,9 +117,6 @@ class Exim:
 
     async def until(self, predicate: Callable[[], object], within: float = 30.0) -> None:
         """Return once `predicate()` is true."""
-        deadline = time.monotonic() + within
-        while not predicate():
-            if time.monotonic() > deadline:
-                output = self.room.output.read_text("utf-8", "replace")
-                raise AssertionError(f"not within {within:g} s\n{self.log()[-4000:]}\n{output[-2000:]}")
-            await asyncio.sleep(0.02)
+        await until(
+            predicate, within, lambda: self.log()[-4000:] + self.room.output.read_text("utf-8", "replace")
+        )

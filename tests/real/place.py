@@ -19,6 +19,8 @@ ANN, BOB, KIM = "ann@office.example", "bob@office.example", "kim@shop.example"
 NOBODY = "nobody@office.example"  # neither primary has it
 LATE = ("late1.example", "late2.example")  # their MX name us, but nobody has told us yet
 EVE = "eve@sender.example"
+# The primary of this one is a real Postfix, which takes mails up to so many octets.
+REAL_ANN, REAL_NOBODY, REAL_SIZE = "ann@real.example", "nobody@real.example", 300_000
 
 ZONE = """
     office.example       MX 10 mail.office.example
@@ -46,6 +48,10 @@ class Place(NamedTuple):
     tap: Wiretap
     trust: bytes
 
+    async def handed_over(self) -> None:
+        """Return once nothing waits any more."""
+        await self.backup.until(lambda: self._handed_over() == self._taken())
+
     async def arrived(self, token: str, count: int = 1) -> list[Received]:
         """The mails with this token at the primary: so many, all that we took is there, and its octets are
         those that were sent, below the fields that servers on the way put on top."""
@@ -55,7 +61,7 @@ class Place(NamedTuple):
 
         await self.office.until(lambda: len(with_token()) >= count, within=30)
         mails = with_token()
-        await self.backup.until(lambda: self._handed_over() == self._taken())
+        await self.handed_over()
         assert len(mails) == len(with_token()) == count
         assert self.office.violations == []
         return mails
@@ -78,7 +84,9 @@ async def place(folder: Path) -> AsyncIterator[Place]:
         authority = trustme.CA()
         settings = certificate(folder, authority)
         backup = await stack.enter_async_context(
-            Running(folder / "backup", dns=zone.servers, dial_port=office.port, **settings)
+            Running(
+                folder / "backup", dns=zone.servers, dial_port=office.port, timing__probe_s="0.5", **settings
+            )
         )
         domains = ("office.example", "shop.example", "real.example")
         await asyncio.gather(*(add(backup, domain) for domain in domains))

@@ -1,14 +1,12 @@
 """A real Postfix: a sender's server that relays through our port, or a primary with mailboxes.
 
 async with Postfix(folder, packages, domain="sender.example", relay=backup.smtp_port) as postfix:
-    postfix.port; postfix.log(); postfix.mailbox("eve")
+    postfix.port; postfix.log(); postfix.mailbox(EVE)
 """
 
-import asyncio
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +14,7 @@ from typing import NamedTuple, Self
 
 from tests.real.ports import free_port
 from tests.real.room import Room, User
+from tests.real.waiting import until
 
 
 class Owner(NamedTuple):
@@ -39,13 +38,13 @@ maillog_file = /var/log/mail.log
 myhostname = {name}
 mydestination =
 mynetworks = 127.0.0.0/8
-inet_interfaces = {address}
+inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 alias_maps =
 alias_database =
 local_recipient_maps =
 local_header_rewrite_clients =
-virtual_mailbox_domains = {domain}
+virtual_mailbox_domains = {domains}
 virtual_mailbox_base = /var/mailboxes
 virtual_mailbox_maps = inline:{{ {mailboxes} }}
 virtual_uid_maps = static:7527
@@ -106,17 +105,16 @@ _FOLDERS = (
 
 
 class Postfix:
-    """`packages`: unpacked by tests/real/debian.py; `domain`: whose mailboxes `users` it has; `relay`: the
-    port that gets all other mail; without, other mail is refused. `settings`: of main.cf."""
+    """`packages`: unpacked by tests/real/debian.py; `mailboxes`: the addresses that it
+    has, and all of their domains; `relay`: the port that gets other mail; without, that is refused.
+    `settings`: of main.cf."""
 
     def __init__(
         self,
         folder: Path,
         packages: Path,
+        mailboxes: Sequence[str],
         *,
-        domain: str,
-        users: Iterable[str] = (),
-        name: str = "",
         address: str = "127.0.0.1",
         port: int = 0,
         relay: int | None = None,
@@ -124,7 +122,6 @@ class Postfix:
     ) -> None:
         self.address, self.port = address, port or free_port(address)
         self.room = Room(folder, packages, (_POSTFIX, _POSTDROP, _MAILBOXES))
-        self._users = tuple(users)
         self._stack = AsyncExitStack()
         self._forgotten = 0
         etc = self.room.etc / "postfix"
@@ -132,11 +129,11 @@ class Postfix:
         for file in ("dynamicmaps.cf", "makedefs.out"):
             shutil.copy(shared / file, etc)
         transport = "error:5.7.1 not relayed" if relay is None else f"smtp:[127.0.0.1]:{relay}"
+        domains = sorted({address.rpartition("@")[2] for address in mailboxes})
         main = _MAIN.format(
-            name=name or f"mail.{domain}",
-            address=address,
-            domain=domain,
-            mailboxes=", ".join(f"{{ {user}@{domain} = {user}/ }}" for user in self._users),
+            name=f"mail.{domains[0]}",
+            domains=" ".join(domains),
+            mailboxes=", ".join(f"{{ {each} = {each}/ }}" for each in mailboxes),
             transport=transport,
             settings="\n".join(f"{key} = {value}" for key, value in settings.items()),
         )
@@ -154,42 +151,55 @@ class Postfix:
             path.chmod(mode)
 
     async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def start(self) -> None:
+        """Run (again), with the same mails at the same port."""
+        self.forget(mailboxes=False)
         try:
             await self._stack.enter_async_context(self.room.running("/usr/lib/postfix/sbin/master", "-i"))
             await self.until(lambda: "daemon started" in self.log())
         except BaseException:
             await self._stack.aclose()
             raise
-        return self
+
+    async def stop(self) -> None:
+        """It is gone at once, its connections are reset."""
+        await self._stack.aclose()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        await self.stop()
 
     def log(self) -> str:
         """What it says of itself, since `forget`."""
         path = self.room.var / "log/mail.log"
         return path.read_text("utf-8", "replace")[self._forgotten :] if path.exists() else ""
 
-    def forget(self) -> None:
+    def forget(self, *, mailboxes: bool = True) -> None:
         """Log and mailboxes begin anew: another test."""
         self._forgotten += len(self.log())
+        if not mailboxes:
+            return
         for path in (self.room.var / "mailboxes").glob("*/new/*"):
             path.unlink()
 
-    def mailbox(self, user: str) -> list[bytes]:
-        """The mails in the maildir of `user`, oldest first. A line ends with LF there."""
-        new = self.room.var / "mailboxes" / user / "new"
+    def mailbox(self, address: str) -> list[bytes]:
+        """The mails in the maildir of `address`, oldest first. A line ends with LF there."""
+        new = self.room.var / "mailboxes" / address / "new"
         if not new.is_dir():
             return []
         return [path.read_bytes() for path in sorted(new.iterdir(), key=lambda path: path.stat().st_mtime_ns)]
 
+    async def emptied(self) -> None:
+        """Return once nothing waits in its own queue."""
+        while "Mail queue is empty" not in (said := await self.room.run("postqueue", "-p")).out:
+            assert said.code == 0, said
+
     async def until(self, predicate: Callable[[], object], within: float = 30.0) -> None:
         """Return once `predicate()` is true."""
-        deadline = time.monotonic() + within
-        while not predicate():
-            if time.monotonic() > deadline:
-                output = self.room.output.read_text("utf-8", "replace")
-                raise AssertionError(f"not within {within:g} s\n{self.log()[-4000:]}\n{output[-2000:]}")
-            await asyncio.sleep(0.02)
+        await until(
+            predicate, within, lambda: self.log()[-4000:] + self.room.output.read_text("utf-8", "replace")
+        )

@@ -18,6 +18,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 # As the machine has them; everything else in /etc is the room's own.
 _TAKEN = (
     "alternatives", "ca-certificates.conf", "debian_version", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
@@ -113,8 +115,7 @@ class Room:
             async with asyncio.timeout(within):
                 out, err = await process.communicate(given)
         except TimeoutError:
-            process.kill()
-            await process.wait()
+            await _end(process)
             raise AssertionError(f"{' '.join(words)} takes over {within:g} s") from None
         return Said(process.returncode or 0, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
@@ -129,13 +130,21 @@ class Room:
         try:
             yield process
         finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            await _end(process)
 
     @property
     def output(self) -> Path:
         return self.folder / "output"
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Return once nothing of the room runs any more. Its first process is killed, and unshare, which waits
+    for that one, ends when the kernel has killed all others: whoever only killed unshare would come back too
+    early."""
+    if process.returncode is None:
+        for first in psutil.Process(process.pid).children() or [process]:
+            first.kill()
+    await process.wait()
 
 
 def refused() -> str:

@@ -21,9 +21,7 @@ async def _server(
 ) -> AsyncIterator[Postfix]:
     """The server of sender.example, where notices to EVE can be read."""
     folder = tmp_path_factory.mktemp("postfix") / "room"
-    async with Postfix(
-        folder, unpacked("postfix"), domain="sender.example", users=["eve"], relay=_place.tap.port
-    ) as server:
+    async with Postfix(folder, unpacked("postfix"), [EVE], relay=_place.tap.port) as server:
         yield server
 
 
@@ -49,7 +47,7 @@ async def test_a_mail_with_pipelining(at: Place, postfix: Postfix) -> None:
 async def test_tls(tmp_path: Path, at: Place, unpacked: Callable[[str], Path], level: str, says: str) -> None:
     """STARTTLS for a sender that insists on it, and our certificate for one that checks the name."""
     server = Postfix(
-        tmp_path / "room", unpacked("postfix"), domain="sender.example", relay=at.tap.port,
+        tmp_path / "room", unpacked("postfix"), [EVE], relay=at.tap.port,
         smtp_tls_security_level=level, smtp_tls_loglevel="1", smtp_tls_CAfile="/etc/trust.pem",
         smtp_tls_secure_cert_match="mx1.backup.example",
     )  # fmt: skip
@@ -68,8 +66,8 @@ async def test_an_unknown_recipient(at: Place, postfix: Postfix) -> None:
     await submit(postfix.port, NOBODY, ANN, token="unknown")
     (mail,) = await at.arrived("unknown")
     assert [address for address, _ in mail.recipients] == [ANN]
-    await postfix.until(lambda: postfix.mailbox("eve"))
-    (notice,) = postfix.mailbox("eve")
+    await postfix.until(lambda: postfix.mailbox(EVE))
+    (notice,) = postfix.mailbox(EVE)
     assert b"Final-Recipient: rfc822; " + NOBODY.encode() in notice
     assert b"Status: 5.1.1" in notice
     assert b"Diagnostic-Code: smtp; 550 5.1.1 " in notice
@@ -94,7 +92,7 @@ async def test_never(at: Place, postfix: Postfix) -> None:
     await submit(postfix.port, NOBODY, token="never", rcpt=["NOTIFY=NEVER"])
     await postfix.until(lambda: "status=bounced" in postfix.log() and ": removed" in postfix.log())
     assert any(b" NOTIFY=NEVER" in line for line in at.tap.group())
-    assert postfix.mailbox("eve") == []
+    assert postfix.mailbox(EVE) == []
 
 
 async def test_smtputf8(at: Place, postfix: Postfix) -> None:
@@ -113,7 +111,7 @@ async def test_a_domain_that_comes_late(at: Place, postfix: Postfix) -> None:
     await add(at.backup, LATE[0])
     await at.arrived("late-postfix")
     await postfix.until(lambda: QUEUED in postfix.log())
-    assert postfix.mailbox("eve") == []
+    assert postfix.mailbox(EVE) == []
 
 
 async def test_recipients_of_two_domains(at: Place, postfix: Postfix) -> None:
