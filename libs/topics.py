@@ -52,7 +52,7 @@ def _ageing(name: str, key: str, retention_ms: int, *writers: str) -> Topic:
     return Topic(name, key, writers, False, retention_ms / 1000, config)
 
 
-DOMAINS = _compact("domains", "domain, or `@installation` in partition 0", "control")
+DOMAINS = _compact("domains", "domain; in partition 0 `@installation`, `access:` and a subject", "control")
 CALLOUTS = _ageing("callouts", "recipient; sight:hash", HOUR, "ingest", "deliver")
 RECIPIENTS = _compact("recipients", "recipient; try:recipient; @domain", "verify")
 CONTENT = Topic(
@@ -83,7 +83,14 @@ TOPICS: Mapping[str, Topic] = {
 }
 
 SIGHT = b"sight:"  # begins a key of `callouts` that is no recipient: no unquoted local part has a colon
-INSTALLATION_KEY = b"@installation"  # in partition 0 of `domains`; no domain contains an @
+# In partition 0 of `domains`; no domain contains an @ or a colon.
+INSTALLATION_KEY = b"@installation"
+ACCESS_KEY = b"access:"
+
+
+def is_relay_domain(key: bytes) -> bool:
+    """Is this the key of a relay domain's record in `domains`, and none of the others that are there?"""
+    return b"@" not in key and b":" not in key
 
 
 @lru_cache(maxsize=4096)

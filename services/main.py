@@ -5,7 +5,7 @@
 With smtp.processes, `ingest` is a parent and so many children, each of which is such a process.
 
 The log is a part like the others: a process whose Kafka is away has its health pages, is not ready, and
-keeps trying. The commands `domain`, `queue` and `trace` are in services/control/cli.py.
+keeps trying. The commands `domain`, `queue`, `access` and `trace` are in services/control/cli.py.
 """
 
 import asyncio
@@ -151,6 +151,7 @@ app = typer.Typer(
 topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")
 app.add_typer(cli.domain, name="domain")
 app.add_typer(cli.queue, name="queue")
+app.add_typer(cli.access, name="access")
 app.add_typer(topics, name="topics")
 app.command("trace")(cli.trace)
 

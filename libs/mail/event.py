@@ -29,6 +29,7 @@ class EventType(StrEnum):
     RECIPIENT = "Recipient"  # what is known of a recipient changed
     REQUEST = "Request"  # a request was applied (request_id)
     DOMAIN = "Domain"  # a relay domain was added, became active, was removed
+    ACCESS = "Access"  # the operator blocked or allowed somebody, or no more
     TICK = "Tick"
 
 

@@ -321,6 +321,22 @@ class Installation(Struct, frozen=True):
     count: int
 
 
+class Permission(StrEnum):
+    BLOCK = "block"
+    ALLOW = "allow"
+
+
+class Access(Struct, frozen=True, omit_defaults=True):
+    """Key: `access:` + subject, in partition 0 of `domains`. What the operator said of a client or a sender.
+    `subject`: an IP address or network, a mailbox in normal form, or `@` and a domain; `lasts_s`: counted
+    from the record's time, 0 for ever; `by`: who said so. Read as a Domain it is Undecodable."""
+
+    subject: str
+    permission: Permission
+    lasts_s: float = 0.0
+    by: str = ""
+
+
 class Flush(Struct, frozen=True, tag="flush"):
     """Attempt the mail of `domain` now: its gate opens as by a probe. `by`: who asked."""
 
@@ -349,6 +365,7 @@ _decoders: dict[object, msgspec.msgpack.Decoder[object]] = {
         PrimaryState,
         Domain,
         Installation,
+        Access,
         RequestRecord,
     )
 }

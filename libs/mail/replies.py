@@ -60,6 +60,10 @@ def too_many_new_client_connections(host: str) -> Reply:
     return Reply(421, "4.7.0", f"{host} Too many new connections from your network, try again later")
 
 
+def client_blocked(host: str) -> Reply:
+    return Reply(554, "5.7.1", f"{host} Access denied: your network is blocked here")
+
+
 def too_many_errors(host: str) -> Reply:
     return Reply(421, "4.7.0", f"{host} Too many errors")
 
@@ -113,6 +117,7 @@ HELO_FIRST = Reply(503, "5.5.1", "Send EHLO first")
 MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first")
 NESTED_MAIL = Reply(503, "5.5.1", "Sender already given")
 NO_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+ONLY_QUIT = Reply(503, "5.5.1", "Access denied: only QUIT is possible")
 TLS_ALREADY = Reply(503, "5.5.1", "TLS already active")
 TLS_NOT_AVAILABLE = Reply(502, "5.5.1", "TLS not available")
 
@@ -126,6 +131,7 @@ def flush_of(waiting: int) -> Reply:
 BAD_SENDER = Reply(501, "5.1.7", "Bad sender address syntax")
 SENDER_NEEDS_UTF8 = Reply(553, "5.6.7", "UTF-8 in the address needs SMTPUTF8")
 NULL_MX = Reply(550, "5.7.27", "The sender's domain takes no mail (null MX)")
+SENDER_BLOCKED = Reply(550, "5.7.1", "Mail from this sender is blocked here")
 TOO_LARGE = Reply(552, "5.3.4", "Message too large")
 SPOOL_FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 

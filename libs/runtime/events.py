@@ -34,6 +34,7 @@ class Events:
         self._log, self._clock, self._metrics, self._out = log, clock, metrics, out
         self._service, self._host, self._partitions = service, host, partitions
         self._flushing = False
+        self._ahead_s: float | None = None  # our clock is so much ahead of the log's
         self._waiting: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_ROOM)
 
     def emit(self, event: Event) -> None:
@@ -75,12 +76,18 @@ class Events:
     async def _append(self, domain: str, line: bytes, slots: asyncio.Semaphore) -> None:
         partition = topics.partition_of(domain, self._partitions)
         try:
-            await self._log.append("events", partition, domain.encode(), line, within=30)
+            stored = await self._log.append("events", partition, domain.encode(), line, within=30)
+            self._ahead_s = self._clock.wall() - stored.time
         except LogError:
             self._metrics.events_failed.inc()
         finally:
             slots.release()
             self._waiting.task_done()
+
+    def log_time(self) -> float | None:
+        """What the log's clock says now, as of the last event that it took (every process appends one a
+        minute); None before the first."""
+        return None if self._ahead_s is None else self._clock.wall() - self._ahead_s
 
     async def flush(self) -> None:
         """Return once everything emitted so far was appended or counted as failed."""

@@ -19,7 +19,7 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
-    POST /domains/NAME/flush."""
+    POST /domains/NAME/flush; GET and POST /access; POST /access/remove."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
@@ -40,6 +40,16 @@ def application(desk: Desk) -> Starlette:
     async def flush(request: Request) -> Any:
         return await desk.queue_flush(request.path_params["name"], await _text(request, "by"))
 
+    async def access_list(_: Request) -> Any:
+        return desk.access_list()
+
+    async def access_add(request: Request) -> Any:
+        rule, subject, by = [await _text(request, name) for name in ("rule", "subject", "by")]
+        return await desk.access_add(rule, subject, (await _texts(request)).get("for"), by)
+
+    async def access_remove(request: Request) -> Any:
+        return await desk.access_remove(await _text(request, "subject"), await _text(request, "by"))
+
     async def queue_list(request: Request) -> Any:
         query = request.query_params
         after = _cursor(query.get("after"))
@@ -59,6 +69,9 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}", _page(desk, domain_set), methods=["PATCH"]),
             Route("/domains/{name}", _page(desk, domain_remove), methods=["DELETE"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
+            Route("/access", _page(desk, access_list), methods=["GET"]),
+            Route("/access", _page(desk, access_add), methods=["POST"]),
+            Route("/access/remove", _page(desk, access_remove), methods=["POST"]),
             Route("/queue", _page(desk, queue_list), methods=["GET"]),
             Route("/queue/{id:path}", _page(desk, queue_show), methods=["GET"]),
             Route("/trace/{id:path}", _page(desk, trace), methods=["GET"]),

@@ -1,44 +1,30 @@
-"""The commands that a postmaster types: `domain`, `queue`, `trace`.
-
-They speak to the control of the running service over its Unix socket. Where none runs and the log is the
-embedded one, they take that log themselves and ask the same application in this process.
-"""
+"""The commands that a postmaster types: `domain`, `queue`, `access`, `trace`."""
 
 import asyncio
 import getpass
-import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import quote
 
-import httpx
 import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from libs.log.contract import LogError
-from libs.log.open import open_sqlite
-from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config, Wrong, load
-from libs.runtime.deps import Deps
-from libs.runtime.dns import Dns
-from libs.runtime.events import Events
-from libs.runtime.metrics import Metrics
-from libs.runtime.run import CannotStart
-from services.control.api import application
-from services.control.desk import ANSWER_S, PAGE, Desk
+from services.control import access as permissions
+from services.control.caller import Failed, ask, call, calling
+from services.control.desk import PAGE
 from services.control.domains import Malformed, named
-from services.control.register import WITHIN_S
-from services.control.service import SOCKET
 
 T = TypeVar("T")
 
 domain = typer.Typer(no_args_is_help=True, help="The relay domains.")
+access = typer.Typer(no_args_is_help=True, help="Who may send mail here, and who may not.")
 queue = typer.Typer(no_args_is_help=True, help="The mail that waits.")
 
 ConfigFile = Annotated[
@@ -52,14 +38,6 @@ UnverifiedOption = Annotated[str | None, typer.Option(help="accept, defer: who c
 MaxSizeOption = Annotated[str | None, typer.Option(help="Octets of a mail.")]
 LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, at most 30.")]
 ConnectionsOption = Annotated[str | None, typer.Option(help="At once to its primary.")]
-
-
-class Failed(Exception):  # noqa: N818
-    """What the person reads, in one sentence, and the exit code: 1 not done, 2 wrong use or configuration."""
-
-    def __init__(self, sentence: str, code: int = 1) -> None:
-        super().__init__(sentence)
-        self.code = code
 
 
 # --- the commands ---
@@ -85,7 +63,7 @@ def domain_add(
         lifetime_days=lifetime_days,
         max_connections=max_connections,
     )
-    row = _run(_ask(settings, "POST", "/domains", {"domain": name} | given))
+    row = _run(ask(settings, "POST", "/domains", {"domain": name} | given))
     if json:
         _lines([row])
     elif row["state"] == "pending":
@@ -118,7 +96,7 @@ def domain_set(
         lifetime_days=lifetime_days,
         max_connections=max_connections,
     )
-    row = _run(_ask(_settings(config), "PATCH", f"/domains/{_named(name)}", given))
+    row = _run(ask(_settings(config), "PATCH", f"/domains/{_named(name)}", given))
     if json:
         _lines([row])
     else:
@@ -128,7 +106,7 @@ def domain_set(
 @domain.command("list")
 def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """All relay domains."""
-    rows = _run(_ask(_settings(config), "GET", "/domains"))
+    rows = _run(ask(_settings(config), "GET", "/domains"))
     if json:
         _lines(rows)
     elif not rows:
@@ -144,7 +122,7 @@ def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> No
 @domain.command("show")
 def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """All that is known of one."""
-    row = _run(_ask(_settings(config), "GET", f"/domains/{_named(name)}"))
+    row = _run(ask(_settings(config), "GET", f"/domains/{_named(name)}"))
     if json:
         _lines([row])
         return
@@ -157,7 +135,7 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
 @domain.command("remove")
 def domain_remove(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Take no more mail for a domain; refused while mail for it waits."""
-    row = _run(_ask(_settings(config), "DELETE", f"/domains/{_named(name)}"))
+    row = _run(ask(_settings(config), "DELETE", f"/domains/{_named(name)}"))
     if json:
         _lines([row])
     else:
@@ -176,7 +154,7 @@ def queue_list(
     if json:
         _run(_all_rows(settings, of))
         return
-    page = _run(_ask(settings, "GET", "/queue", params=_only(domain=of, limit=min(limit, PAGE))))
+    page = _run(ask(settings, "GET", "/queue", params=_only(domain=of, limit=min(limit, PAGE))))
     if not page["total"]:
         print("The queue is empty.")
         return
@@ -200,7 +178,7 @@ def queue_list(
 @queue.command("show")
 def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
     """One mail in the queue."""
-    row = _run(_ask(_settings(config), "GET", f"/queue/{quote(id, '')}"))
+    row = _run(ask(_settings(config), "GET", f"/queue/{quote(id, '')}"))
     if json:
         _lines([row])
         return
@@ -217,17 +195,78 @@ def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fals
 @queue.command("flush")
 def queue_flush(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Try the mail of a domain now, whatever its primary last said."""
-    by = {"by": f"{getpass.getuser()} (command line)"}
-    row = _run(_ask(_settings(config), "POST", f"/domains/{_named(name)}/flush", by, running=True))
+    body = {"by": _by()}
+    row = _run(ask(_settings(config), "POST", f"/domains/{_named(name)}/flush", body, running=True))
     if json:
         _lines([row])
     else:
         print(f"{row['domain']}: {row['text']}")
 
 
+For = Annotated[
+    str | None, typer.Option("--for", help="How long: 90s, 15m, 2h, 7d; for ever where not given.")
+]
+
+
+@access.command("block")
+def access_block(
+    subject: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False, lasts: For = None
+) -> None:
+    """Take no connection from an IP address or network, or no mail from a sender or @domain."""
+    _permit("block", subject, lasts, config, json=json)
+
+
+@access.command("allow")
+def access_allow(
+    subject: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False, lasts: For = None
+) -> None:
+    """Exempt an IP address or network from limits; take mail from a sender whose domain is blocked."""
+    _permit("allow", subject, lasts, config, json=json)
+
+
+@access.command("list")
+def access_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
+    """Whom you blocked and allowed."""
+    rows = _run(ask(_settings(config), "GET", "/access"))
+    if json:
+        _lines(rows)
+    elif not rows:
+        print("Nobody is blocked or allowed: backupmx access block IP|SENDER")
+    else:
+        table = _table("subject", "rule", "since", "until", "by")
+        for row in rows:
+            since, until = _time(row["since"]), _time(row["until"])
+            table.add_row(row["subject"], row["rule"], since, until, row["by"])
+        _console().print(table)
+
+
+@access.command("remove")
+def access_remove(subject: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
+    """Neither block nor allow it any more."""
+    body = {"subject": _formed(permissions.subject, subject), "by": _by()}
+    row = _run(ask(_settings(config), "POST", "/access/remove", body))
+    if json:
+        _lines([row])
+    else:
+        print(f"{row['subject']} is neither blocked nor allowed any more.")
+
+
+def _permit(rule: str, subject: str, lasts: str | None, config: Path, *, json: bool) -> None:
+    body = {"rule": rule, "subject": _formed(permissions.subject, subject), "by": _by()}
+    if lasts is not None:
+        _formed(permissions.duration_s, lasts)
+        body["for"] = lasts
+    row = _run(ask(_settings(config), "POST", "/access", body))
+    if json:
+        _lines([row])
+    else:
+        until = f" until {_time(row['until'])}" if row["until"] else ""
+        print(f"{row['subject']} is {rule}ed{until}.")
+
+
 def trace(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
     """What happened to a mail."""
-    events = _run(_ask(_settings(config), "GET", f"/trace/{quote(id, '')}"))
+    events = _run(ask(_settings(config), "GET", f"/trace/{quote(id, '')}"))
     if json:
         _lines(events)
         return
@@ -245,118 +284,17 @@ def trace(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) ->
     _console().print(table)
 
 
-# --- asking ---
-
-
-async def _ask(
-    config: Config,
-    method: str,
-    path: str,
-    body: dict[str, str] | None = None,
-    *,
-    params: dict[str, Any] | None = None,
-    running: bool = False,
-) -> Any:
-    """The answer's JSON. `running`: only a running service can do it. Raises Failed."""
-    async with _client(config, running=running) as client:
-        return await _call(client, method, path, body, params)
-
-
 async def _all_rows(config: Config, of: str | None) -> None:
     """Print every row of the queue, a page at a time."""
     after: list[Any] | None = None
-    async with _client(config, running=False) as client:
+    async with calling(config, running=False) as client:
         while True:
             cursor = None if after is None else f"{after[0]!r},{after[1]}"
-            page = await _call(client, "GET", "/queue", None, _only(domain=of, limit=PAGE, after=cursor))
+            page = await call(client, "GET", "/queue", None, _only(domain=of, limit=PAGE, after=cursor))
             _lines(page["rows"])
             after = page["after"]
             if after is None:
                 return
-
-
-async def _call(
-    client: httpx.AsyncClient, method: str, path: str, body: Any, params: dict[str, Any] | None
-) -> Any:
-    try:
-        response = await client.request(method, path, json=body, params=params)
-    except httpx.HTTPError as error:
-        raise Failed(f"the running service broke off: {error or type(error).__name__}") from error
-    if response.is_success:
-        if "stale" in response.headers:
-            print("backupmx: the log is away; this is the last that was read from it", file=sys.stderr)
-        return response.json()
-    try:
-        sentence = response.json()["error"]
-    except (ValueError, KeyError) as error:
-        raise Failed(f"the running service does not know {method} {path}") from error
-    raise Failed(sentence, 2 if response.status_code == 400 else 1)
-
-
-@asynccontextmanager
-async def _client(config: Config, *, running: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """Speaks to the running service, or to an application of our own over the log. Raises Failed."""
-    path = config.state_directory / SOCKET
-    timeout = httpx.Timeout(WITHIN_S + ANSWER_S + 10)
-    if await _answers(path):
-        transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(uds=str(path))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://control", timeout=timeout
-        ) as client:
-            yield client
-        return
-    if running or config.log.kind != "sqlite":
-        raise Failed(f"no service answers on {path}: this needs a running control")
-    async with _own_desk(config) as desk:
-        transport = httpx.ASGITransport(application(desk))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://control", timeout=timeout
-        ) as client:
-            yield client
-
-
-async def _answers(path: Path) -> bool:
-    try:
-        _, writer = await asyncio.open_unix_connection(path)
-    except OSError:
-        return False
-    writer.close()
-    return True
-
-
-@asynccontextmanager
-async def _own_desk(config: Config) -> AsyncIterator[Desk]:
-    """A desk over the embedded log, which this process takes for as long as it asks. Raises Failed."""
-    clock, metrics = SystemClock(), Metrics()
-    dns = Dns([(at.address, at.port) for at in config.dns.servers], clock, config.dns.timeout_s)
-    try:
-        async with open_sqlite(config, clock) as (log, partitions), _nowhere() as nowhere:
-            events = Events(
-                log, clock, metrics, service="control", host=config.host.name, partitions=partitions,
-                out=nowhere,
-            )  # fmt: skip
-            desk = Desk(Deps(config, log, clock, dns, events, metrics, partitions))
-            tasks = [asyncio.ensure_future(each) for each in (*desk.followers(), events.run())]
-            try:
-                async with log.own("control", desk.register.claims):
-                    await desk.restored()
-                    yield desk
-                    await events.flush()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-    except CannotStart as error:
-        raise Failed(str(error)) from error
-    finally:
-        await dns.close()
-
-
-@asynccontextmanager
-async def _nowhere() -> AsyncIterator[TextIO]:
-    """Events of a command go to the log alone: standard output is for its answer."""
-    with Path(os.devnull).open("w") as nowhere:  # noqa: ASYNC230 nothing is waited for
-        yield nowhere
 
 
 # --- helpers of the commands ---
@@ -371,10 +309,20 @@ def _settings(path: Path) -> Config:
 
 def _named(name: str) -> str:
     """The domain that was typed, in normal form."""
+    return _formed(named, name)
+
+
+def _formed(read: Callable[[str], T], typed: str) -> T:
+    """What was typed, as `read` has it."""
     try:
-        return named(name)
+        return read(typed)
     except Malformed as error:
         fail(str(error), 2)
+
+
+def _by() -> str:
+    """Who asks."""
+    return f"{getpass.getuser()} (command line)"
 
 
 def _run(asking: Coroutine[None, None, T]) -> T:

@@ -20,6 +20,7 @@ from libs.log.contract import (
 from libs.log.table import Table
 from libs.mail.event import Event, EventType, decode_event
 from libs.mail.records import (
+    Access,
     Flush,
     PrimaryState,
     RecipientStatus,
@@ -38,7 +39,7 @@ from libs.topics import (
     REQUESTS,
     partition_of,
 )
-from services.control import domains, queue
+from services.control import access, domains, queue
 from services.control.domains import Refused, Unknown
 from services.control.register import WITHIN_S, Register
 from services.control.trace import Trail
@@ -149,6 +150,28 @@ class Desk:
             "max_waiting": settings.max_waiting,
             "max_waiting_size": settings.max_waiting_size,
         }
+
+    # --- access ---
+
+    def access_list(self) -> list[dict[str, Any]]:
+        """By subject; a rule that is over is none."""
+        now = self.deps.events.log_time() or 0.0
+        listed = [each for each in self.register.listed() if each.ends > now]
+        return [access.row(each) for each in sorted(listed, key=lambda each: each.access.subject)]
+
+    async def access_add(self, rule: str, text: str, lasts: str | None, by: str) -> dict[str, Any]:
+        """Block or allow, for ever without `lasts`; what was said of the subject before is over. Raises
+        Refused, LogError."""
+        subject, permission = access.subject(text), access.permission(rule)
+        lasts_s = 0.0 if lasts is None else access.duration_s(lasts)
+        await self.register.permit(Access(subject, permission, lasts_s, by))
+        return access.row(access.known(self.register.listed(), subject))
+
+    async def access_remove(self, text: str, by: str) -> dict[str, Any]:
+        """Raises Refused, LogError."""
+        subject = access.subject(text)
+        await self.register.forget(subject, by)
+        return {"subject": subject, "removed": True}
 
     # --- queue ---
 

@@ -175,12 +175,18 @@ def check_due(domain: Domain, checked_s: float | None, now: float, every_s: floa
     return checked_s is None or checked_s >= interval_s
 
 
-def _writable(book: Book) -> Installation:
+def ours(book: Book) -> Installation:
+    """Raises Refused when the log is not that of this installation."""
     record = book.installation
     if record is None:
         raise Refused("there is no installation record: this log was never set up (topics apply --new)")
     if record.id != book.id:
         raise Refused(f"the log belongs to installation {record.id}, not to {book.id}")
+    return record
+
+
+def _writable(book: Book) -> Installation:
+    record = ours(book)
     if not book.whole:
         raise Refused(f"{record.count - len(book.domains)} relay domains are missing in the log")
     return record

@@ -1,4 +1,5 @@
-"""The register of relay domains: control's table of `domains`, and the only writer of that topic."""
+"""The register: control's table of `domains`, relay domains and whom the operator blocked or allowed, and the
+only writer of that topic."""
 
 import asyncio
 import random
@@ -9,12 +10,13 @@ import structlog
 from libs.log.contract import Ambiguous, Claim, LogError, NotOwner, Record
 from libs.log.table import Table
 from libs.mail.event import Event, EventType
-from libs.mail.records import Domain, Installation, decode, encode
+from libs.mail.records import Access, Domain, Installation, decode, encode
 from libs.runtime.deps import Deps
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Ours
-from libs.topics import DOMAINS, INSTALLATION_KEY, partition_of
-from services.control import domains
+from libs.topics import ACCESS_KEY, DOMAINS, INSTALLATION_KEY, is_relay_domain, partition_of
+from services.control import access, domains
+from services.control.access import Listed
 from services.control.domains import Book, Refused, Step
 
 WITHIN_S = 30.0  # what one write may take
@@ -66,7 +68,7 @@ class Register:
 
     def __init__(self, deps: Deps) -> None:
         self.claims = Claims()
-        self.table: Table[Domain | Installation] = deps.table(DOMAINS.name, _domain)
+        self.table: Table[Domain | Installation | Listed] = deps.table(DOMAINS.name, _domain)
         self._deps = deps
         self._changing = asyncio.Lock()
         self._checked: dict[str, float] = {}  # pending domain -> monotonic time of the last look at its DNS
@@ -110,14 +112,41 @@ class Register:
             await self._write(domains.remove(self.book(), name, waiting()))
         self._tell(name, "removed")
 
+    def listed(self) -> list[Listed]:
+        """Whom the operator blocked or allowed."""
+        return [each for each in self.table.values.values() if isinstance(each, Listed)]
+
+    async def permit(self, wanted: Access) -> None:
+        """Block or allow. Raises Refused, LogError."""
+        async with self._changing:
+            await self.claims.lead()
+            domains.ours(self.book())
+            await self._write([access.added(self.listed(), wanted)])
+        self._say(EventType.ACCESS, f"{wanted.permission} {wanted.subject} by {wanted.by}")
+
+    async def forget(self, subject: str, by: str) -> None:
+        """Neither block nor allow any more. Raises Refused, LogError."""
+        async with self._changing:
+            await self.claims.lead()
+            domains.ours(self.book())
+            access.known(self.listed(), subject)
+            await self._write([_access_key(subject).decode()])
+        self._say(EventType.ACCESS, f"remove {subject} by {by}")
+
     async def tend(self) -> None:
-        """One round of what goes on by itself: heal the count, look at the DNS of pending domains."""
+        """One round of what goes on by itself: heal the count, look at the DNS of pending domains, take back
+        rules that are over."""
         book = self.book()
         try:
             if self.claims.leads and not self._changing.locked() and (record := domains.healed(book)):
                 async with self._changing:
                     await self._write([record])
             await asyncio.gather(*(self._check(domain) for domain in self._due(book)))
+            now = self._deps.events.log_time()
+            over = access.ended(self.listed(), now) if now is not None and self.claims.leads else ()
+            if over and not self._changing.locked():
+                async with self._changing:
+                    await self._write([_access_key(subject).decode() for subject in over])
         except (LogError, Refused) as error:
             structlog.get_logger().warning("a change of domains was not written", error=str(error))
 
@@ -147,12 +176,12 @@ class Register:
     async def _named_by_dns(self, name: str) -> bool:
         return (await look_up(self._deps.dns, name, self._ours, random.shuffle)).names_us
 
-    async def _write(self, steps: Sequence[Step]) -> None:
+    async def _write(self, steps: Sequence[Step | Access]) -> None:
         """Write each step as the leader, and see it in the own table. Raises Refused, LogError."""
         claim = await self.claims.lead()
         for step in steps:
             key, value = _record(step)
-            partition = 0 if key == INSTALLATION_KEY else partition_of(key.decode(), self._deps.partitions)
+            partition = partition_of(key.decode(), self._deps.partitions) if is_relay_domain(key) else 0
             seen = self.table.watch(key)
             try:
                 await self._deps.log.append(DOMAINS.name, partition, key, value, within=WITHIN_S, claim=claim)
@@ -162,26 +191,39 @@ class Register:
                 raise Refused(ELSEWHERE) from error
             except (Ambiguous, TimeoutError) as error:
                 raise Refused(
-                    "the log did not confirm the change: look with `domain list`, then repeat it"
+                    "the log did not confirm the change: look with the list command, then repeat it"
                 ) from error
             finally:
                 seen.cancel()
 
     def _tell(self, domain: str, text: str) -> None:
-        self._deps.events.emit(Event(type=EventType.DOMAIN, domain=domain, text=text))
+        self._say(EventType.DOMAIN, text, domain)
+
+    def _say(self, type_: EventType, text: str, domain: str = "") -> None:
+        self._deps.events.emit(Event(type=type_, domain=domain, text=text))
 
 
-def _record(step: Step) -> tuple[bytes, bytes | None]:
+def _access_key(subject: str) -> bytes:
+    return ACCESS_KEY + subject.encode()
+
+
+def _record(step: Step | Access) -> tuple[bytes, bytes | None]:
     """Key and value of a step."""
     match step:
         case Installation():
             return INSTALLATION_KEY, encode(step)
+        case Access(subject=subject):
+            return _access_key(subject), encode(step)
         case Domain(domain=name):
             return name.encode(), encode(step)
         case str():
             return step.encode(), None
 
 
-def _domain(record: Record) -> Domain | Installation:
+def _domain(record: Record) -> Domain | Installation | Listed | None:
     value = record.value or b""
-    return decode(value, Installation) if record.key == INSTALLATION_KEY else decode(value, Domain)
+    if record.key == INSTALLATION_KEY:
+        return decode(value, Installation)
+    if record.key.startswith(ACCESS_KEY):
+        return Listed(decode(value, Access), record.time)
+    return decode(value, Domain) if is_relay_domain(record.key) else None

@@ -143,7 +143,7 @@ async def deliver(deps: Deps, life: Life) -> None:
     """Follow `domains` to its end, take claims, deliver until told to drain, end in order."""
 
     def decoded(record: Record) -> Domain | None:
-        return None if record.key == topics.INSTALLATION_KEY else decode(record.value or b"", Domain)
+        return decode(record.value or b"", Domain) if topics.is_relay_domain(record.key) else None
 
     domains = deps.table("domains", decoded)
     common = shared(deps, domains)

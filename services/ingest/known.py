@@ -1,12 +1,14 @@
 """What ingest knows: full replicas of `domains`, `recipients` and `primaries`, and the facts in them."""
 
 import asyncio
+import math
 
 from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
 from libs.mail.address import Mailbox, mailbox
 from libs.mail.records import (
+    Access,
     Admission,
     Domain,
     Installation,
@@ -15,12 +17,14 @@ from libs.mail.records import (
     RecipientRecord,
     RecipientStatus,
     RecipientTry,
+    Undecodable,
     decode,
     decode_recipient,
 )
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
 from services.ingest import policy
+from services.ingest.access import NO_RULES, Listed, Rules
 from services.ingest.limits import Load
 from services.ingest.policy import Facts, OurNames
 
@@ -34,10 +38,15 @@ class Known:
         self.names = our_names(deps)
         defaults = deps.config.defaults.settings()
 
-        def domain(record: Record) -> DomainSettings | Installation:
+        self._listed: dict[bytes, Listed] = {}
+        self._rules: Rules | None = NO_RULES  # None: to be made anew
+
+        def domain(record: Record) -> DomainSettings | Installation | None:
             assert record.value is not None
             if record.key == topics.INSTALLATION_KEY:
                 return decode(record.value, Installation)
+            if not topics.is_relay_domain(record.key):
+                return None
             return complete(defaults, decode(record.value, Domain))
 
         self.fallback = asyncio.Event()
@@ -80,6 +89,30 @@ class Known:
             return found
         return None
 
+    def rules(self) -> Rules:
+        """Whom the operator blocked or allowed. Nobody, unless they are those of this installation and fresh:
+        a block is a permanent no (rule 7)."""
+        if self.installation is None or not self.domains.fresh(0):
+            return NO_RULES
+        now = self._deps.events.log_time() or 0.0  # unknown: nothing is over yet
+        if self._rules is None or now >= self._rules.ends:
+            self._rules = Rules(self._listed.values(), now)
+        return self._rules
+
+    def _list(self, record: Record) -> None:
+        """Keep what is no domain, and no part of their number, apart."""
+        self._rules = None
+        if record.value is None:
+            self._listed.pop(record.key, None)
+            return
+        try:
+            access = decode(record.value, Access)
+        except Undecodable:
+            self._deps.quarantined(record)
+            return
+        ends = record.time + access.lasts_s if access.lasts_s else math.inf
+        self._listed[record.key] = Listed(access, ends)
+
     def facts(self, to: Mailbox, load: Load) -> Facts:
         domain = to.domain.encode()
         # The domains of another installation's log are not ours to serve: 451 for all of them.
@@ -104,6 +137,8 @@ class Known:
         )
 
     def _domain(self, record: Record) -> None:
+        if record.key.startswith(topics.ACCESS_KEY):
+            self._list(record)
         settings = self.domains.get(record.key)
         if isinstance(settings, DomainSettings) and settings.admission is Admission.FALLBACK:
             self.fallback.set()

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from libs.mail import replies
 from libs.mail.reply import Reply
+from services.ingest.access import NO_RULES, Rules
 
 COMMAND_OCTETS = 2048  # RFC 5321 section 4.5.3.1.4 (512), and what SIZE, DSN and SMTPUTF8 add to it
 DATA_S = 50 * 60.0  # rule 5: DATA lasts at most so long
@@ -36,7 +37,8 @@ class Load(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """What one session may do; sizes in octets. `capabilities`: keywords of EHLO but STARTTLS."""
+    """What one session may do; sizes in octets. `capabilities`: keywords of EHLO but STARTTLS; `access`: what
+    the operator said of clients and senders."""
 
     host: str
     capabilities: tuple[str, ...]
@@ -45,6 +47,7 @@ class Limits(Struct, frozen=True):
     max_recipients: int
     tls: bool
     load: Load = Load()
+    access: Rules = NO_RULES
 
 
 class Limit(StrEnum):
@@ -54,6 +57,8 @@ class Limit(StrEnum):
     CLIENT_CONNECTIONS = "client_connections"
     CONNECTION_RATE = "connection_rate"
     CLIENT_CONNECTION_RATE = "client_connection_rate"
+    BLOCKED_CLIENTS = "blocked_clients"
+    BLOCKED_SENDERS = "blocked_senders"
     ERRORS = "errors"
     RECIPIENTS = "recipients"
     SIZE = "size"
@@ -71,6 +76,7 @@ NO_ROOM: Mapping[Limit, Callable[[str], Reply]] = {
     Limit.CLIENT_CONNECTIONS: replies.too_many_client_connections,
     Limit.CONNECTION_RATE: replies.too_many_new_connections,
     Limit.CLIENT_CONNECTION_RATE: replies.too_many_new_client_connections,
+    Limit.BLOCKED_CLIENTS: replies.client_blocked,
 }
 
 
@@ -78,6 +84,7 @@ def limits_by_reply(host: str) -> dict[Reply, Limit]:
     """The replies that say that a limit is reached, each with the limit."""
     return {
         **{say(host): limit for limit, say in NO_ROOM.items()},
+        replies.SENDER_BLOCKED: Limit.BLOCKED_SENDERS,
         replies.too_many_errors(host): Limit.ERRORS,
         replies.TOO_MANY_RECIPIENTS: Limit.RECIPIENTS,
         replies.TOO_LARGE: Limit.SIZE,

@@ -54,7 +54,8 @@ class OurNames(Struct, frozen=True):
 
 class Envelope(Struct, frozen=True):
     """The transaction so far. `reverse_path` "" for <>; `size`: declared, 0 where not. `domain`, `next_hop`
-    and `kind` are those of the recipients, "" before the first."""
+    and `kind` are those of the recipients, "" before the first. `blocked`: the operator takes no mail from
+    this reverse-path."""
 
     reverse_path: str
     size: int = 0
@@ -65,6 +66,7 @@ class Envelope(Struct, frozen=True):
     domain: str = ""
     next_hop: str = ""
     kind: Kind = Kind.RELAYED
+    blocked: bool = False
 
     @property
     def sender(self) -> str:
@@ -158,7 +160,9 @@ def at_rcpt(
 ) -> Reply | Accept | Ask | FindOut | Remember:
     """`now`: wall seconds."""
     if not to.domain or to.domain in f.names.hosts:
-        return _own(to, f, envelope)
+        return _own(to, f, envelope)  # RFC 5321 section 4.5.1: whoever sends it
+    if envelope.blocked:
+        return replies.SENDER_BLOCKED
     if f.settings is None:
         return _strange(to, whole=f.whole)
     if envelope.recipients and envelope.domain != to.domain:

@@ -200,7 +200,7 @@ class Dialogue(Connection):
     async def _admitted(self) -> None:
         """The session of a client that is known now."""
         server, metrics = self._server, self._server.deps.metrics
-        self._peer = peer_at(self._client, server.exempt)
+        self._peer = peer_at(self._client, server.exempt, server.limits.access)
         self.ends = self.loop.time() + server.connections.lasts_s(self._peer)
         limit = server.connections.opened(self._peer, server.deps.clock.mono())
         metrics.sessions.inc()
@@ -211,8 +211,7 @@ class Dialogue(Connection):
             log.debug("connection lost", client=self._client)
         finally:
             metrics.sessions_open.dec()
-            if limit is None:
-                server.connections.closed(self._peer)
+            server.connections.closed(self._peer, limit)
 
     async def _announced(self) -> bool:
         """Has a proxy that we trust said whom it connects for? Who may not, or cannot, is cut off."""

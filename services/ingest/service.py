@@ -116,7 +116,8 @@ async def _full(deps: Deps, before: bool) -> bool:
 
 
 def _limits_now(deps: Deps, known: Known, asker: Asker) -> Limits:
-    return replace(limits(deps.config, known.largest_size()), load=Load(full=asker.full))
+    now = limits(deps.config, known.largest_size())
+    return replace(now, load=Load(full=asker.full), access=known.rules())
 
 
 def certificates(deps: Deps) -> Certificates | None:

@@ -36,7 +36,8 @@ class Content(NamedTuple):
 
 class Session(Struct, frozen=True):
     """`helo` "" before the first EHLO or HELO; `tls`: protocol and cipher, "" in clear; `errors`: 5yz replies
-    since the last accepted mail; `asked`: the parameters of the RCPT that is being answered."""
+    since the last accepted mail; `asked`: the parameters of the RCPT that is being answered;
+    `blocked`: nothing but QUIT is taken."""
 
     helo: str = ""
     extended: bool = False
@@ -44,6 +45,7 @@ class Session(Struct, frozen=True):
     errors: int = 0
     mail: Envelope | None = None
     asked: RcptParameters = RcptParameters()
+    blocked: bool = False
     recipient: str = ""
 
 
@@ -187,6 +189,9 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
         case Connected():
             if got.early:
                 return s, SayAndClose(replies.EARLY)
+            if got.limit is Limit.BLOCKED_CLIENTS and not got.room:
+                # RFC 5321 section 3.1: 554 in place of the banner, and then wait for QUIT.
+                return replace(s, blocked=True), Say(policy.at_connect(got.limit, limits.host), "CONNECT")
             if not got.room:
                 # Nobody speaks before our first reply.
                 return s, SayAndClose(policy.at_connect(got.limit, limits.host), "CONNECT", linger=False)
@@ -245,6 +250,8 @@ def _line(s: Session, line: Line, limits: Limits) -> Step:
         return s, SayAndClose(replies.BAD_LINE)
     word, _, argument = line.octets.partition(b" ")
     verb = word.upper()
+    if s.blocked and verb != b"QUIT":
+        return _say(s, replies.ONLY_QUIT, limits, "")
     if verb == b"EHLO" or verb == b"HELO":
         if line.more:
             return s, SayAndClose(replies.EARLY)  # RFC 2920 section 3.1: EHLO ends a group
@@ -296,7 +303,8 @@ def _mail(s: Session, argument: bytes, limits: Limits) -> Step:
     if sender is not None and not sender.domain:
         return _say(s, replies.BAD_SENDER, limits, "MAIL")
     reverse_path = "" if sender is None else str(sender)
-    envelope = Envelope(reverse_path, given.size, given.smtputf8, given.ret, given.envid)
+    blocked = sender is not None and limits.access.blocks(sender)
+    envelope = Envelope(reverse_path, given.size, given.smtputf8, given.ret, given.envid, blocked=blocked)
     reply = policy.at_mail(envelope, limits.max_size, limits.load)
     if reply.code != 250:
         return _say(s, reply, limits, "MAIL")

@@ -34,7 +34,7 @@ class Known:
         self._written: dict[bytes, tuple[RecipientRecord, float]] = {}  # and when, monotonic
 
         def domain(record: Record) -> DomainSettings | None:
-            if record.value is None or record.key == topics.INSTALLATION_KEY:
+            if record.value is None or not topics.is_relay_domain(record.key):
                 return None
             return complete(defaults, decode(record.value, Domain))
 

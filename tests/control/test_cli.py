@@ -1,5 +1,6 @@
 """The commands against real processes: with a running service, without one, and when nothing works."""
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -121,6 +122,42 @@ async def test_the_commands_without_a_service(tmp_path: Path) -> None:
         assert len(primary.received) == 1
 
 
+async def test_access(tmp_path: Path) -> None:
+    """Block, allow, list, remove: for people and as JSON, while the service runs and without it."""
+    async with Zone(ZONE) as zone, Running(tmp_path, dns=zone.servers, dial_port=25) as running:
+
+        async def greeted(code: str) -> None:
+            async with asyncio.timeout(30):
+                while True:
+                    async with Client(running.smtp_port) as client:
+                        if (await client.reply()).startswith(code):
+                            return
+
+        assert (await running.ask("access", "list")).out.startswith("Nobody is blocked or allowed")
+        said = await running.ask("access", "block", "127.0.0.0/8")
+        assert said == (0, "127.0.0.0/8 is blocked.\n", "")
+        await greeted("554 5.7.1")
+        said = await running.ask("access", "allow", "127.0.0.1", "--for", "2h", "--json")
+        assert [(row["rule"], row["until"] - row["since"]) for row in said.rows] == [("allow", 7200.0)]
+        await greeted("220")
+        assert (await running.ask("access", "remove", "127.0.0.1")).out == (
+            "127.0.0.1 is neither blocked nor allowed any more.\n"
+        )
+        said = await running.ask("access", "remove", "127.0.0.1")
+        assert said == (1, "", "backupmx: there is no rule for 127.0.0.1\n")
+        await greeted("554 5.7.1")
+        assert await running.stop("solo") == 0
+        assert (await running.ask("access", "remove", "127.0.0.0/8", "--json")).rows[0]["removed"]
+        said = await running.ask("access", "block", "@Spam.Example", "--for", "1d")
+        assert said.out.startswith("@spam.example is blocked until 2")
+        (row,) = (await running.ask("access", "list", "--json")).rows
+        assert (row["subject"], row["rule"]) == ("@spam.example", "block")
+        assert "@spam.example" in (await running.ask("access", "list")).out
+        await running.start("solo")
+        await running.ready()
+        await greeted("220")
+
+
 async def test_a_log_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
     """A second solo on the same state directory ends, and the first does not notice."""
     async with Zone(ZONE) as zone, Running(tmp_path, dns=zone.servers, dial_port=25) as running:
@@ -144,6 +181,14 @@ async def test_a_log_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
         (("domain", "add", "no domain"), {}, "'no domain' is no domain name"),
         (("domain", "add", "localhost"), {}, "'localhost' is no domain name that can receive mail"),
         (("queue", "flush", "a/b"), {}, "'a/b' is no domain name"),
+        (("access", "block", "192.0.2.7/24"), {}, "did you mean 192.0.2.7 or 192.0.2.0/24?"),
+        (
+            ("access", "allow", "sender.example"),
+            {},
+            "'sender.example' is neither an IP address or network nor",
+        ),
+        (("access", "block", "192.0.2.7", "--for", "soon"), {}, "'soon' is no duration such as 90s, 15m, 2h"),
+        (("access", "remove", "@"), {}, "'@' is neither a mail address nor @ and a domain"),
     ],
 )
 async def test_wrong_use_is_one_sentence_and_exit_code_2(

@@ -13,12 +13,14 @@ from msgspec.structs import replace
 
 from libs.mail.address import mailbox
 from libs.mail.records import (
+    Access,
     Action,
     Admission,
     Callouts,
     Domain,
     Health,
     Overrides,
+    Permission,
     PrimaryFacts,
     PrimaryState,
     RecipientStatus,
@@ -40,9 +42,10 @@ class Case:
     """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox -> what a
     callout brings, `asked`: the questions there must be; `sights`: who was sent back `later_s` ago; `smtp`,
     `timing`: settings; `proxy`: what comes before the dialogue, from one of `proxies`; `client`: its address;
-    `before`: how many connections it had, `gone`: and has no more; `socket`: it needs a clock or DNS;
-    `queued`: the lines of what must be in the queue, `received`: what stands in their traces; `limited`: what
-    the metric says of each limit; `requested`: domains whose mail was asked for."""
+    `before`: how many connections it had, `gone`: and has no more; `access`: what the operator said;
+    `socket`: it needs a clock or DNS; `queued`: the lines of what must be in the queue, `received`: what
+    stands in their traces; `limited`: what the metric says of each limit; `requested`: domains whose mail was
+    asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,6 +69,7 @@ class Case:
         self.proxies = "127.0.0.0/8"
         self.client = "127.0.0.1"
         self.before, self.gone = 0, False
+        self.access: list[Access] = []
         self.socket = False
         self.full = False
         self.queued: list[str] = []
@@ -212,6 +216,10 @@ def _client(case: Case, words: list[str]) -> None:
     case.client, case.proxy = str(ip), f"PROXY TCP{ip.version} {ip} {ours} 4711 25\r\n".encode()
 
 
+def _access(case: Case, words: list[str]) -> None:
+    case.access.append(Access(words[1], Permission(words[0])))
+
+
 def _before(case: Case, words: list[str]) -> None:
     case.before, case.gone = int(words[0]), words[1:] == ["gone"]
     if words[1:] not in ([], ["gone"]):
@@ -253,6 +261,7 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "full": lambda case, _: setattr(case, "full", True),
     "client": _client,
     "before": _before,
+    "access": _access,
     "socket": lambda case, _: setattr(case, "socket", True),
 }
 AFTER: dict[str, Callable[[Case, list[str]], None]] = {

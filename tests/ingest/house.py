@@ -18,6 +18,7 @@ from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
 from libs.mail.event import Event, decode_event
 from libs.mail.records import (
+    Access,
     Action,
     Callout,
     ContentRef,
@@ -234,6 +235,12 @@ class House:
         record = Installation(id_ or self.installation, PARTITIONS, len(domains) if count is None else count)
         self._written.add(("domains", 0, topics.INSTALLATION_KEY))
         await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=5)
+
+    async def permit(self, access: Access) -> None:
+        """What the operator said of a client or a sender."""
+        key = topics.ACCESS_KEY + access.subject.encode()
+        self._written.add(("domains", 0, key))
+        await self.log.append("domains", 0, key, encode(access), within=5)
 
     async def put(self, topic: str, domain: str, key: str, record: Struct | None) -> None:
         partition = topics.partition_of(domain, PARTITIONS)

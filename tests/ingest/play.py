@@ -94,6 +94,8 @@ async def _furnish(case: Case, house: House) -> None:
         await house.install(*case.domains.values(), count=count, id_=id_)
     for key, (domain_, record) in case.recipients.items():
         await house.put("recipients", domain_, key, record)
+    for each in case.access:
+        await house.permit(each)
     for name, state in case.primaries.items():
         await house.put("primaries", name, name, state)
     for client, sender, key in case.sights:

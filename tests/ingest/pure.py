@@ -1,6 +1,7 @@
 """A case file against the pure files alone: no socket, no loop, no log."""
 
 import ipaddress
+import math
 
 from msgspec import Struct, structs
 
@@ -18,6 +19,7 @@ from libs.mail.reply import Reply
 from libs.mail.settings import complete
 from libs.runtime.config import DefaultsPart, SmtpPart
 from services.ingest import policy
+from services.ingest.access import Listed, Rules
 from services.ingest.ask import allowance
 from services.ingest.budgets import Budgets
 from services.ingest.connections import Connections, peer_at
@@ -117,9 +119,11 @@ class Play:
             max_recipients=int(case.smtp.get("max_recipients", 100)),
             tls=False,
             load=Load(full=case.full),
+            access=Rules(Listed(each, math.inf) for each in case.access),
         )
         config = SmtpPart(**case.smtp)
-        self.peer = peer_at(case.client, [ipaddress.ip_network(each) for each in config.exempt_networks])
+        exempt = [ipaddress.ip_network(each) for each in config.exempt_networks]
+        self.peer = peer_at(case.client, exempt, self.limits.access)
         self.connections = Connections(rates(config))
         self.budgets = Budgets(allowance(config))
 
@@ -128,7 +132,7 @@ class Play:
         for _ in range(self.case.before):
             assert self.connections.opened(self.peer, 0.0) is None
         for _ in range(self.case.before if self.case.gone else 0):
-            self.connections.closed(self.peer)
+            self.connections.closed(self.peer, None)
         return self.connections.opened(self.peer, 0.0)
 
     def facts(self, to: Mailbox, envelope: Envelope) -> Facts:

@@ -40,7 +40,7 @@ async def test_case_over_a_socket(path: Path, tmp_path: Path, authority: trustme
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("# rule\nrelays x\n---\n---\n", "bad.smtp:2: 'relays' is none of: before callout client dns"),
+        ("# rule\nrelays x\n---\n---\n", "bad.smtp:2: 'relays' is none of: access before callout client dns"),
         ("# rule\n---\nX: hello\n---\n", "line 3: 'X: hello' is none of C: C| C< S: S."),
         ("# rule\n---\n---\nqueue x\n", "bad.smtp:4: 'queue' is none of: asked content event limited queued"),
         ("# rule\n---\n", "three parts"),

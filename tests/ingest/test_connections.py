@@ -46,7 +46,8 @@ def test_connections_are_counted_per_client_and_in_all() -> None:
     assert [at.opened(a, 0.0) for _ in range(4)] == [None, None, *[Limit.CLIENT_CONNECTIONS] * 2]
     assert at.opened(b, 0.0) is None
     assert at.opened(c, 0.0) is Limit.CONNECTIONS
-    at.closed(a)
+    at.closed(c, Limit.CONNECTIONS)
+    at.closed(a, None)
     assert at.open == 2
     assert at.opened(c, 0.0) is None
 
@@ -80,10 +81,23 @@ def test_an_exempt_client_is_never_refused() -> None:
     monitor = client("m", exempt=True)
     assert [at.opened(monitor, 0.0) for _ in range(5)] == [None] * 5
     for _ in range(5):
-        at.closed(monitor)
+        at.closed(monitor, None)
     assert at.opened(client("a"), 0.0) is None
     assert (at.lasts_s(monitor), at.data_rate(monitor)) == (float("inf"), 0)
     assert (at.lasts_s(client("a")), at.data_rate(client("a"))) == (3600.0, 500)
+
+
+def test_a_blocked_client_waits_for_its_quit_in_a_room_of_its_own() -> None:
+    """RFC 5321 3.1 has it stay until QUIT. A hundred may, for 30 s, and they take no place of others."""
+    at = connections(most=2, per_client=2)
+    blocked = client("b")._replace(blocked=True)
+    said = [at.opened(blocked, 0.0) for _ in range(101)]
+    assert said == [*[Limit.BLOCKED_CLIENTS] * 100, Limit.CONNECTIONS]
+    assert (at.open, at.lasts_s(blocked)) == (0, 30.0)
+    at.closed(blocked, Limit.CONNECTIONS)
+    assert at.opened(blocked, 0.0) is Limit.CONNECTIONS
+    at.closed(blocked, Limit.BLOCKED_CLIENTS)
+    assert at.opened(blocked, 0.0) is Limit.BLOCKED_CLIENTS
 
 
 def test_a_flood_from_many_networks_is_counted_in_bounded_memory() -> None:
@@ -124,5 +138,5 @@ def test_every_limit_has_a_reply_of_its_own() -> None:
     by_reply = limits_by_reply("mx1.backup.example")
     assert set(by_reply.values()) == set(Limit)
     assert len(by_reply) == len(Limit) + 1  # unknown recipients: with and without an accepted one
-    assert all(reply.code in (421, 451, 452, 552) for reply in by_reply)
+    assert all(reply.code in (421, 451, 452, 552, 550, 554) for reply in by_reply)
     assert {say("h") for say in NO_ROOM.values()} <= set(limits_by_reply("h"))
