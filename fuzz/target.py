@@ -17,7 +17,6 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
 import uvloop
 
 from fuzz import furniture
@@ -66,8 +65,8 @@ class Nowhere(io.StringIO):
 class Target:
     """`deps` of the ingest that runs here; verify's part and the report are its tails."""
 
-    def __init__(self, deps: Deps, report: TextIO) -> None:
-        self.deps, self.log = deps, deps.log
+    def __init__(self, deps: Deps, report: TextIO, zone: Zone) -> None:
+        self.deps, self.log, self._zone = deps, deps.log, zone
         self._report = report
         self._told = dict.fromkeys(range(PARTITIONS), 0)  # of `queue`
 
@@ -153,10 +152,11 @@ class Target:
                 end = (await self.log.bounds("queue", partition)).end
                 while self._told[partition] < end:  # noqa: ASYNC110 once or twice a run
                     await asyncio.sleep(0.01)
+            self._zone.questions.clear()  # it keeps them for tests to look at
             read = self.deps.metrics.registry.get_sample_value
             self._say(
                 marked=True,
-                resident=psutil.Process().memory_info().rss,
+                resident=anonymous(),
                 errors=read("backupmx_session_errors_total"),
                 held=read("backupmx_content_budget_bytes"),
             )
@@ -164,6 +164,12 @@ class Target:
     def _say(self, **words: Any) -> None:
         self._report.write(json.dumps(words) + "\n")
         self._report.flush()
+
+
+def anonymous() -> int:
+    """Octets of memory of this process alone, without the pages of files (proc(5), RssAnon)."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
 
 def settings(folder: Path, port: int) -> Config:
@@ -199,7 +205,9 @@ async def serve(folder: Path, report: TextIO) -> None:
             log, clock, metrics, service="ingest", host=host, partitions=PARTITIONS, out=Nowhere()
         )  # fmt: skip
         life = Life("ingest", clock)
-        target = Target(Deps(settings(folder, port), log, clock, dns, events, metrics, PARTITIONS), report)
+        target = Target(
+            Deps(settings(folder, port), log, clock, dns, events, metrics, PARTITIONS), report, zone
+        )
         await target.furnish()
         async with asyncio.TaskGroup() as group:
             tails = [

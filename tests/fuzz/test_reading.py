@@ -125,7 +125,7 @@ def test_hops() -> None:
 
 def test_what_is_in_the_queue() -> None:
     """Once, octet for octet, and nothing else."""
-    sent = Outcome(1, [("id", 2, "sha")], ["half"], "")
+    sent = [Outcome(1, [("id", 2, "sha")], [], ""), Outcome(2, [], ["half"], "")]
     assert not difference(sent, [("id", 1, "sha")])
     assert not difference(sent, [("id", 1, "sha"), ("other", 1, "half")])
     assert "is not in the queue" in difference(sent, [])
