@@ -151,6 +151,10 @@ def _folded(units: list[str], used: int = 0) -> bytes:
 _FIELD = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
 _NAME = re.compile(rb"([!-9;-~]++)[ \t]*+:")  # RFC 5322 section 3.6.8, blanks as in section 4.5.8
 _CLAIMING = re.compile(rb"^authentication-results[ \t]*+:", re.IGNORECASE | re.MULTILINE)
+_INNER = re.compile(rb"\([^()]*+\)")
+_BY = re.compile(rb"(?<!\S)by\s++([A-Za-z0-9.-]++)", re.IGNORECASE)  # RFC 5321 section 4.4
+_FOR = re.compile(rb"(?<!\S)for\s++<([^<>]*+)>", re.IGNORECASE)
+_TRACE = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _WORDS = re.compile(
     rb'\s++|(?P<comment>\()|"(?P<quoted>(?:[^"\\]|\\.)*+)"?|(?P<word>[^\s()";]++)|(?P<end>;)', re.DOTALL
 )
@@ -178,6 +182,24 @@ def fields(head: bytes) -> Iterator[Field]:
             return
         name = _NAME.match(head, start, end)
         yield Field(name[1], start, name.end(), end) if name else Field(b"", start, start, end)
+
+
+def returned(head: bytes, hosts: Iterable[str], recipients: Iterable[str]) -> int:
+    """How often one of `hosts` has had this content before, for one of `recipients`: Received fields that
+    name it in `by` and, where they name a recipient at all, one of these."""
+    names = [host.encode() for host in hosts]
+    if not any(name in head for name in names):
+        return 0  # nearly all mail
+    wanted = {recipient.lower() for recipient in recipients}
+    found = 0
+    for match in _TRACE.finditer(head):
+        field = _FIELD.match(head, match.end())
+        assert field is not None  # the expression matches anything
+        clauses = _INNER.sub(b" ", _INNER.sub(b" ", field[0]))  # comments may nest
+        by, to = _BY.search(clauses), _FOR.search(clauses)
+        ours = by is not None and by[1].lower() in names
+        found += ours and (to is None or to[1].decode("utf-8", "replace").lower() in wanted)
+    return found
 
 
 def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:

@@ -394,9 +394,9 @@ def decode_recipient(value: bytes) -> RecipientRecord:
     return decode(value, RecipientRecord)  # type: ignore[arg-type]
 
 
-def new_entry(mail: Mail) -> QueueEntry:
-    """A fresh `queue` entry, due now."""
-    return QueueEntry(Raw(encode(mail)), Progress(since=mail.arrived))
+def new_entry(mail: Mail, state: State = State.QUEUED) -> QueueEntry:
+    """A fresh `queue` entry, due now; HELD: somebody must look at it first."""
+    return QueueEntry(Raw(encode(mail)), Progress(state, since=mail.arrived))
 
 
 def mail_of(entry: QueueEntry) -> Mail:

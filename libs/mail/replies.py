@@ -162,6 +162,7 @@ STORAGE_TROUBLE = Reply(451, "4.3.0", "Temporary storage trouble, try again late
 BARE_LINE_END = Reply(554, "5.6.11", "Bare CR or LF in the message")
 LOOP = Reply(554, "5.4.6", "Too many hops: routing loop")
 NOT_STORED = Reply(451, "4.3.0", "Not stored, try again later")
+ROUTING_LOOP = Reply(451, "4.4.6", "Routing loop: this message was here before, try again later")
 OUR_FAULT = Reply(451, "4.3.0", "Local error, try again later")
 REJECTED = Reply(550, "5.7.1", "Message rejected by policy")
 DEFERRED = Reply(451, "4.7.0", "Message deferred by policy, try again later")

@@ -52,6 +52,7 @@ class Metrics:
         )
         self.unverdicted = counter("unverdicted_total", "Mails accepted without a verdict")
         self.content_budget = gauge("content_budget_bytes", "Content being filled or not yet acknowledged")
+        self.loops_held = counter("loops_held_total", "Mails held because they were here three times")
         self.session_errors = counter("session_errors_total", "Exceptions of ours in a session")
 
         # verify, content

@@ -88,7 +88,7 @@ class Ledger:
         known = self.index.get(id_)
         if record.key in self._buried:
             return Todo.BURY
-        new = fresh(seen.progress)
+        new = _first(seen.progress, mark)
         if known is None:
             if self.caught_up and not new:
                 # Our own write that overtook its tombstone needs nothing; anybody else's is stale.
@@ -183,22 +183,27 @@ class Ledger:
         """A record of a known mail that this claim did not write."""
         if not self.caught_up:
             before = self._written.get(id_)
-            if before is not None and before[0] != mark and not fresh(progress):
+            if before is not None and before[0] != mark and not _first(progress, mark):
                 both = merged(before[1], progress)
                 if both != progress:
                     self.foreign[id_] = progress = both
             self.wrote(id_, offset, progress, ref)
             self._remember(id_, mark, progress)
             return Todo.NOTHING
-        if fresh(progress):
+        if _first(progress, mark):
             return Todo.NOTHING  # nothing happened to the mail there that could be news
         pending = self.foreign.get(id_)
         self.foreign[id_] = progress if pending is None else merged(pending, progress)
         return Todo.MERGE
 
     def _remember(self, id_: str, mark: bytes, progress: Progress) -> None:
-        if not self.caught_up and not fresh(progress):
+        if not self.caught_up and not _first(progress, mark):
             self._written[id_] = (mark, progress)
+
+
+def _first(progress: Progress, mark: bytes) -> bool:
+    """Is this a mail's first record? Nothing happened to it, or ingest (which owns nothing) holds a loop."""
+    return fresh(progress) or (not mark and progress.state is State.HELD)
 
 
 def confirmed_domain(key: bytes, value: bytes | None, wall: float) -> str:

@@ -11,11 +11,11 @@ import structlog
 from libs.log.contract import LogError, NotStored
 from libs.mail import headers, replies
 from libs.mail.event import Event, EventType
-from libs.mail.records import Action, Mail, Verdict, encode, new_entry, queue_headers
+from libs.mail.records import Action, Mail, State, Verdict, encode, new_entry, queue_headers
 from libs.mail.replies import Receipt
 from libs.runtime.deps import Deps
 from services.ingest import policy
-from services.ingest.limits import COMMIT_S, Breakdowns
+from services.ingest.limits import COMMIT_S, RETURNS, Breakdowns, Holds
 from services.ingest.policy import Envelope
 from services.ingest.session import Committed, Content, Refused, Session
 from services.ingest.verdicts import Verdicts
@@ -33,6 +33,7 @@ class Committer:
         self._within = deps.config.timing.acknowledgement_s
         self._host = deps.config.host.name
         self._hosts = deps.config.installation.hosts
+        self._holds = Holds()
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def commit(
@@ -50,12 +51,15 @@ class Committer:
         if max(content.arrived - content.began, clock.mono() - content.began_mono) > COMMIT_S - self._within:
             return Refused(replies.NOT_STORED)  # rule 5: the owner may truncate it before we are done
         mail = self._mail(session, envelope, content, client, verdict)
+        loops = headers.returned(content.head, self._hosts, (to.mailbox for to in mail.recipients)) >= RETURNS
+        if loops and not self._holds.one_more(mail.domain, clock.mono()):
+            return Refused(replies.ROUTING_LOOP)
         try:
             await self._deps.log.append(
                 "queue",
                 partition,
                 mail.id.encode(),
-                encode(new_entry(mail)),
+                encode(new_entry(mail, State.HELD if loops else State.QUEUED)),
                 within=self._within,
                 headers=queue_headers(content.ref),
             )
@@ -68,7 +72,11 @@ class Committer:
         receipt = Receipt(mail.id)
         metrics.accepted.inc()
         metrics.commit_seconds.observe(clock.mono() - began)
-        self._deps.events.emit(_reception(mail, content.ref.size))
+        self._deps.events.emit(_event(EventType.RECEPTION, mail, content.ref.size))
+        if loops:
+            metrics.loops_held.inc()
+            log.error("a mail that was here three times is held", id=mail.id, domain=mail.domain)
+            self._deps.events.emit(_event(EventType.HELD, mail, content.ref.size))
         return Committed(receipt)
 
     def _mail(
@@ -151,9 +159,9 @@ def protocol(session: Session, envelope: Envelope) -> str:
     return f"ESMTP{tls}" if session.extended or tls else "SMTP"
 
 
-def _reception(mail: Mail, size: int) -> Event:
+def _event(type_: EventType, mail: Mail, size: int) -> Event:
     return Event(
-        type=EventType.RECEPTION,
+        type=type_,
         id=mail.id,
         domain=mail.domain,
         sender=mail.reverse_path,

@@ -19,6 +19,8 @@ COMMIT_S = 60 * 60.0  # rule 5: and a commit comes within this of the first chun
 FAILED_S = 5.0  # rule 2: a partition that failed answers 451 at RCPT for so long
 HOUR_S = 3600.0
 HOPS = 100  # RFC 5321 section 6.3: more Received fields are a loop
+RETURNS = 3  # a content that was here so often before is held
+DOMAIN_HOLDS = 10  # of a domain within an hour
 CLIENT_FLUSHES = 30  # ETRN of one client network within an hour
 FLUSH_S, FLUSH_OWN_S = 300.0, 15.0  # between two requests for a domain; those of its primary
 FLUSHED = 10_000  # clients, and domains, that are remembered
@@ -103,6 +105,23 @@ def patience_s(octets: int, waited_s: float, *, rate: int, grace_s: float) -> fl
     """How much longer to wait for a content that has brought `octets` and was waited for `waited_s` seconds,
     `grace_s` of them for nothing. Only the client's time counts: our log may be slow."""
     return grace_s + octets / rate - waited_s if rate else grace_s
+
+
+class Holds:
+    """Mails held for their loops: so many an hour and domain. Whoever writes trace fields with our name into
+    his mails shall not fill the log with what nobody delivers."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._domains: Counter[str] = Counter()
+
+    def one_more(self, domain: str, now: float) -> bool:
+        """Count one of `domain`; False: too many within the hour."""
+        if now >= self._until:
+            self._until = now + HOUR_S
+            self._domains.clear()
+        self._domains[domain] += 1
+        return self._domains[domain] <= DOMAIN_HOLDS
 
 
 class Flushes:

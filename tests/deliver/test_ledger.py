@@ -67,6 +67,23 @@ def test_new_mail() -> None:
     assert [mail.id for mail in ledger.index] == ["a", "b"]
 
 
+def test_a_loop_is_held_from_the_first() -> None:
+    """What ingest holds is no stale state of another owner: it is kept, and not due, before and after the
+    scan; read twice it undoes no release. With an owner's mark it is a state like any other."""
+    held = Progress(State.HELD, since=5.0)
+    ledger = Ledger(OURS)
+    assert ledger.fold(record(0, "a", held), 0.0) is Todo.ADDED
+    ledger.scanned()
+    assert ledger.fold(record(1, "b", held), 0.0) is Todo.ADDED
+    assert [mail.state for mail in ledger.index] == [State.HELD, State.HELD]
+    assert ledger.index.next_due("office.example") is None
+    released = Progress(request=3, since=6.0)
+    assert ledger.fold(record(2, "b", released, OURS), 0.0) is Todo.NOTHING
+    assert ledger.fold(record(3, "b", held), 0.0) is Todo.NOTHING
+    assert ledger.index.next_due("office.example") == 0.0
+    assert ledger.fold(record(4, "c", held, THEIRS), 0.0) is Todo.BURY
+
+
 def test_tombstones() -> None:
     """A record behind its key's tombstone is buried again, in the scan and after, for an hour."""
     ledger = Ledger(OURS)

@@ -18,6 +18,7 @@ from libs.mail.records import (
     encode,
     queue_headers,
 )
+from services.deliver.waiting import Place
 from tests.deliver.house import ZONE, House, TestClaim, house, until
 from tests.helpers.clock import Clock
 from tests.helpers.primary import Primary
@@ -130,6 +131,20 @@ async def test_held_stays_held(tmp_path: Path) -> None:
             await primary.up()
             await home.ended([await home.queue()])
         assert len(primary.received) == 1
+
+
+async def test_a_loop_that_ingest_holds(tmp_path: Path) -> None:
+    """A mail that ingest held is never attempted, whether its record was there before or comes while others
+    are delivered; it is not buried either."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        held = [await home.queue(progress=Progress(State.HELD, since=5.0))]
+        async with home.sharing() as common, home.shard(common) as shard:
+            await home.ended([await home.queue()])
+            held.append(await home.queue(progress=Progress(State.HELD, since=5.0)))
+            await home.ended([await home.queue()])
+            assert [shard.partition.index.place(id_) for id_ in held] == [Place.STILL, Place.STILL]
+        assert len(primary.received) == 2
+        assert {id_ for id_, progress in (await home.state()).items() if progress} == set(held)
 
 
 async def test_tombstones_are_final(tmp_path: Path) -> None:
