@@ -158,7 +158,7 @@ class Postfix:
         """Run (again), with the same mails at the same port."""
         self.forget(mailboxes=False)
         try:
-            await self._stack.enter_async_context(self.room.running("/usr/lib/postfix/sbin/master", "-i"))
+            await self._stack.enter_async_context(self.room.running("/usr/lib/postfix/sbin/master", "-d"))
             await self.until(lambda: "daemon started" in self.log())
         except BaseException:
             await self._stack.aclose()

@@ -44,11 +44,13 @@ mount --bind "$room/etc" etc
 mount --bind "$room/var" var
 mount --rbind /dev dev
 mount -t proc proc proc
-exec chroot . "$@"
+status=0
+chroot . "$@" || status=$?
+exit $status
 """.replace("LINKED", " ".join(_LINKED))
 
-# setpriv: the room ends with the process that opened it, however that one ends, and with the room (its first
-# process) everything in it.
+# The room ends with the process that opened it, however that one ends, and with its first process everything
+# in it. The first one is the shell: a server that changes its user would not hear of its parent's death.
 _LEASHED = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL")
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
