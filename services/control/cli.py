@@ -37,6 +37,8 @@ AdmissionOption = Annotated[str | None, typer.Option(help="always, fallback (see
 UnverifiedOption = Annotated[str | None, typer.Option(help="accept, defer: who cannot be asked for.")]
 MaxSizeOption = Annotated[str | None, typer.Option(help="Octets of a mail.")]
 LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, at most 30.")]
+WaitingOption = Annotated[str | None, typer.Option(help="Mails that may wait for it.")]
+WaitingSizeOption = Annotated[str | None, typer.Option(help="Octets that may wait for it.")]
 ConnectionsOption = Annotated[str | None, typer.Option(help="At once to its primary.")]
 
 
@@ -53,6 +55,8 @@ def domain_add(
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
+    max_waiting: WaitingOption = None,
+    max_waiting_size: WaitingSizeOption = None,
 ) -> None:
     """Take mail for a domain, as soon as its DNS names us."""
     settings = _settings(config)
@@ -62,6 +66,8 @@ def domain_add(
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,
+        max_waiting=max_waiting,
+        max_waiting_size=max_waiting_size,
     )
     row = _run(ask(settings, "POST", "/domains", {"domain": name} | given))
     if json:
@@ -87,6 +93,8 @@ def domain_set(
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
+    max_waiting: WaitingOption = None,
+    max_waiting_size: WaitingSizeOption = None,
 ) -> None:
     """Give a domain settings of its own; `default` takes one back."""
     given = _only(
@@ -95,6 +103,8 @@ def domain_set(
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,
+        max_waiting=max_waiting,
+        max_waiting_size=max_waiting_size,
     )
     row = _run(ask(_settings(config), "PATCH", f"/domains/{_named(name)}", given))
     if json:

@@ -48,7 +48,7 @@ def _size(text: str) -> int:
     return _at_least(65536, text)
 
 
-def _connections(text: str) -> int:
+def _count(text: str) -> int:
     return _at_least(1, text)
 
 
@@ -71,7 +71,9 @@ SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
     "unverified": ("unverified", "accept or defer", Unverified),
     "max_size": ("max_size", "a number of octets, 65536 or more", _size),
     "lifetime_days": ("lifetime_s", "a number of days, at most 30", _lifetime),
-    "max_connections": ("max_connections", "a number, 1 or more", _connections),
+    "max_connections": ("max_connections", "a number, 1 or more", _count),
+    "max_waiting": ("max_waiting", "a number of mails, 1 or more", _count),
+    "max_waiting_size": ("max_waiting_size", "a number of octets, 1 or more", _count),
 }
 NO_OVERRIDES = Overrides()
 

@@ -38,7 +38,9 @@ HOUR_S, DAY_S = 3600.0, 86_400.0
 NEGATIVE_S = 3 * HOUR_S  # while the primary is up an older negative is asked again before a 550
 NEGATIVE_LATE_S = DAY_S  # when it cannot be asked, an older one is not enough for a 550
 UNVERIFIABLE_S = 60.0  # a recipient that could not be verified is tried again after this
-SPOKE = frozenset({"deliverable", "undeliverable", "contradicted", "greylisted"})  # a try's outcomes at RCPT
+SPOKE = frozenset(
+    {"deliverable", "undeliverable", "contradicted", "greylisted", "up"}
+)  # a try's outcomes at RCPT
 UP_S = 60.0  # admission `fallback`: a primary confirmed within this is up
 INTRODUCED_S = 300.0  # admission `fallback`: a second try that comes so long after the first is taken
 
@@ -373,7 +375,7 @@ def _is_up(f: Facts, now: float) -> bool:
 
 def _is_it_up(f: Facts, now: float) -> bool:
     """Is that worth a question? Not once nobody cares, and not while none is answered."""
-    blocked = f.learnt is not None and f.learnt.callouts is not Callouts.OPEN
+    blocked = f.learnt is not None and f.learnt.callouts is Callouts.BLOCKED
     return not (_introduced(f) or _away(f.primary) or blocked or _lately(f, now))
 
 

@@ -39,10 +39,10 @@ class Heard(NamedTuple):
     callout: bool = True
 
 
-def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float) -> str:
+def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float, anew: bool = False) -> str:
     """Why a recipient is not asked about now, as RecipientTry.last_outcome; "": ask. `known`: it has a
-    status; a spent budget never touches it."""
-    if facts is not None and facts.callouts in (Callouts.CATCH_ALL, Callouts.LATE_REJECT):
+    status; a spent budget never touches it; `anew`: the question is whether the primary is up."""
+    if not anew and facts is not None and facts.callouts in (Callouts.CATCH_ALL, Callouts.LATE_REJECT):
         return facts.callouts.value
     if now < asked.held_until:
         return asked.hold

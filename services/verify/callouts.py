@@ -226,16 +226,17 @@ class Callouts:
         if answer is not None and not due:
             self._storing.store(reading.claim, record.key, domain, [answer])
             return
-        if reason := self._refusal(domain, known.status) or self._calls.crowded(domain):
+        reason = self._refusal(domain, known.status, anew=callout.anew) or self._calls.crowded(domain)
+        if reason:
             tried = classify.learn(known, Unverifiable(reason, blocked=False), self._circumstances(domain))
             self._deps.metrics.callouts.labels(reason).inc()
             self._storing.store(reading.claim, record.key, domain, tried.records)
             return
         reading.open.add(record.offset)
         self._flying[record.key] = _Flight(reading, record.offset, self._deps.clock.mono())
-        self._ask(record.key, domain, known)
+        self._ask(record.key, domain, known, anew=callout.anew)
 
-    def _refusal(self, domain: str, status: RecipientStatus | None) -> str:
+    def _refusal(self, domain: str, status: RecipientStatus | None, *, anew: bool = False) -> str:
         """Why nothing is dialled, or ""."""
         settings = self._known.settings(domain)
         if settings is None:
@@ -244,25 +245,30 @@ class Callouts:
             return "suspended" if settings.suspended else "pending"
         asked = self._asked.get(domain, Asked())
         mono = self._deps.clock.mono()
-        return asking.hold(asked, self._known.facts(domain), known=status is not None, now=mono)
+        return asking.hold(asked, self._known.facts(domain), known=status is not None, now=mono, anew=anew)
 
-    def _ask(self, key: bytes, domain: str, known: classify.Known, attempts: int = 0) -> None:
+    def _ask(
+        self, key: bytes, domain: str, known: classify.Known, attempts: int = 0, *, anew: bool = False
+    ) -> None:
         deliverable = known.status is not None and known.status.status is Status.DELIVERABLE
         control = self._known.control(key) if deliverable else ""
-        self._calls.ask(Question(known.mailbox, domain, key, control, attempts))
+        self._calls.ask(Question(known.mailbox, domain, key, control, attempts, anew))
 
     # --- what sessions and deliveries say ---
 
     def refused(self, question: Question) -> str:
-        return self._refusal(question.domain, self._known.recipient(question.key, question.mailbox).status)
+        known = self._known.recipient(question.key, question.mailbox)
+        return self._refusal(question.domain, known.status, anew=question.anew)
 
     def told(self, question: Question, finding: Finding, control: bool | None) -> None:
         reading, offset, began = self._flying.pop(question.key)
         known = self._known.recipient(question.key, question.mailbox)
+        answered = not isinstance(finding, Unverifiable)
+        finding = classify.believable(finding, self._known.facts(question.domain))
         learnt = self._learn(reading.claim, question.domain, known, finding, control)
         self._deps.metrics.callouts.labels(_outcome(finding, learnt)).inc()
         self._deps.metrics.callout_seconds.observe(self._deps.clock.mono() - began)
-        if not isinstance(finding, Unverifiable):
+        if answered:
             self._is_up(question.domain)
         after_s = classify.again_after(learnt, control, question.attempts, self._lifetimes)
         if after_s is not None:

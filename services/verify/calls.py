@@ -39,6 +39,7 @@ class Question(NamedTuple):
     key: bytes
     control: str = ""
     attempts: int = 0  # in the background
+    anew: bool = False  # is it up, whatever is known of the recipient?
 
 
 class Listener(Protocol):

@@ -6,7 +6,15 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.mail.records import Health, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.records import (
+    Callouts,
+    Health,
+    PrimaryFacts,
+    PrimaryState,
+    RecipientStatus,
+    RecipientTry,
+    Status,
+)
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Speaks, Stage, speaks
 
@@ -63,6 +71,15 @@ def classify(stage: str, reply: Foreign | None, reason: str = "unreachable") -> 
             return Undeliverable(reply.line())
     blocked = stage in _BEFORE_RCPT and about is Speaks.POLICY
     return Unverifiable(_REASONS.get(about, "unexpected"), blocked, reply.line())
+
+
+def believable(finding: Finding, facts: PrimaryFacts | None) -> Finding:
+    """A primary that accepts everything, or rejects after the final dot, says with its 250 to RCPT only that
+    it is up."""
+    says_little = facts is not None and facts.callouts in (Callouts.CATCH_ALL, Callouts.LATE_REJECT)
+    if says_little and isinstance(finding, Deliverable):
+        return Unverifiable("up", blocked=False, reply=finding.reply)
+    return finding
 
 
 def _word(reason: str) -> str:

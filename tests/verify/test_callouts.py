@@ -481,6 +481,21 @@ async def test_whether_the_primary_is_up_is_asked_anew(tmp_path: Path) -> None:
         assert it.status(ANN) is Status.DELIVERABLE
 
 
+async def test_a_late_rejecter_is_asked_whether_it_is_up(tmp_path: Path) -> None:
+    """Its 250 to RCPT says nothing of the recipient, but that it is up."""
+    async with at() as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await it.put("callouts", EVE, Observed(EVE, "DOT", "550 5.1.1 no such user"))
+        await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.LATE_REJECT)
+        answer = await it.ask(BOB)
+        assert isinstance(answer, RecipientTry)
+        assert (answer.last_outcome, len(primary.visits)) == ("late_reject", 0)
+        answer = await it.ask(ANN, anew=True)
+        assert isinstance(answer, RecipientTry)
+        assert (answer.last_outcome, len(primary.visits)) == ("up", 1)
+        assert it.status(ANN) is None
+
+
 async def test_a_sight_is_no_question(tmp_path: Path) -> None:
     """What ingest tells its like on `callouts` is stepped over: not dialled for, not quarantined."""
     async with at(known={ANN}) as primary, house(tmp_path, primary) as it:
