@@ -101,7 +101,15 @@ def _closure(options: tuple[str, ...], packages: tuple[str, ...]) -> list[str]:
 
 
 def _apt(options: tuple[str, ...], *words: str, folder: Path) -> str:
-    return _run("apt-get", "-q", "-o", "APT::Sandbox::User=root", *options, *words, folder=folder)
+    patience = (
+        "-o",
+        "Acquire::Retries=0",
+        "-o",
+        "Acquire::http::Timeout=15",
+        "-o",
+        "Acquire::https::Timeout=15",
+    )
+    return _run("apt-get", "-q", "-o", "APT::Sandbox::User=root", *patience, *options, *words, folder=folder)
 
 
 def _run(*words: str, folder: Path) -> str:

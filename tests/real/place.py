@@ -52,12 +52,14 @@ class Place(NamedTuple):
         """Return once nothing waits any more."""
         await self.backup.until(lambda: self._handed_over() == self._taken())
 
-    async def arrived(self, token: str, count: int = 1) -> list[Received]:
+    async def arrived(self, token: str, count: int = 1, size: int = 2000) -> list[Received]:
         """The mails with this token at the primary: so many, all that we took is there, and its octets are
         those that were sent, below the fields that servers on the way put on top."""
 
+        wanted = b"\r\n" + content(token, size)
+
         def with_token() -> list[Received]:
-            return [mail for mail in self.office.received if mail.content.endswith(b"\r\n" + content(token))]
+            return [mail for mail in self.office.received if mail.content.endswith(wanted)]
 
         await self.office.until(lambda: len(with_token()) >= count, within=30)
         mails = with_token()

@@ -56,7 +56,7 @@ async def test_recipients_of_two_domains(at: Place, exim: Exim) -> None:
 
 
 async def test_tls(tmp_path: Path, at: Place, unpacked: Callable[[str], Path]) -> None:
-    """STARTTLS through GnuTLS, with our certificate checked."""
+    """STARTTLS through GnuTLS, with our certificate checked; a mail of many TLS records."""
     wanted = (
         "hosts_require_tls = *", "tls_verify_hosts = *", "tls_verify_certificates = /etc/trust.pem",
         "tls_verify_cert_hostnames =",
@@ -64,8 +64,8 @@ async def test_tls(tmp_path: Path, at: Place, unpacked: Callable[[str], Path]) -
     server = Exim(tmp_path / "room", unpacked("exim"), relay=at.tap.port, transport="\n  ".join(wanted))
     (server.room.etc / "trust.pem").write_bytes(at.trust)
     async with server:
-        await submit(server.port, ANN, token="exim-tls")
-        (mail,) = await at.arrived("exim-tls")
+        await submit(server.port, ANN, token="exim-tls", size=3_000_000)
+        (mail,) = await at.arrived("exim-tls", size=3_000_000)
         assert b"\twith ESMTPS (TLSv1.3 " in mail.content
         await server.until(lambda: QUEUED in server.log())
         assert " CV=yes " in server.log()

@@ -45,7 +45,8 @@ async def test_a_mail_with_pipelining(at: Place, postfix: Postfix) -> None:
 
 @pytest.mark.parametrize(("level", "says"), [("encrypt", "Trusted"), ("secure", "Verified")])
 async def test_tls(tmp_path: Path, at: Place, unpacked: Callable[[str], Path], level: str, says: str) -> None:
-    """STARTTLS for a sender that insists on it, and our certificate for one that checks the name."""
+    """STARTTLS for a sender that insists on it, and our certificate for one that checks the name; a mail of
+    many TLS records."""
     server = Postfix(
         tmp_path / "room", unpacked("postfix"), [EVE], relay=at.tap.port,
         smtp_tls_security_level=level, smtp_tls_loglevel="1", smtp_tls_CAfile="/etc/trust.pem",
@@ -53,8 +54,8 @@ async def test_tls(tmp_path: Path, at: Place, unpacked: Callable[[str], Path], l
     )  # fmt: skip
     (server.room.etc / "trust.pem").write_bytes(at.trust)
     async with server:
-        await submit(server.port, ANN, token=level)
-        (mail,) = await at.arrived(level)
+        await submit(server.port, ANN, token=level, size=3_000_000)
+        (mail,) = await at.arrived(level, size=3_000_000)
         assert f"{says} TLS connection established to 127.0.0.1" in server.log()
         assert b"\twith ESMTPS (TLSv1.3 " in mail.content
         assert not any(b"MAIL FROM:" in piece for piece in at.tap.sent)
