@@ -15,9 +15,10 @@ from libs.mail.records import Action, Mail, State, Verdict, encode, new_entry, q
 from libs.mail.replies import Receipt
 from libs.runtime.deps import Deps
 from services.ingest import policy
+from services.ingest.effects import Committed, Content, Refused
 from services.ingest.limits import COMMIT_S, RETURNS, Breakdowns, Holds
 from services.ingest.policy import Envelope
-from services.ingest.session import Committed, Content, Refused, Session
+from services.ingest.session import Session
 from services.ingest.verdicts import Verdicts
 
 TOMBSTONES, TOMBSTONE_S = 20, 30.0  # how often a tombstone is tried, and how long each time

@@ -12,8 +12,8 @@ from typing import Any, cast
 from aiosmtpd.smtp import SMTP
 
 from services.ingest import proxy
+from services.ingest.effects import Interrupted, Line
 from services.ingest.limits import COMMAND_OCTETS
-from services.ingest.session import Interrupted, Line
 
 ROOM_OCTETS = 128 * 1024  # with more than this in the buffer the socket is not read
 HANDSHAKE_S = 60.0

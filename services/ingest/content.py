@@ -21,8 +21,8 @@ from libs.mail import replies
 from libs.mail.records import ContentRef, Trace, encode
 from libs.mail.reply import Reply
 from libs.runtime.deps import Deps
+from services.ingest.effects import Content, ContentEnd, Interrupted
 from services.ingest.limits import DATA_S, HOPS, Breakdowns, patience_s
-from services.ingest.session import Content, ContentEnd, Interrupted
 from services.ingest.unstuff import Unstuff
 from services.ingest.verdicts import Verdicts
 

@@ -25,12 +25,7 @@ from services.ingest.commit import Committer
 from services.ingest.connection import Connection
 from services.ingest.connections import NOBODY, Connections, Rates, peer_at
 from services.ingest.content import Contents
-from services.ingest.etrn import Flusher
-from services.ingest.known import Known
-from services.ingest.limits import Limit, Limits, limits_by_reply
-from services.ingest.policy import Accept
-from services.ingest.senders import Senders
-from services.ingest.session import (
+from services.ingest.effects import (
     AskRcpt,
     Commit,
     Connected,
@@ -43,12 +38,15 @@ from services.ingest.session import (
     RequestFlush,
     Say,
     SayAndClose,
-    Session,
     StartTls,
     TlsStarted,
-    ahead,
-    step,
 )
+from services.ingest.etrn import Flusher
+from services.ingest.known import Known
+from services.ingest.limits import Limit, Limits, limits_by_reply
+from services.ingest.policy import Accept
+from services.ingest.senders import Senders
+from services.ingest.session import Session, ahead, step
 
 BACKLOG = 2048
 LATE_S = 60.0  # appends of sessions that are gone may take so long when the process ends

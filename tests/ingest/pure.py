@@ -23,21 +23,7 @@ from services.ingest.access import Listed, Rules
 from services.ingest.ask import allowance
 from services.ingest.budgets import Budgets
 from services.ingest.connections import Connections, peer_at
-from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
-from services.ingest.policy import (
-    Accept,
-    Ask,
-    Envelope,
-    Facts,
-    FindOut,
-    FlushFacts,
-    OurNames,
-    Remember,
-    Whose,
-    heard_at,
-)
-from services.ingest.service import rates
-from services.ingest.session import (
+from services.ingest.effects import (
     AskRcpt,
     Commit,
     Committed,
@@ -54,10 +40,23 @@ from services.ingest.session import (
     RequestFlush,
     Say,
     SayAndClose,
-    Session,
     StartTls,
-    step,
 )
+from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
+from services.ingest.policy import (
+    Accept,
+    Ask,
+    Envelope,
+    Facts,
+    FindOut,
+    FlushFacts,
+    OurNames,
+    Remember,
+    Whose,
+    heard_at,
+)
+from services.ingest.service import rates
+from services.ingest.session import Session, step
 from services.ingest.sights import hashed
 from services.ingest.unstuff import Unstuff
 from tests.helpers.client import matches

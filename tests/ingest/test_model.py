@@ -15,9 +15,7 @@ from libs.mail import replies
 from libs.mail.records import Basis, ContentRef
 from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
-from services.ingest.limits import COMMAND_OCTETS, Limits, Load
-from services.ingest.policy import Accept
-from services.ingest.session import (
+from services.ingest.effects import (
     AskRcpt,
     Commit,
     Committed,
@@ -35,11 +33,12 @@ from services.ingest.session import (
     RequestFlush,
     Say,
     SayAndClose,
-    Session,
     StartTls,
     TlsStarted,
-    step,
 )
+from services.ingest.limits import COMMAND_OCTETS, Limits, Load
+from services.ingest.policy import Accept
+from services.ingest.session import Session, step
 
 HOST = "mx1.backup.example"
 MAX_ERRORS, MAX_RECIPIENTS, MAX_SIZE = 4, 3, 1000

@@ -12,13 +12,7 @@ from libs.mail.records import Basis, ContentRef
 from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
 from services.ingest.content import Budget
-from services.ingest.limits import (
-    COMMAND_OCTETS,
-    FULL_PATIENCE,
-    Limits,
-)
-from services.ingest.policy import Accept, Envelope
-from services.ingest.session import (
+from services.ingest.effects import (
     AskRcpt,
     Commit,
     Committed,
@@ -32,12 +26,16 @@ from services.ingest.session import (
     Refused,
     Say,
     SayAndClose,
-    Session,
     StartTls,
     TlsStarted,
-    ahead,
-    step,
 )
+from services.ingest.limits import (
+    COMMAND_OCTETS,
+    FULL_PATIENCE,
+    Limits,
+)
+from services.ingest.policy import Accept, Envelope
+from services.ingest.session import Session, ahead, step
 
 LIMITS = Limits("mx1.backup.example", ("PIPELINING",), 1000, max_errors=5, max_recipients=3, tls=True)
 ACCEPTED = Accept("office.example", "office.example", "ann@office.example", Basis.DELIVERABLE, "cache")
