@@ -130,3 +130,21 @@ async def test_many_mails_at_once(at: Place, postfix: Postfix) -> None:
     for token in tokens:
         await at.arrived(token)
     await postfix.until(lambda: postfix.log().count(QUEUED) == len(tokens))
+
+
+async def test_a_restart(at: Place, postfix: Postfix) -> None:
+    """SIGTERM while mail pours in: Postfix hears 421 or nobody, keeps what got no 250, and comes again; each
+    mail arrives once."""
+    taken = len(at.backup.events("Reception"))
+    tokens = [f"restart{number}" for number in range(60)]
+    submitted = asyncio.gather(*(submit(postfix.port, ANN, token=token) for token in tokens))
+    await at.backup.until(lambda: len(at.backup.events("Reception")) >= taken + 5)
+    assert await at.backup.stop("solo") == 0
+    assert len(at.backup.events("Reception")) < taken + len(tokens)
+    await at.backup.start("solo")
+    await at.backup.ready()
+    await submitted
+    for token in tokens:
+        await at.arrived(token)
+    await postfix.until(lambda: postfix.log().count(QUEUED) == len(tokens))
+    assert postfix.mailbox(EVE) == []

@@ -53,6 +53,8 @@ class Wiretap:
                     both.create_task(self._copy(server, back, self.said.extend))
             finally:
                 forth.close()
+        except ConnectionRefusedError:
+            return  # the server is down: its client hears the end of the connection
         finally:
             back.close()
             self._tasks.discard(task)
