@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from libs import topics
 from libs.mail.address import mailbox
 from libs.mail.records import (
     Access,
@@ -39,13 +40,13 @@ class BadCase(Exception):  # noqa: N818
 
 
 class Case:
-    """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox -> what a
-    callout brings, `asked`: the questions there must be; `sights`: who was sent back `later_s` ago; `smtp`,
-    `timing`: settings; `proxy`: what comes before the dialogue, from one of `proxies`; `client`: its address;
-    `before`: how many connections it had, `gone`: and has no more; `access`: what the operator said;
-    `socket`: it needs a clock or DNS; `queued`: the lines of what must be in the queue, `received`: what
-    stands in their traces; `limited`: what the metric says of each limit; `requested`: domains whose mail was
-    asked for."""
+    """One case file. `domains`, `recipients`, `primaries`: what the tables hold; `answers`: mailbox ->
+    what a callout brings, `asked`: the questions there must be; `away`: topics that take nothing;
+    `sights`: who was sent back `later_s` ago; `smtp`, `timing`: settings; `proxy`: what comes before the
+    dialogue, from one of `proxies`; `client`: its address; `before`: how many connections it had, `gone`:
+    and has no more; `access`: what the operator said; `socket`: it needs a clock or DNS; `queued`: the
+    lines of what must be in the queue, `received`: what stands in their traces; `limited`: what the
+    metric says of each limit; `requested`: domains whose mail was asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,6 +73,7 @@ class Case:
         self.access: list[Access] = []
         self.socket = False
         self.full = False
+        self.away: set[str] = set()
         self.queued: list[str] = []
         self.contents: list[bytes] = []
         self.requested: list[str] = []
@@ -230,6 +232,13 @@ def _limited(case: Case, words: list[str]) -> None:
     case.limited[words[0]] = int(words[1]) if words[1:] else 1
 
 
+def _away(case: Case, words: list[str]) -> None:
+    if words[0] not in topics.TOPICS:
+        raise ValueError(f"one of {', '.join(topics.TOPICS)}")
+    case.away.add(words[0])
+    case.socket = True
+
+
 def _verdict(case: Case, words: list[str]) -> None:
     if words[0] == "silent":
         case.verdict = None
@@ -259,6 +268,7 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "proxy": lambda case, words: setattr(case, "proxy", octets(words[-1].removeprefix("proxy").strip())),
     "proxies": lambda case, words: setattr(case, "proxies", words[0]),
     "full": lambda case, _: setattr(case, "full", True),
+    "away": _away,
     "client": _client,
     "before": _before,
     "access": _access,

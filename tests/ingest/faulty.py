@@ -5,14 +5,14 @@ from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from libs.log.contract import Batch, Bounds, Log, Stored
+from libs.log.contract import Batch, Bounds, Log, NotStored, Stored
 
 
 class Faulty:
     """`fail[topic]`: errors for its next appends, None for one that works; `after`: the record is stored and
     the error raised all the same (Ambiguous). `hold[topic]`: appends wait until the event is set. `silent`:
     followers hear nothing, as when the log cannot be reached. `appended`: (topic, size) of each append.
-    `disk`: the share of its disk that the log says is used."""
+    `disk`: the share of its disk that the log says is used. `away`: topics that store nothing."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -20,6 +20,7 @@ class Faulty:
         self.after = False
         self.hold: dict[str, asyncio.Event] = {}
         self.silent = False
+        self.away: set[str] = set()
         self.disk: float | None = None
         self.appended: list[tuple[str, int]] = []
         self.tombstones: list[bytes] = []
@@ -30,6 +31,8 @@ class Faulty:
             self.tombstones.append(key)
         if (event := self.hold.get(topic)) is not None:
             await event.wait()
+        if topic in self.away:
+            raise NotStored("away")
         error = self.fail[topic].popleft() if self.fail[topic] else None
         if error is not None and not self.after:
             raise error

@@ -51,6 +51,7 @@ async def play(case: Case, house: House) -> None:
     """Fill the tables, have the dialogue, look at what came out."""
     await _furnish(case, house)
     await house.start()
+    house.log.away = case.away
     first, *others = case.turns  # a dialogue that the client begins: before the banner can be said
     async with AsyncExitStack() as earlier:
         for _ in range(case.before):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from libs.mail import replies
+from libs.mail.reply import Reply
 from tests.ingest.cases import FOLDER, BadCase, Case, cases
 from tests.ingest.house import House
 from tests.ingest.play import house_of, lines, play
@@ -40,7 +42,10 @@ async def test_case_over_a_socket(path: Path, tmp_path: Path, authority: trustme
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("# rule\nrelays x\n---\n---\n", "bad.smtp:2: 'relays' is none of: access before callout client dns"),
+        (
+            "# rule\nrelays x\n---\n---\n",
+            "bad.smtp:2: 'relays' is none of: access away before callout client",
+        ),
         ("# rule\n---\nX: hello\n---\n", "line 3: 'X: hello' is none of C: C| C< S: S."),
         ("# rule\n---\n---\nqueue x\n", "bad.smtp:4: 'queue' is none of: asked content event limited queued"),
         ("# rule\n---\n", "three parts"),
@@ -58,6 +63,38 @@ def test_a_wrong_case_file_says_where(tmp_path: Path, text: str, wanted: str) ->
 def test_there_are_cases() -> None:
     """A folder that was emptied by mistake is noticed."""
     assert len(list(FOLDER.glob("*.smtp"))) >= 130
+
+
+# What no dialogue of a case file can bring about, and who does.
+ELSEWHERE = {
+    "READY_FOR_TLS": "a handshake follows: test_service.py",
+    "TLS_ALREADY": "it is said inside TLS: test_service.py",
+    "OUR_FAULT": "a bug of ours: test_service.py",
+    "TOO_MANY_FLUSHES": "many sessions: test_etrn.py",
+    "ROUTING_LOOP": "many mails: test_loops.py",
+}
+
+
+def test_every_reply_is_said_in_some_dialogue() -> None:
+    """Each reply of replies.py is shown where a reader looks: word for word, or by a beginning that no other
+    one has."""
+    shown = {
+        line.removesuffix("...").rstrip()
+        for path in PATHS
+        for turn in Case(path).turns
+        for line in turn.expected
+        if line is not None
+    }
+    ours = {name: reply for name, reply in vars(replies).items() if isinstance(reply, Reply)}
+    texts = {name: reply.wire().decode().strip() for name, reply in ours.items()}
+
+    def is_shown(text: str) -> bool:
+        beginnings = {line for line in shown if text.startswith(line)}
+        others = set(texts.values()) - {text}
+        return text in shown or any(not any(o.startswith(b) for o in others) for b in beginnings)
+
+    assert {name for name, text in texts.items() if not is_shown(text)} - ELSEWHERE.keys() == set()
+    assert ELSEWHERE.keys() <= texts.keys()
 
 
 def test_the_pure_runner_can_fail(tmp_path: Path) -> None:
