@@ -100,14 +100,18 @@ class Asker:
         return await self.answer(to, envelope, answer, client)
 
     def ahead(self, mailboxes: Iterable[Mailbox], envelope: Envelope, client: Peer) -> None:
-        """Ask about recipients that the client has sent ahead, so that all answers are under way at once."""
-        now = self._deps.clock.wall()
+        """Ask about recipients that the client has sent ahead, so that all answers are under way at once: as
+        many as its budget has room for."""
+        now, most = self._deps.clock.wall(), self._budgets.questions(client, self._deps.clock.mono())
         for to in mailboxes:
+            if most < 1:
+                return
             facts = self._facts(to, envelope, client)
             answer = policy.at_rcpt(to, facts, envelope, now)
             allowed = policy.at_budget(answer, facts, envelope)
             if isinstance(allowed, Ask):
                 self._question(to, anew=allowed.anew)
+                most -= not allowed.anew
 
     def _facts(self, to: Mailbox, envelope: Envelope, client: Peer) -> Facts:
         mono = self._deps.clock.mono()

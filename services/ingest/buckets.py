@@ -19,6 +19,10 @@ class Buckets:
         """Is there nothing left for `key`?"""
         return bool(self._left) and self._now(key, now) < 1.0
 
+    def left(self, key: str, now: float) -> int:
+        """How many are left for `key`?"""
+        return int(self._now(key, now))
+
     def take(self, key: str, now: float) -> None:
         """One less for `key`."""
         left = self._now(key, now)

@@ -2,6 +2,7 @@
 client and of a domain. Who reconnects finds its budget as it left it; a known recipient costs nothing.
 """
 
+import math
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -36,6 +37,10 @@ class Suspicions:
         self._until, self._counted = 0.0, 0
         self._clients: dict[str, set[int]] = {}
         self._domains: dict[str, set[int]] = {}
+
+    @property
+    def empty(self) -> bool:
+        return not self._domains
 
     def spent(self, client: str, domain: str, mailbox: str, now: float) -> bool:
         """Would `mailbox` be one too many for this client network ("": nobody's) or domain? One already
@@ -76,11 +81,18 @@ class Budgets:
 
     def load(self, load: Load, to: Mailbox, client: Peer, now: float) -> Load:
         """`load` with what is spent for this recipient and client. `now`: monotonic seconds."""
+        if self._suspicions.empty and not self._unknown:
+            return load
         suspicious = self._suspicions.spent(_network(client), to.domain, to.key, now)
         harvesting = not client.exempt and self._unknown.spent(client.network, now)
         if not suspicious and not harvesting:
             return load
         return replace(load, suspicious=suspicious, harvesting=harvesting)
+
+    def questions(self, client: Peer, now: float) -> float:
+        """How many recipients may be asked for at once on behalf of `client`: each may turn out to be
+        unknown."""
+        return math.inf if client.exempt else self._unknown.left(client.network, now)
 
     def count(self, answer: object, to: Mailbox, client: Peer, now: float) -> None:
         """`answer` is what this client is told about a recipient."""

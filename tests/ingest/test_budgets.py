@@ -138,6 +138,19 @@ async def test_harvesting_ends_and_reconnecting_does_not_help(tmp_path: Path) ->
         assert limited("backupmx_limited_total", {"limit": "unknown_recipients"}) == 4
 
 
+async def test_no_more_is_asked_ahead_than_the_budget_has_room_for(tmp_path: Path) -> None:
+    """A hundred recipients sent in one write ask the primary no more than one after the other would."""
+    async with House(tmp_path, zone=ZONE, smtp=LITTLE | {"max_unknown_per_client": 5}) as house:
+        await furnished(house)
+        async with house.client(source="127.0.0.1") as client:
+            await client.greet()
+            lines = "".join(f"RCPT TO:<new{number}@office.example>\r\n" for number in range(100))
+            await client.send(f"MAIL FROM:<eve@sender.example>\r\n{lines}".encode())
+            for _ in range(3):
+                assert (await client.reply())[:3] in ("250", "451")
+        assert 3 <= len(house.asked) <= 8
+
+
 @pytest.mark.parametrize("source", ["127.0.0.7", "127.0.0.9"])
 async def test_the_primarys_own_address_has_no_budget(tmp_path: Path, source: str) -> None:
     """A primary, by its MX records of now or by those that last worked, hears the truth about its domain."""
