@@ -20,6 +20,7 @@ SHELL = {
     "libs/log/kafka_group.py": "is a member of groups",
     "libs/log/kafka_produce.py": "appends to Kafka",
     "libs/log/kafka_read.py": "reads from Kafka",
+    "libs/log/kafka_record.py": "reads from Kafka",
     "libs/log/kafka_topics.py": "creates and checks topics",
     "libs/log/kafka_wire.py": "speaks to Kafka",
     "libs/log/sqlite.py": "owns the database file",

@@ -1,6 +1,6 @@
 """The log over Apache Kafka. Shell: it puts the parts together.
 
-kafka_produce: appending     kafka_read: reading and following     kafka_group: ownership and positions
+kafka_produce: appending     kafka_read: following     kafka_record: one record     kafka_group: ownership
 kafka_topics: the settings   kafka_wire: the client underneath all but appending
 """
 
@@ -28,6 +28,7 @@ from libs.log.contract import (
 )
 from libs.log.kafka_group import KafkaClaim, Membership, member
 from libs.log.kafka_produce import Item, Lane
+from libs.log.kafka_record import Reader
 from libs.log.kafka_wire import EARLIEST, LATEST, DescribeLogDirsRequest, Wire
 from libs.runtime.clock import Clock
 
@@ -62,6 +63,7 @@ class KafkaLog:
         content = names.pop(topics.CONTENT.name)
         everything = (content, *names.values())
         self._reads = Wire(bootstrap, everything, f"{name}-read")
+        self._reader = Reader(self._reads)
         self._ends = Wire(bootstrap, everything, f"{name}-ends")
         self._bulk = Lane(bootstrap, (content,), f"{name}-content", BULK_MS, self._ends)
         self._state = Lane(bootstrap, tuple(names.values()), f"{name}-state", STATE_MS, self._ends)
@@ -156,9 +158,7 @@ class KafkaLog:
 
     async def read(self, topic: str, partition: int, offset: int, key: bytes) -> Record:
         name = self._topic(topic)
-        return await self._reads.patiently(
-            lambda: kafka_read.read(self._reads, name, topic, partition, offset, key)
-        )
+        return await self._reads.patiently(lambda: self._reader.read(name, topic, partition, offset, key))
 
     def own(self, group: str, owner: Owner) -> AbstractAsyncContextManager[None]:
         return self._own(group, owner)

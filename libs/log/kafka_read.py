@@ -1,8 +1,7 @@
-"""Reading from Kafka: one record by its offset, and partitions followed for ever.
+"""Reading from Kafka: partitions followed for ever.
 
-Shell: sockets and tasks. Both send fetch requests of their own instead of using aiokafka's consumer: one that
-seeks stalls for half a second, and one that is silent does not say whether the broker answered, which is what
-freshness needs to know.
+Shell: sockets and tasks. It sends fetch requests of its own instead of using aiokafka's consumer, which does
+not say when it is silent whether the broker answered: that is what freshness needs to know.
 """
 
 import asyncio
@@ -11,7 +10,7 @@ from typing import Any
 
 from aiokafka import errors
 
-from libs.log.contract import BEGIN, END, Batch, Gone, Misconfigured, Record, Superseded, Unavailable
+from libs.log.contract import BEGIN, END, Batch, Misconfigured, Unavailable
 from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Fetched, Wire, fetch_request, fetched
 
 WAIT_MS = 900  # how long a leader waits for new records; an empty answer after that proves freshness
@@ -20,29 +19,6 @@ WAIT_MS = 900  # how long a leader waits for new records; an empty answer after 
 REST_S = {"content": 0.003, "verdicts": 0.003, "queue": 0.02, "events": 0.25}
 EACH, TOTAL = 2**20, 8 * 2**20  # octets of a partition, and of a broker, per fetch
 OUT_OF_RANGE = errors.OffsetOutOfRangeError.errno
-
-
-async def read(wire: Wire, topic: str, name: str, partition: int, offset: int, key: bytes) -> Record:
-    """Exactly this record. Raises Gone, Superseded, Unavailable."""
-    node = await wire.leader(topic, partition)
-    asked = {partition: offset}
-    # max_bytes=1 gives one whole batch: the one that holds the offset
-    response = await wire.ask(node, fetch_request(topic, asked, wait_ms=0, each=1, total=1))
-    part = fetched(response, topic, name, asked, most=1)[partition]
-    if part.code == OUT_OF_RANGE:
-        begin = await wire.offset(topic, partition, EARLIEST)
-        if offset < begin:
-            raise Gone(f"{name}/{partition} begins at {begin}, after {offset}")
-        raise Unavailable(f"{name}/{partition} has no offset {offset} yet")
-    await wire.check(part.code, topic, partition)
-    if part.position <= offset:
-        raise Unavailable(f"{name}/{partition} gave nothing at {offset}")
-    record = part.records[0] if part.records else None
-    if record is None or record.offset != offset:
-        raise Superseded(f"{name}/{partition}: offset {offset} was compacted away")
-    if record.key != key:
-        raise Gone(f"{name}/{partition}: offset {offset} holds another key")
-    return record
 
 
 async def follow(wire: Wire, topic: str, name: str, starts: Mapping[int, int]) -> AsyncGenerator[Batch, None]:

@@ -6,7 +6,6 @@ the requests of one connection in order and a long poll would hold the others up
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from random import sample
 from typing import Any, TypeVar
 
@@ -244,12 +243,9 @@ def fetch_request(
     return FetchRequest(wait_ms, 1, total, 0, [(topic, partitions)])
 
 
-def fetched(
-    response: Any, topic: str, name: str, offsets: Mapping[int, int], most: int | None = None
-) -> dict[int, Fetched]:
-    """Read a fetch response. `name` is the contract's name of Kafka's `topic`, `most` how many records of a
-    batch are wanted. A batch that fails its checksum ends the reading of its partition; the position stays
-    before it, so that it is fetched again."""
+def fetched(response: Any, topic: str, name: str, offsets: Mapping[int, int]) -> dict[int, Fetched]:
+    """Read a fetch response. `name` is the contract's name of Kafka's `topic`. A batch that fails its
+    checksum ends the reading of its partition; the position stays before it: it is fetched again."""
     result = {}
     for got, partitions in response.topics:
         if got != topic:
@@ -264,7 +260,7 @@ def fetched(
                 if not batch.validate_crc():
                     break
                 if not batch.is_control_batch:
-                    wanted = (
+                    records += (
                         Record(
                             name,
                             number,
@@ -277,7 +273,6 @@ def fetched(
                         for r in batch
                         if r.offset >= position
                     )
-                    records += islice(wanted, most)
                 position = max(position, batch.next_offset)
             result[number] = Fetched(code, end, position, records)
     return result
