@@ -47,13 +47,14 @@ class Suspicions:
         counted is not."""
         self._turn(now)
         counted = hash(mailbox)
-        return any(
-            counted not in those and (len(those) >= most or self._counted >= self._room)
-            for those, most in (
-                (self._clients.get(client, ()) if client else (counted,), self._per_client),
-                (self._domains.get(domain, ()), self._per_domain),
-            )
+        return self._over(self._domains.get(domain), counted, self._per_domain) or (
+            client != "" and self._over(self._clients.get(client), counted, self._per_client)
         )
+
+    def _over(self, those: set[int] | None, counted: int, most: int) -> bool:
+        if those is None:
+            return self._counted >= self._room
+        return counted not in those and (len(those) >= most or self._counted >= self._room)
 
     def count(self, client: str, domain: str, mailbox: str, now: float) -> None:
         """`mailbox` of `domain` was accepted unverified from `client`."""
