@@ -169,16 +169,22 @@ class House:
 
     async def _skip(self) -> None:
         """What is in the log already is not ours."""
-        for topic in ("callouts", "content", "events", "queue", "requests"):
-            self._starts[topic] = await self._ends(topic)
+        ours = ("callouts", "content", "events", "queue", "requests")
+        ends = await asyncio.gather(*(self._ends(topic) for topic in ours))
+        self._starts = dict(zip(ours, ends, strict=True))
 
     async def _ends(self, topic: str) -> dict[int, int]:
-        return {number: (await self.log.bounds(topic, number)).end for number in range(PARTITIONS)}
+        found = await asyncio.gather(*(self.log.bounds(topic, number) for number in range(PARTITIONS)))
+        return {number: bounds.end for number, bounds in enumerate(found)}
 
     async def forget(self) -> None:
         """Take back what was put into tables, for the next house on this log."""
-        for topic, partition, key in self._written:
-            await self.log.append(topic, partition, key, None, within=5)
+        await asyncio.gather(
+            *(
+                self.log.append(topic, partition, key, None, within=5)
+                for topic, partition, key in self._written
+            )
+        )
 
     async def start(self) -> Self:
         """Run ingest until it is ready."""
