@@ -79,6 +79,11 @@ class Connection(SMTP):
         self._wake()
         return not self.tls
 
+    def hold(self) -> None:
+        """Read nothing before the next more()."""
+        if not self._paused:
+            self._pause()
+
     def _pause(self) -> None:
         if (transport := self._transport_now()) is not None:
             transport.pause_reading()

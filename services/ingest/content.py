@@ -44,6 +44,9 @@ class Wire(Protocol):
 
     async def more(self, within: float) -> Interrupted | None: ...
 
+    def hold(self) -> None:
+        """Read nothing from the socket before the next more()."""
+
 
 class Budget:
     """Octets of all chunks being filled or unacknowledged; who finds no room waits in line."""
@@ -74,6 +77,11 @@ class Budget:
             if not room.done():  # cancelled: whoever waited was ended with the process
                 self.used += octets
                 room.set_result(None)
+
+    @property
+    def spent(self) -> bool:
+        """Whoever comes now may have to wait: what it reads meanwhile would be outside of the budget."""
+        return bool(self._waiting) or self.used + CHUNK > self._limit
 
     @property
     def chunk(self) -> int:
@@ -147,6 +155,8 @@ class Contents:
                 if refused is not None:
                     chunks.drop()
                 elif content:
+                    if self.budget.spent:
+                        wire.hold()
                     await chunks.add(content)
                 if parse.ended:
                     break

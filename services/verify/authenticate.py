@@ -4,7 +4,7 @@ A result that DNS or our own code kept from being known is temperror; nothing he
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -26,6 +26,15 @@ class Resolver(Protocol):
 
     async def ask(self, name: str, rtype: str) -> spf.Answer: ...
     def cached(self, name: str, rtype: str) -> spf.Answer | None: ...
+
+
+class Message(Protocol):
+    """A content of `size` octets. `first`: at least so many of it, if it has them; `whole`: all of them."""
+
+    @property
+    def size(self) -> int: ...
+    async def first(self, octets: int) -> bytes: ...
+    async def whole(self) -> bytes: ...
 
 
 class _Unanswered(NamedTuple):
@@ -60,6 +69,7 @@ class Authenticator:
         self._dns, self._clock, self._pool = dns, clock, pool
         self._id, self._ours, self._within_s = authserv_id, tuple({authserv_id, *hosts}), within_s
         self._results: dict[_Identity, spf.Checked] = {}
+        self._large = asyncio.Semaphore()  # one large content in memory at a time
 
     def now(self, id_: str, trace: Trace, content: bytes) -> Verdict | None:
         """The verdict, if nothing has to be awaited for it and it takes no longer than a few milliseconds."""
@@ -90,12 +100,11 @@ class Authenticator:
         found = Found(of_mailfrom, of_helo, signatures, claims(head, *self._ours))
         return verdict(id_, trace, found, self._id)
 
-    async def verdict(self, id_: str, trace: Trace, load: Callable[[], Awaitable[bytes]]) -> Verdict:
-        """The verdict, within `within_s` and the time that the pool takes. `load` gives the content, whenever
-        it is needed."""
+    async def verdict(self, id_: str, trace: Trace, message: Message) -> Verdict:
+        """The verdict, within `within_s` and the time that the pool takes."""
         mailfrom, helo = _identities(trace)
         of_helo, of_mailfrom, (signatures, strip) = await asyncio.gather(
-            self._spf(helo), self._spf(mailfrom), self._dkim(load)
+            self._spf(helo), self._spf(mailfrom), self._dkim(message)
         )
         assert of_helo is not None
         return verdict(id_, trace, Found(of_mailfrom, of_helo, signatures, strip), self._id)
@@ -172,24 +181,20 @@ class Authenticator:
             keys[name] = answer
         return keys
 
-    async def _dkim(
-        self, load: Callable[[], Awaitable[bytes]]
-    ) -> tuple[tuple[dkim.Checked, ...], tuple[tuple[int, int], ...]]:
+    async def _dkim(self, message: Message) -> tuple[tuple[dkim.Checked, ...], tuple[tuple[int, int], ...]]:
         """(a result for each signature, the ranges of forged fields)."""
         examined, strip = dkim.Examined(), tuple[tuple[int, int], ...]()
         try:
-            content = await load()
-            head, large = content[: head_length(content)], len(content) > HEAVY
-            del content  # large ones come from the file again: DNS may take its time
-            strip = await self._forged(head)
+            head, strip = await self._head(message)
             examined = dkim.examine(head, self._clock.wall())
             if examined.defect or not examined.signatures:
                 return dkim.verify(head, b"", examined, {}), strip
             keys = await self._keys(examined)
-            body = (await load())[len(head) + 2 :]
-            if large:
+            if message.size <= HEAVY:
+                return dkim.verify(head, (await message.whole())[len(head) + 2 :], examined, keys), strip
+            async with self._large:
+                body = (await message.whole())[len(head) + 2 :]
                 return await self._pool.run(dkim.verify, head, body, examined, keys), strip
-            return dkim.verify(head, body, examined, keys), strip
         except Overrun:
             reason = "verification took too long"
         except Exception:
@@ -197,6 +202,18 @@ class Authenticator:
             reason = "verification failed"
         results = tuple(one.checked(dkim.Result.TEMPERROR, reason) for one in examined.signatures)
         return results or (dkim.Checked(dkim.Result.TEMPERROR, reason),), strip
+
+    async def _head(self, message: Message) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+        """(the header, the ranges of forged fields in it). The rest is not looked at for them, and not held
+        while DNS takes its time. Raises Overrun."""
+        content = await message.first(dkim.HEAD_OCTETS + len(b"\r\n\r\n"))
+        head = content[: head_length(content)]
+        if len(head) <= dkim.HEAD_OCTETS or len(content) == message.size:
+            return head, await self._forged(head)
+        async with self._large:  # a header without end
+            content = await message.whole()
+            head = content[: head_length(content)]
+            return head, await self._forged(head)
 
     async def _forged(self, head: bytes) -> tuple[tuple[int, int], ...]:
         """Fields that claim one of our ids. Raises Overrun."""

@@ -40,6 +40,39 @@ class _Shard:
         self.tasks: set[asyncio.Task[None]] = set()
 
 
+class Assembled:
+    """A content as its chunks: see authenticate.Message."""
+
+    def __init__(self, parts: tuple[Part, ...], spill: Spill) -> None:
+        self._parts, self._spill = parts, spill
+        self.size = sum(_length(part) for part in parts)
+
+    async def first(self, octets: int) -> bytes:
+        held = 0
+        for number, part in enumerate(self._parts, 1):
+            held += _length(part)
+            if held >= octets:
+                return await self._joined(self._parts[:number])
+        return await self.whole()
+
+    async def whole(self) -> bytes:
+        return await self._joined(self._parts)
+
+    async def _joined(self, parts: tuple[Part, ...]) -> bytes:
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            return parts[0]
+        if any(isinstance(part, Extent) for part in parts):
+            return await asyncio.to_thread(self._from_file, parts)
+        return b"".join(part for part in parts if isinstance(part, bytes))
+
+    def _from_file(self, parts: tuple[Part, ...]) -> bytes:
+        return b"".join(self._spill.read(part) if isinstance(part, Extent) else part for part in parts)
+
+
+def _length(part: Part) -> int:
+    return part.length if isinstance(part, Extent) else len(part)
+
+
 class Contents:
     """An Owner of group `verify`: reads what it owns. `deadline_s`: how long ingest waits for a verdict."""
 
@@ -211,14 +244,13 @@ class Contents:
     async def _evaluate(self, shard: _Shard, key: bytes, complete: Complete) -> None:
         began = self._clock.mono()
 
-        async def load() -> bytes:
-            return await self._joined(complete.parts)
-
         if complete.broken:
             self._metrics.contents_broken.inc()
             verdict = await self._authenticator.without_content(complete.id, complete.trace, complete.broken)
         else:
-            verdict = await self._authenticator.verdict(complete.id, complete.trace, load)
+            verdict = await self._authenticator.verdict(
+                complete.id, complete.trace, Assembled(complete.parts, self._spill)
+            )
         await self._append(shard, key, verdict, began)
 
     async def _append(self, shard: _Shard, key: bytes, verdict: Verdict, began: float) -> None:
@@ -260,16 +292,6 @@ class Contents:
                 self._spill.free(part)
             else:
                 self._budget.give(len(part))
-
-    async def _joined(self, parts: tuple[Part, ...]) -> bytes:
-        if len(parts) == 1 and isinstance(parts[0], bytes):
-            return parts[0]
-        if any(isinstance(part, Extent) for part in parts):
-            return await asyncio.to_thread(self._from_file, parts)
-        return b"".join(part for part in parts if isinstance(part, bytes))
-
-    def _from_file(self, parts: tuple[Part, ...]) -> bytes:
-        return b"".join(self._spill.read(part) if isinstance(part, Extent) else part for part in parts)
 
     # --- every second ---
 

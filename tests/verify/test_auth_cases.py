@@ -10,7 +10,9 @@ from libs.mail.headers import Finding, authentication_results
 from libs.mail.records import Action, Trace, Verdict
 from libs.runtime.dns import Dns
 from services.verify.authenticate import Authenticator
+from services.verify.content import Assembled
 from services.verify.heavy import Pool
+from services.verify.spill import Spill
 from tests.helpers.clock import Clock
 from tests.helpers.zone import Zone
 from tests.verify import sign
@@ -107,10 +109,7 @@ async def test_case(case: Case) -> None:
         pool = Pool()
         authenticator = Authenticator(dns, clock, pool, authserv_id=HOSTS[0], hosts=HOSTS, within_s=5)
 
-        async def load() -> bytes:
-            return case.message
-
-        verdict = await authenticator.verdict("id1", trace, load)
+        verdict = await authenticator.verdict("id1", trace, Assembled((case.message,), Spill(None)))
         at_once = authenticator.now("id1", trace, case.message)
         await dns.close()
         await pool.close()

@@ -11,7 +11,9 @@ from libs.mail.records import Trace, Verdict
 from libs.runtime.dns import Dns
 from services.verify import authenticate, dkim, spf
 from services.verify.authenticate import HEAVY, Authenticator
+from services.verify.content import Assembled
 from services.verify.heavy import Pool
+from services.verify.spill import Spill
 from tests.helpers.clock import Clock
 from tests.helpers.zone import Zone
 from tests.verify import sign
@@ -40,10 +42,7 @@ class Room:
         )
 
     async def verdict(self, content: bytes, sender: str = "bob@sender.example") -> Verdict:
-        async def load() -> bytes:
-            return content
-
-        return await self.authenticator.verdict("id1", trace(sender), load)
+        return await self.authenticator.verdict("id1", trace(sender), Assembled((content,), Spill(None)))
 
     def now(self, content: bytes, sender: str = "bob@sender.example") -> Verdict | None:
         return self.authenticator.now("id1", trace(sender), content)
@@ -182,3 +181,36 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     async with room() as here:
         await asyncio.gather(*(here.verdict(sign.MESSAGE, f"a@d{number}.example") for number in range(10)))
         assert len(here.authenticator._results) == 4
+
+
+class Counted(Assembled):
+    """`most`: how many were in memory as a whole at once."""
+
+    now = most = 0
+
+    async def whole(self) -> bytes:
+        Counted.now += 1
+        Counted.most = max(Counted.most, Counted.now)
+        await asyncio.sleep(0)
+        Counted.now -= 1
+        return await super().whole()
+
+
+@pytest.mark.parametrize(("signed", "most"), [(False, 0), (True, 1)])
+async def test_large_contents_are_not_in_memory_together(signed: bool, most: int) -> None:
+    """Of an unsigned mail only the header is read, however large it is and however many come at once; of the
+    signed ones one at a time is whole."""
+    head = b"From: <bob@sender.example>\r\nSubject: x\r\n"
+    if signed:
+        head += b"DKIM-Signature: v=1; a=rsa-sha256; d=sender.example; s=none; h=from; bh=eA==; b=eA==\r\n"
+    parts = (head + b"\r\n" + b"x" * 200_000, *[b"y" * 500_000] * 4)
+    Counted.now = Counted.most = 0
+    async with room() as here:
+        messages = [Counted(parts, Spill(None)) for _ in range(5)]
+        await asyncio.gather(
+            *(
+                here.authenticator.verdict(f"id{n}", trace("bob@sender.example"), m)
+                for n, m in enumerate(messages)
+            )
+        )
+    assert Counted.most == most
