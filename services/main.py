@@ -30,12 +30,14 @@ from libs.log.open import open_log, partitions_agree
 from libs.mail.event import Event, EventType
 from libs.runtime import logs
 from libs.runtime.clock import SystemClock
-from libs.runtime.config import Config, Endpoint, Wrong, load
+from libs.runtime.config import Config, Endpoint
+from libs.runtime.config_file import load
 from libs.runtime.deps import Deps
 from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.health import health
 from libs.runtime.metrics import Metrics
+from libs.runtime.mistake import Wrong
 from libs.runtime.processes import Child, Children
 from libs.runtime.run import CannotStart, Life, Service, ServiceFailed, run
 from libs.runtime.sample import sample

@@ -1,44 +1,26 @@
-"""Configuration: one TOML file, environment variables override it.
+"""Every setting: its table, its type, its default, and which settings fit together.
 
-`BACKUPMX_SMTP__MAX_CONNECTIONS=100` is `max_connections` of `[smtp]`; lists are JSON, such as
-`BACKUPMX_DIAL__ALLOW='["127.0.0.0/8"]'`. Every wrong key, type or value, in the file or in a variable, is one
-clear sentence (Wrong) and the command ends with exit code 2. Relative paths are relative to the file.
+How they are read is in config_file.py, how a mistake is told in mistake.py.
 """
 
 import ipaddress
-import json
-import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from libs.mail.address import BadAddress, domain_name, mailbox
 from libs.mail.records import Admission, Unverified
 from libs.mail.settings import DAY_S, Defaults
-from libs.runtime.certs import BadCertificate, server_context
-
-PREFIX = "BACKUPMX_"
-# Variables that are no settings. Where Kubernetes adds service links (BACKUPMX_..._PORT) to the environment,
-# they must be switched off: `enableServiceLinks: false`.
-OTHER_VARIABLES = frozenset({"BACKUPMX_CONFIG"})
-
-
-class Wrong(Exception):  # noqa: N818
-    """The configuration cannot be used; the message is one sentence for the person who wrote it."""
 
 
 def _domain(value: str) -> str:
@@ -133,6 +115,11 @@ Seconds = Annotated[Number, Field(gt=0)]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def is_part(annotation: Any) -> bool:
+    """Is it the type of a table of settings, not of one setting?"""
+    return isinstance(annotation, type) and issubclass(annotation, _Part)
 
 
 class HostPart(_Part):
@@ -317,147 +304,3 @@ class Config(_Part):
         if self.host.name not in self.installation.hosts:
             raise ValueError(f"host.name {self.host.name!r} is not one of installation.hosts")
         return self
-
-
-def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
-    """The configuration in `path` with the environment over it. Raises Wrong with one sentence."""
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise Wrong(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Wrong(f"{path}: is not TOML: {error}") from error
-    variables = {
-        name: value
-        for name, value in environment.items()
-        if name.startswith(PREFIX) and name not in OTHER_VARIABLES
-    }
-    try:
-        config = Config.model_validate(_merged(data, _overrides(variables)))
-    except ValidationError as error:
-        raise Wrong(_sentence(path, variables, error.errors(include_url=False)[0])) from error
-    return _resolved(config, path)
-
-
-def _resolved(config: Config, path: Path) -> Config:
-    """With paths relative to the folder of `path`. Raises Wrong when the TLS files cannot be used."""
-    folder = path.absolute().parent
-    smtp = config.smtp
-    files = {name: getattr(smtp, name) for name in ("tls_certificate", "tls_key")}
-    files = {name: folder / file for name, file in files.items() if file is not None}
-    for name, file in files.items():
-        if not os.access(file, os.R_OK):
-            raise Wrong(f"{path}: smtp.{name}: {file} cannot be read")
-    if files:
-        try:
-            server_context(files["tls_certificate"], files["tls_key"])
-        except BadCertificate as error:
-            raise Wrong(f"{path}: smtp.tls_certificate: {error}") from error
-    return config.model_copy(
-        update={
-            "state_directory": folder / config.state_directory,
-            "smtp": smtp.model_copy(update=files),
-        }
-    )
-
-
-def _overrides(variables: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that variables give, as tables. Raises Wrong for a variable that is no setting."""
-    found: dict[str, Any] = {}
-    for variable, text in sorted(variables.items()):
-        names = variable.removeprefix(PREFIX).lower().split("__")
-        annotation = _annotation(names)
-        if annotation is None:
-            raise Wrong(f"environment variable {variable}: there is no such setting")
-        part = found
-        for name in names[:-1]:
-            part = part.setdefault(name, {})
-        part[names[-1]] = _value(variable, text, annotation)
-    return found
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`below` with what `above` has put over it, table by table."""
-    merged = dict(below)
-    for name, value in above.items():
-        old = merged.get(name)
-        merged[name] = _merged(old or {}, value) if isinstance(value, dict) and _table(old) else value
-    return merged
-
-
-def _table(value: Any) -> bool:
-    return value is None or isinstance(value, dict)
-
-
-def _annotation(names: Iterable[str]) -> Any:
-    """The type of the setting `names` (one name a level), None where there is none."""
-    annotation: Any = Config
-    for name in names:
-        fields = annotation.model_fields if _is_part(annotation) else {}
-        if name not in fields:
-            return None
-        annotation = fields[name].annotation
-    return None if _is_part(annotation) else annotation
-
-
-def _is_part(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, _Part)
-
-
-def _value(variable: str, text: str, annotation: Any) -> Any:
-    """Numbers and lists are JSON, everything else is the text itself."""
-    if annotation not in (int, float) and get_origin(annotation) is not tuple:
-        return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        wanted = "a number" if annotation in (int, float) else 'a list in JSON, such as ["a", "b"]'
-        raise Wrong(f"environment variable {variable}: must be {wanted}, not {text!r}") from error
-
-
-def _sentence(path: Path, variables: Mapping[str, str], error: ErrorDetails) -> str:
-    """What pydantic found, for the person who wrote it: where (file and key, or variable), and what."""
-    where = [str(part) for part in error["loc"]]
-    variable = next(
-        (
-            name
-            for length in range(len(where), 0, -1)
-            if (name := PREFIX + "__".join(where[:length]).upper()) in variables
-        ),
-        None,
-    )
-    message = _message(error, where)
-    if variable is not None:
-        return f"environment variable {variable}: {message}"
-    return f"{path}: {'.'.join(where)}: {message}" if where else f"{path}: {message}"
-
-
-def _message(error: ErrorDetails, where: list[str]) -> str:
-    given = error["input"]
-    given = str(given).lower() if isinstance(given, bool) else repr(given)  # as TOML writes it
-    match error["type"]:
-        case "missing":
-            return "is missing"
-        case "extra_forbidden":
-            part: Any = Config
-            for name in where[:-1]:
-                part = part.model_fields[name].annotation if _is_part(part) else part
-            known = part if _is_part(part) else Endpoint
-            return f"is no setting; known here are {', '.join(known.model_fields)}"
-        case "model_type" | "model_attributes_type":
-            return f"must be a table of settings, not {given}"
-        case "value_error":
-            return error["msg"].removeprefix("Value error, ")
-        case "tuple_type":
-            return f"must be a list, not {given}"
-        case "too_short":
-            return "must not be empty"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return f"must be a whole number, not {given}"
-        case "float_type" | "float_parsing":
-            return f"must be a number, not {given}"
-        case "string_type" | "path_type":
-            return f"must be text, not {given}"
-        case _:
-            message = error["msg"]
-            return f"{message[:1].lower()}{message[1:]}".replace("input should", "must") + f", not {given}"

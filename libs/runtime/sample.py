@@ -2,7 +2,7 @@
 
 
 def sample(*, id: str, listen: str, health: str) -> str:  # noqa: A002 the setting's name
-    """TOML that `config.load` takes. `id`: of the new installation; `listen`, `health`: address:port."""
+    """TOML that `config_file.load` takes. `id`: of the new installation; `listen`, `health`: address:port."""
     return f"""\
 # backupmx: every setting there is. Commented lines show the default.
 # An environment variable overrides a setting: BACKUPMX_SMTP__MAX_CONNECTIONS=100 (lists are JSON).

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from libs.log.contract import LogError
-from libs.runtime.config import Config, Wrong, load
+from libs.runtime.config import Config
+from libs.runtime.config_file import load
+from libs.runtime.mistake import Wrong
 from services.control import access as permissions
 from services.control.caller import Failed, ask, call, calling
 from services.control.desk import PAGE

@@ -6,7 +6,9 @@ import pytest
 import trustme
 
 from libs.mail.records import Unverified
-from libs.runtime.config import Endpoint, Wrong, load
+from libs.runtime.config import Endpoint
+from libs.runtime.config_file import load
+from libs.runtime.mistake import Wrong
 
 GOOD = """\
 state_directory = "state"

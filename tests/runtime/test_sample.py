@@ -5,7 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from libs.runtime.config import Config, _Part, load
+from libs.runtime.config import Config, is_part
+from libs.runtime.config_file import load
 from libs.runtime.sample import sample
 
 TEXT = sample(id="0f3a9c1e5b7d", listen="127.0.0.1:2525", health="127.0.0.1:9125")
@@ -16,8 +17,7 @@ def settings(part: Any, above: str = "") -> set[str]:
     found: set[str] = set()
     for name, field in part.model_fields.items():
         annotation = field.annotation
-        is_part = isinstance(annotation, type) and issubclass(annotation, _Part)
-        found |= settings(annotation, f"{above}{name}.") if is_part else {above + name}
+        found |= settings(annotation, f"{above}{name}.") if is_part(annotation) else {above + name}
     return found
 
 
