@@ -30,12 +30,10 @@ class Content(NamedTuple):
 
 
 class Connected(NamedTuple):
-    """`room`: the limits of connections are kept, else `limit` is in the way; `early`: octets came before our
-    banner."""
+    """`limit`: what is in the way, None where there is room; `early`: octets came before our banner."""
 
-    room: bool
+    limit: Limit | None
     early: bool
-    limit: Limit = Limit.CONNECTIONS
 
 
 class Line(NamedTuple):

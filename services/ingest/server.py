@@ -236,8 +236,7 @@ class Dialogue(Connection):
         """state, effect = step(state, what the effect yielded), until an effect closes."""
         for _ in range(2):
             await asyncio.sleep(0)  # the loop looks at the socket: has the client spoken before us?
-        connected = Connected(limit is None, self.arrived, limit or Limit.CONNECTIONS)
-        state, effect = step(Session(), connected, self._server.limits)
+        state, effect = step(Session(), Connected(limit, self.arrived), self._server.limits)
         while not isinstance(effect, SayAndClose):
             got: Input
             try:

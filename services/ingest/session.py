@@ -41,8 +41,8 @@ from services.ingest.policy import Accept, Envelope
 
 class Session(Struct, frozen=True):
     """`helo` "" before the first EHLO or HELO; `tls`: protocol and cipher, "" in clear; `errors`: 5yz replies
-    since the last accepted mail; `asked`: the parameters of the RCPT that is being answered;
-    `blocked`: nothing but QUIT is taken."""
+    since the last accepted mail; `asked`: the parameters of the RCPT that is being answered,
+    `recipient`: its mailbox; `blocked`: nothing but QUIT is taken."""
 
     helo: str = ""
     extended: bool = False
@@ -76,15 +76,7 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
         case FlushAnswer():
             return _say(s, got.reply, limits, "ETRN")
         case Connected():
-            if got.early:
-                return s, SayAndClose(replies.EARLY)
-            if got.limit is Limit.BLOCKED_CLIENTS and not got.room:
-                # RFC 5321 section 3.1: 554 in place of the banner, and then wait for QUIT.
-                return replace(s, blocked=True), Say(policy.at_connect(got.limit, limits.host), "CONNECT")
-            if not got.room:
-                # Nobody speaks before our first reply.
-                return s, SayAndClose(policy.at_connect(got.limit, limits.host), "CONNECT", linger=False)
-            return s, Say(policy.at_connect(None, limits.host))
+            return _connected(s, got, limits)
         case Interrupted():
             return _interrupted(s, got, limits)
 
@@ -115,6 +107,18 @@ def _say(s: Session, reply: Reply, limits: Limits, command: str, recipient: str 
     if s.errors >= limits.max_errors:
         return s, SayAndClose(replies.too_many_errors(limits.host), command, recipient)
     return s, Say(reply, command, recipient)
+
+
+def _connected(s: Session, got: Connected, limits: Limits) -> Step:
+    if got.early:
+        return s, SayAndClose(replies.EARLY)
+    reply = policy.at_connect(got.limit, limits.host)
+    if got.limit is None:
+        return s, Say(reply)
+    if got.limit is Limit.BLOCKED_CLIENTS:
+        # RFC 5321 section 3.1: 554 in place of the banner, and then wait for QUIT.
+        return replace(s, blocked=True), Say(reply, "CONNECT")
+    return s, SayAndClose(reply, "CONNECT", linger=False)  # nobody speaks before our first reply
 
 
 def _interrupted(s: Session, why: Interrupted, limits: Limits) -> Step:

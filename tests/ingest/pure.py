@@ -288,8 +288,7 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
     closed = False
     early = bool(case.turns[0].sent)
     limit = play.connect()
-    connected = Connected(limit is None, early, limit or Limit.CONNECTIONS)
-    state, effect = step(Session(), connected, play.limits)
+    state, effect = step(Session(), Connected(limit, early), play.limits)
     said: list[str] = []
     spoke: object = None  # an effect that says something says it once, however often it must wait
     for turn in case.turns:

@@ -36,7 +36,7 @@ from services.ingest.effects import (
     StartTls,
     TlsStarted,
 )
-from services.ingest.limits import COMMAND_OCTETS, Limits, Load
+from services.ingest.limits import COMMAND_OCTETS, Limit, Limits, Load
 from services.ingest.policy import Accept
 from services.ingest.session import Session, step
 
@@ -105,7 +105,7 @@ class Dialogue(RuleBasedStateMachine):
     def connects(self, room: bool, early: bool, tls: bool) -> None:
         """Data before the banner ends it before anything else."""
         self.offers_tls, self.waiting = tls, "line"
-        self.give(Connected(room or not early, early))
+        self.give(Connected(None if room or not early else Limit.CONNECTIONS, early))
         if early:
             self.ends(replies.EARLY)
         else:
