@@ -22,10 +22,10 @@ from libs.runtime.dns import Kind
 from services.ingest import policy
 from services.ingest.budgets import Allowance, Budgets
 from services.ingest.connections import Peer
+from services.ingest.facts import Accept, Ask, Envelope, Facts, FindOut, Remember, Whose
 from services.ingest.known import Known
 from services.ingest.limits import FULL_PATIENCE, Breakdowns, Load, Patience
 from services.ingest.origin import Origins
-from services.ingest.policy import Accept, Ask, Envelope, Facts, FindOut, Remember, Whose
 from services.ingest.sights import Sights
 
 PUBLISH_S = 5.0  # a question that cannot be published within this is not asked

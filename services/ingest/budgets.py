@@ -12,8 +12,8 @@ from libs.mail.address import Mailbox
 from libs.mail.records import Basis
 from services.ingest.buckets import Buckets
 from services.ingest.connections import Peer
+from services.ingest.facts import Accept
 from services.ingest.limits import HOUR_S, Load
-from services.ingest.policy import Accept
 
 ROOM = 200_000  # unverified recipients counted in one hour, some 100 octets each
 

@@ -16,8 +16,8 @@ from libs.mail.replies import Receipt
 from libs.runtime.deps import Deps
 from services.ingest import policy
 from services.ingest.effects import Committed, Content, Refused
+from services.ingest.facts import Envelope
 from services.ingest.limits import COMMIT_S, RETURNS, Breakdowns, Holds
-from services.ingest.policy import Envelope
 from services.ingest.session import Session
 from services.ingest.verdicts import Verdicts
 

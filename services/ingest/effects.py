@@ -10,8 +10,8 @@ from libs.mail.address import Mailbox
 from libs.mail.records import ContentRef
 from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
+from services.ingest.facts import Accept, Envelope
 from services.ingest.limits import Limit
-from services.ingest.policy import Accept, Envelope
 
 
 class Content(NamedTuple):

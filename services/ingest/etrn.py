@@ -15,10 +15,10 @@ from libs.mail.settings import DomainSettings
 from libs.runtime.deps import Deps
 from services.ingest import policy
 from services.ingest.connections import Peer
+from services.ingest.facts import FlushFacts
 from services.ingest.known import Known
 from services.ingest.limits import Flushes
 from services.ingest.origin import Origins
-from services.ingest.policy import FlushFacts
 
 PUBLISH_S = 5.0
 

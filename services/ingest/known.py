@@ -23,10 +23,10 @@ from libs.mail.records import (
 )
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
-from services.ingest import policy
+from services.ingest import fallback
 from services.ingest.access import NO_RULES, Listed, Rules
+from services.ingest.facts import Facts, OurNames
 from services.ingest.limits import Load
-from services.ingest.policy import Facts, OurNames
 
 
 class Known:
@@ -148,8 +148,8 @@ class Known:
         if not self._restored or not self.fallback.is_set():
             return
         found = self.recipients.get(record.key)
-        at = 0.0 if found is None else policy.heard_at(found)
-        if abs(self._deps.clock.wall() - at) <= policy.UP_S:
+        at = 0.0 if found is None else fallback.heard_at(found)
+        if abs(self._deps.clock.wall() - at) <= fallback.UP_S:
             self._heard[record.key.rpartition(b"@")[2]] = at
 
     def max_size(self, domain: str) -> int:

@@ -4,9 +4,7 @@ A permanent no about a recipient needs a fresh and whole table (rule 7); whateve
 or accepted on suspicion.
 """
 
-from typing import NamedTuple, TypeVar
-
-from msgspec import Struct
+from typing import TypeVar
 
 from libs.mail import replies
 from libs.mail.address import Mailbox
@@ -15,20 +13,16 @@ from libs.mail.records import (
     Admission,
     Basis,
     Callouts,
-    Health,
     Kind,
-    PrimaryFacts,
-    PrimaryState,
-    Recipient,
-    RecipientRecord,
     RecipientStatus,
-    RecipientTry,
     Status,
     Unverified,
     Verdict,
 )
 from libs.mail.reply import Reply
 from libs.mail.settings import DomainSettings
+from services.ingest import fallback
+from services.ingest.facts import Accept, Ask, Envelope, Facts, FindOut, FlushFacts, Remember, Whose
 from services.ingest.limits import NO_ROOM, Limit, Load
 
 T = TypeVar("T")
@@ -37,112 +31,6 @@ OWN = frozenset({"postmaster", "abuse", "mailer-daemon"})  # RFC 5321 section 4.
 HOUR_S, DAY_S = 3600.0, 86_400.0
 NEGATIVE_S = 3 * HOUR_S  # while the primary is up an older negative is asked again before a 550
 NEGATIVE_LATE_S = DAY_S  # when it cannot be asked, an older one is not enough for a 550
-UNVERIFIABLE_S = 60.0  # a recipient that could not be verified is tried again after this
-SPOKE = frozenset(
-    {"deliverable", "undeliverable", "contradicted", "greylisted", "up"}
-)  # a try's outcomes at RCPT
-UP_S = 60.0  # admission `fallback`: a primary confirmed within this is up
-INTRODUCED_S = 300.0  # admission `fallback`: a second try that comes so long after the first is taken
-
-
-class OurNames(Struct, frozen=True):
-    """`host`: this host; `hosts`: the names of all our hosts and the address literals of this one, each with
-    the host name it stands for; `operators`: who reads the mail to them."""
-
-    host: str
-    hosts: dict[str, str]
-    operators: Mailbox
-
-
-class Envelope(Struct, frozen=True):
-    """The transaction so far. `reverse_path` "" for <>; `size`: declared, 0 where not. `domain`, `next_hop`
-    and `kind` are those of the recipients, "" before the first. `blocked`: the operator takes no mail from
-    this reverse-path."""
-
-    reverse_path: str
-    size: int = 0
-    smtputf8: bool = False
-    ret: str = ""
-    envid: str = ""
-    recipients: tuple[Recipient, ...] = ()
-    domain: str = ""
-    next_hop: str = ""
-    kind: Kind = Kind.RELAYED
-    blocked: bool = False
-
-    @property
-    def sender(self) -> str:
-        """The domain of the reverse-path, "" for <>."""
-        return self.reverse_path.rpartition("@")[2]
-
-
-class Facts(Struct, frozen=True):
-    """All that is known when a recipient is judged. `whole`: the table of domains is fresh and complete;
-    `fresh`: what is known of recipients is; `tried`: the last callout, with or without a result.
-
-    For admission `fallback` only: `heard`: when (wall seconds) the primary last spoke of another one;
-    `sighted_s`: how long ago this client first came with this sender and recipient, None: it never did."""
-
-    names: OurNames
-    whole: bool
-    settings: DomainSettings | None
-    fresh: bool = False
-    status: RecipientStatus | None = None
-    tried: RecipientTry | None = None
-    primary: PrimaryState | None = None
-    learnt: PrimaryFacts | None = None
-    load: Load = Load()
-    heard: float = 0.0
-    sighted_s: float | None = None
-
-
-class FlushFacts(NamedTuple):
-    """What is known when a client asks for a domain's mail to be sent on. `own`: it has an address of the
-    domain's primary; `spent`: it asked too often. `settings`, `whole`: as in Facts."""
-
-    whole: bool
-    settings: DomainSettings | None = None
-    primary: PrimaryState | None = None
-    own: bool = False
-    spent: bool = False
-
-
-class Accept(Struct, frozen=True):
-    """The recipient is taken. `mailbox`: whom the mail is for (mail to our own names: the operators);
-    `source`: own, cache, callout or suspicion, for metrics."""
-
-    domain: str
-    next_hop: str
-    mailbox: str
-    basis: Basis
-    source: str
-    kind: Kind = Kind.RELAYED
-
-
-class Ask(Struct, frozen=True):
-    """Only a callout can tell. `wait`: it is worth waiting for; `anew`: it shall tell whether the primary is
-    up, what is known of the recipient does not answer it."""
-
-    wait: bool = True
-    anew: bool = False
-
-
-class Remember(Struct, frozen=True):
-    """Say `reply`, and remember that this client came with this sender and recipient."""
-
-    reply: Reply
-
-
-class Whose(Struct, frozen=True):
-    """A budget of the client's is spent. Is it the primary itself? `answer`: what it hears if not."""
-
-    answer: Reply
-
-
-class FindOut(Struct, frozen=True):
-    """We do not serve this domain: does its MX set name us?"""
-
-    domain: str
 
 
 def at_connect(limit: Limit | None, host: str) -> Reply:
@@ -177,14 +65,14 @@ def at_rcpt(
         or _known(to, f, now)
     )
     if f.settings.admission is Admission.FALLBACK and isinstance(answer, Accept):
-        return _sent_back(f, now) or (Ask(anew=True) if _is_it_up(f, now) else answer)
+        return fallback.sent_back(f, now) or (Ask(anew=True) if fallback.worth_asking(f, now) else answer)
     return answer
 
 
 def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
     """No callout told anything, or none was worth waiting for."""
     answer = _unverified(to, f, now)
-    return (_sent_back(f, now) or answer) if isinstance(answer, Accept) else answer
+    return (fallback.sent_back(f, now) or answer) if isinstance(answer, Accept) else answer
 
 
 def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
@@ -192,7 +80,7 @@ def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
     if f.settings is not None and f.fresh and f.status is not None and _unready(f.settings) is None:
         answer = _doubted(f) or _said(to, f.status, now, "callout")
         if isinstance(answer, Accept):
-            return _sent_back(f, now) or answer
+            return fallback.sent_back(f, now) or answer
         if answer is not None:
             return answer
     return at_deadline(to, f, now)
@@ -205,24 +93,13 @@ def _unverified(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
         return unready
     if f.status is not None and f.status.status is Status.DELIVERABLE:
         return _accept(to, Basis.DELIVERABLE, "cache")
-    if f.status is not None and f.fresh and _age_s(f.status, f.primary, now) <= NEGATIVE_LATE_S:
+    if f.status is not None and f.fresh and _age_s(f.status, f, now) <= NEGATIVE_LATE_S:
         return replies.UNKNOWN_RECIPIENT
     if f.settings.unverified is Unverified.DEFER:
         return replies.CANNOT_VERIFY
     if f.load.suspicious or _over_budget(f, now):
         return replies.TOO_MANY_UNVERIFIED
     return _accept(to, Basis.SUSPICION, "suspicion")
-
-
-def heard_at(record: RecipientRecord) -> float:
-    """When (wall seconds) the primary said what stands here; 0 where it did not speak of a mailbox."""
-    match record:
-        case RecipientStatus(confirmed=at):
-            return at
-        case RecipientTry(last_tried=at, last_outcome=outcome) if outcome in SPOKE:
-            return at
-        case _:
-            return 0.0
 
 
 def at_budget(answer: T, f: Facts, envelope: Envelope) -> T | Whose:
@@ -328,7 +205,7 @@ def _incapable(f: Facts, envelope: Envelope) -> Reply | None:
 
 
 def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask | Remember:
-    away = _away(f.primary)
+    away = f.away
     if f.status is not None and f.fresh:
         answer: Reply | Accept | None = _doubted(f)
         if answer is None and (f.status.status is Status.DELIVERABLE or not away):
@@ -339,53 +216,15 @@ def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask | Remember
         return _accept(to, Basis.DELIVERABLE, "cache")
     if f.learnt is not None and f.learnt.braked:
         return replies.RECIPIENT_IN_DOUBT  # callout brake: nobody new is believed, nobody is refused
-    if away or _lately(f, now) or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
+    if away or f.tried_lately(now) or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
         return at_deadline(to, f, now)
     return Ask(wait=f.learnt is None or f.learnt.callouts is not Callouts.BLOCKED)
-
-
-def _away(primary: PrimaryState | None) -> bool:
-    return primary is not None and primary.health in (Health.DOWN, Health.DEFERRING)
-
-
-def _lately(f: Facts, now: float) -> bool:
-    """A callout told nothing just now: another one is not worth its time yet."""
-    return f.tried is not None and 0 <= now - f.tried.last_tried < UNVERIFIABLE_S
-
-
-def _sent_back(f: Facts, now: float) -> Reply | Remember | None:
-    """Admission `fallback`: the 451 of whom we would take, while the primary is up and he is new."""
-    if f.settings is None or f.settings.admission is Admission.ALWAYS or _introduced(f):
-        return None
-    if _away(f.primary) or not _is_up(f, now):
-        return None
-    return Remember(replies.TRY_THE_PRIMARY) if f.sighted_s is None else replies.TRY_THE_PRIMARY
-
-
-def _introduced(f: Facts) -> bool:
-    return f.sighted_s is not None and f.sighted_s >= INTRODUCED_S
-
-
-def _is_up(f: Facts, now: float) -> bool:
-    """Was it confirmed within UP_S, by whatever it said to us? A clock that was set back confirms nothing."""
-    confirmed = 0.0 if f.primary is None else f.primary.confirmed
-    times = (f.heard, confirmed, *(heard_at(said) for said in (f.status, f.tried) if said is not None))
-    return any(abs(now - at) <= UP_S for at in times)
-
-
-def _is_it_up(f: Facts, now: float) -> bool:
-    """Is that worth a question? Not once nobody cares, and not while none is answered."""
-    blocked = f.learnt is not None and f.learnt.callouts is Callouts.BLOCKED
-    return not (_introduced(f) or _away(f.primary) or blocked or _lately(f, now))
 
 
 def _over_budget(f: Facts, now: float) -> bool:
     """verify did not ask: too many unknown recipients of this primary within the hour (a dictionary
     attack)."""
-    tried = f.tried
-    return (
-        tried is not None and tried.last_outcome == "budget" and 0 <= now - tried.last_tried < UNVERIFIABLE_S
-    )
+    return f.tried is not None and f.tried.last_outcome == "budget" and f.tried_lately(now)
 
 
 def _said(to: Mailbox, status: RecipientStatus, now: float, source: str) -> Reply | Accept | None:
@@ -402,10 +241,10 @@ def _doubted(f: Facts) -> Reply | None:
     return replies.RECIPIENT_IN_DOUBT
 
 
-def _age_s(status: RecipientStatus, primary: PrimaryState | None, now: float) -> float:
+def _age_s(status: RecipientStatus, f: Facts, now: float) -> float:
     """How old a status is, not counting the time of an outage: nothing expires during one."""
-    if primary is not None and _away(primary):
-        now = min(now, primary.since)
+    if f.primary is not None and f.away:
+        now = min(now, f.primary.since)
     return now - status.confirmed
 
 

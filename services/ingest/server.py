@@ -42,9 +42,9 @@ from services.ingest.effects import (
     TlsStarted,
 )
 from services.ingest.etrn import Flusher
+from services.ingest.facts import Accept
 from services.ingest.known import Known
 from services.ingest.limits import Limit, Limits, limits_by_reply
-from services.ingest.policy import Accept
 from services.ingest.senders import Senders
 from services.ingest.session import Session, ahead, step
 

@@ -35,8 +35,8 @@ from services.ingest.effects import (
     StartTls,
     TlsStarted,
 )
+from services.ingest.facts import Accept, Envelope
 from services.ingest.limits import COMMAND_OCTETS, Limit, Limits
-from services.ingest.policy import Accept, Envelope
 
 
 class Session(Struct, frozen=True):

@@ -42,8 +42,7 @@ from services.ingest.effects import (
     SayAndClose,
     StartTls,
 )
-from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
-from services.ingest.policy import (
+from services.ingest.facts import (
     Accept,
     Ask,
     Envelope,
@@ -53,8 +52,9 @@ from services.ingest.policy import (
     OurNames,
     Remember,
     Whose,
-    heard_at,
 )
+from services.ingest.fallback import heard_at
+from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
 from services.ingest.service import rates
 from services.ingest.session import Session, step
 from services.ingest.sights import hashed

@@ -7,7 +7,8 @@ from libs.mail import replies
 from libs.mail.address import mailbox
 from libs.mail.records import Domain, RecipientStatus, RecipientTry, Status
 from libs.mail.settings import Defaults, complete
-from services.ingest.policy import Accept, Facts, OurNames, at_answer, at_deadline
+from services.ingest.facts import Accept, Facts, OurNames
+from services.ingest.policy import at_answer, at_deadline
 
 NOW = 1_800_000_000.0
 ANN = mailbox("ann@office.example")

@@ -9,8 +9,8 @@ from libs.mail.address import Mailbox, mailbox
 from libs.mail.records import Basis, Domain, Health, PrimaryState, RecipientStatus, RecipientTry, Status
 from services.ingest.budgets import Allowance, Budgets, Suspicions
 from services.ingest.connections import Peer
+from services.ingest.facts import Accept
 from services.ingest.limits import Load
-from services.ingest.policy import Accept
 from tests.ingest.house import House
 
 EVE, ANN = Peer("192.0.2.7", "192.0.2.7"), mailbox("ann@office.example")

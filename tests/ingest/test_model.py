@@ -36,8 +36,8 @@ from services.ingest.effects import (
     StartTls,
     TlsStarted,
 )
+from services.ingest.facts import Accept
 from services.ingest.limits import COMMAND_OCTETS, Limit, Limits, Load
-from services.ingest.policy import Accept
 from services.ingest.session import Session, step
 
 HOST = "mx1.backup.example"

@@ -29,12 +29,12 @@ from services.ingest.effects import (
     StartTls,
     TlsStarted,
 )
+from services.ingest.facts import Accept, Envelope
 from services.ingest.limits import (
     COMMAND_OCTETS,
     FULL_PATIENCE,
     Limits,
 )
-from services.ingest.policy import Accept, Envelope
 from services.ingest.session import Session, ahead, step
 
 LIMITS = Limits("mx1.backup.example", ("PIPELINING",), 1000, max_errors=5, max_recipients=3, tls=True)
