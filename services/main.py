@@ -31,18 +31,16 @@ from libs.mail.event import Event, EventType
 from libs.runtime import logs
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config, Endpoint
-from libs.runtime.config_file import load
 from libs.runtime.deps import Deps
 from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.health import health
 from libs.runtime.metrics import Metrics
-from libs.runtime.mistake import Wrong
 from libs.runtime.processes import Child, Children
 from libs.runtime.run import CannotStart, Life, Service, ServiceFailed, run
 from libs.runtime.sample import sample
 from services.control import cli, setup
-from services.control.cli import DEFAULT_CONFIG, ConfigFile, fail
+from services.control.cli import DEFAULT_CONFIG, ConfigFile, configured, fail
 
 SERVICES = ("ingest", "verify", "deliver", "control")  # the order in which they drain
 TICK_S = 60.0  # rule 10: every process appends a tick each minute
@@ -241,41 +239,34 @@ def _innermost(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _load(path: Path) -> Config:
-    try:
-        return load(path)
-    except Wrong as error:
-        fail(str(error), 2)
-
-
 @app.command()
 def solo(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """All services in one process."""
-    _serve(_load(config), SERVICES)
+    _serve(configured(config), SERVICES)
 
 
 @app.command()
 def ingest(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Receive mail (over Kafka)."""
-    _serve(_load(config), ["ingest"])
+    _serve(configured(config), ["ingest"])
 
 
 @app.command()
 def verify(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Ask primaries for recipients, authenticate senders (over Kafka)."""
-    _serve(_load(config), ["verify"])
+    _serve(configured(config), ["verify"])
 
 
 @app.command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Hand mail over to the primaries (over Kafka)."""
-    _serve(_load(config), ["deliver"])
+    _serve(configured(config), ["deliver"])
 
 
 @app.command()
 def control(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Keep the relay domains, answer the commands (over Kafka)."""
-    _serve(_load(config), ["control"])
+    _serve(configured(config), ["control"])
 
 
 @app.command("run")
@@ -287,7 +278,7 @@ def run_here(folder: Annotated[Path, typer.Option(help="Where everything is kept
         at, health_at = (f"127.0.0.1:{_free_port(port)}" for port in (2525, 9125))
         path.write_text(sample(id=secrets.token_hex(8), listen=at, health=health_at), "utf-8")
         print(f"Written: {path}, with every setting explained.")
-    config = _load(path)
+    config = configured(path)
     listen = (config.smtp.listen or config.smtp.proxy_listen)[0]
     command = f"{Path(sys.argv[0])} domain add YOUR-DOMAIN --config {path}"
     print(
@@ -304,15 +295,13 @@ def run_here(folder: Annotated[Path, typer.Option(help="Where everything is kept
 
 def _free_port(wanted: int) -> int:
     """`wanted`, or any free one on loopback when that is taken."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise Wrong("no port is free on 127.0.0.1")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @topics.command()
@@ -321,14 +310,14 @@ def apply(
     new: Annotated[bool, typer.Option("--new", help="Write the record of a new installation.")] = False,
 ) -> None:
     """Create the topics that are missing."""
-    for line in _on_kafka(_load(config), lambda settings: setup.apply(settings, new=new)):
+    for line in _on_kafka(configured(config), lambda settings: setup.apply(settings, new=new)):
         print(line)
 
 
 @topics.command()
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Say what differs from what the services need; exit code 1 when something does."""
-    differences = _on_kafka(_load(config), setup.check)
+    differences = _on_kafka(configured(config), setup.check)
     for line in differences:
         print(line)
     raise typer.Exit(1 if differences else 0)

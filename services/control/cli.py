@@ -61,7 +61,7 @@ def domain_add(
     max_waiting_size: WaitingSizeOption = None,
 ) -> None:
     """Take mail for a domain, as soon as its DNS names us."""
-    settings = _settings(config)
+    settings = configured(config)
     given = _only(
         admission=admission,
         unverified=unverified,
@@ -108,7 +108,7 @@ def domain_set(
         max_waiting=max_waiting,
         max_waiting_size=max_waiting_size,
     )
-    row = _run(ask(_settings(config), "PATCH", f"/domains/{_named(name)}", given))
+    row = _run(ask(configured(config), "PATCH", f"/domains/{_named(name)}", given))
     if json:
         _lines([row])
     else:
@@ -118,7 +118,7 @@ def domain_set(
 @domain.command("list")
 def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """All relay domains."""
-    rows = _run(ask(_settings(config), "GET", "/domains"))
+    rows = _run(ask(configured(config), "GET", "/domains"))
     if json:
         _lines(rows)
     elif not rows:
@@ -134,7 +134,7 @@ def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> No
 @domain.command("show")
 def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """All that is known of one."""
-    row = _run(ask(_settings(config), "GET", f"/domains/{_named(name)}"))
+    row = _run(ask(configured(config), "GET", f"/domains/{_named(name)}"))
     if json:
         _lines([row])
         return
@@ -147,7 +147,7 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
 @domain.command("remove")
 def domain_remove(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Take no more mail for a domain; refused while mail for it waits."""
-    row = _run(ask(_settings(config), "DELETE", f"/domains/{_named(name)}"))
+    row = _run(ask(configured(config), "DELETE", f"/domains/{_named(name)}"))
     if json:
         _lines([row])
     else:
@@ -162,7 +162,7 @@ def queue_list(
     limit: Annotated[int, typer.Option(min=1, help="At most so many (with --json: all).")] = 50,
 ) -> None:
     """The mail in the queue, oldest first."""
-    settings = _settings(config)
+    settings = configured(config)
     if json:
         _run(_all_rows(settings, of))
         return
@@ -190,7 +190,7 @@ def queue_list(
 @queue.command("show")
 def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
     """One mail in the queue."""
-    row = _run(ask(_settings(config), "GET", f"/queue/{quote(id, '')}"))
+    row = _run(ask(configured(config), "GET", f"/queue/{quote(id, '')}"))
     if json:
         _lines([row])
         return
@@ -208,7 +208,7 @@ def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fals
 def queue_flush(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Try the mail of a domain now, whatever its primary last said."""
     body = {"by": _by()}
-    row = _run(ask(_settings(config), "POST", f"/domains/{_named(name)}/flush", body, running=True))
+    row = _run(ask(configured(config), "POST", f"/domains/{_named(name)}/flush", body, running=True))
     if json:
         _lines([row])
     else:
@@ -239,7 +239,7 @@ def access_allow(
 @access.command("list")
 def access_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Whom you blocked and allowed."""
-    rows = _run(ask(_settings(config), "GET", "/access"))
+    rows = _run(ask(configured(config), "GET", "/access"))
     if json:
         _lines(rows)
     elif not rows:
@@ -256,7 +256,7 @@ def access_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> No
 def access_remove(subject: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Neither block nor allow it any more."""
     body = {"subject": _formed(permissions.subject, subject), "by": _by()}
-    row = _run(ask(_settings(config), "POST", "/access/remove", body))
+    row = _run(ask(configured(config), "POST", "/access/remove", body))
     if json:
         _lines([row])
     else:
@@ -268,7 +268,7 @@ def _permit(rule: str, subject: str, lasts: str | None, config: Path, *, json: b
     if lasts is not None:
         _formed(permissions.duration_s, lasts)
         body["for"] = lasts
-    row = _run(ask(_settings(config), "POST", "/access", body))
+    row = _run(ask(configured(config), "POST", "/access", body))
     if json:
         _lines([row])
     else:
@@ -278,7 +278,7 @@ def _permit(rule: str, subject: str, lasts: str | None, config: Path, *, json: b
 
 def trace(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
     """What happened to a mail."""
-    events = _run(ask(_settings(config), "GET", f"/trace/{quote(id, '')}"))
+    events = _run(ask(configured(config), "GET", f"/trace/{quote(id, '')}"))
     if json:
         _lines(events)
         return
@@ -312,7 +312,8 @@ async def _all_rows(config: Config, of: str | None) -> None:
 # --- helpers of the commands ---
 
 
-def _settings(path: Path) -> Config:
+def configured(path: Path) -> Config:
+    """The configuration; a sentence and exit code 2 where it is wrong."""
     try:
         return load(path)
     except Wrong as error:

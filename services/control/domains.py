@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from libs.mail.address import BadAddress, domain_name
 from libs.mail.records import Admission, Domain, Installation, Overrides, Unverified
+from libs.mail.settings import DAY_S
 
-DAY_S = 86_400.0
 LATE_CHECK_S = 3600.0
 
 

@@ -20,15 +20,14 @@ from libs.mail.records import (
     Verdict,
 )
 from libs.mail.reply import Reply
-from libs.mail.settings import DomainSettings
+from libs.mail.settings import DAY_S, DomainSettings
 from services.ingest import fallback
 from services.ingest.facts import Accept, Ask, Envelope, Facts, FindOut, FlushFacts, Remember, Whose
-from services.ingest.limits import NO_ROOM, Limit, Load
+from services.ingest.limits import HOUR_S, NO_ROOM, Limit, Load
 
 T = TypeVar("T")
 
 OWN = frozenset({"postmaster", "abuse", "mailer-daemon"})  # RFC 5321 section 4.5.1, RFC 2142
-HOUR_S, DAY_S = 3600.0, 86_400.0
 NEGATIVE_S = 3 * HOUR_S  # while the primary is up an older negative is asked again before a 550
 NEGATIVE_LATE_S = DAY_S  # when it cannot be asked, an older one is not enough for a 550
 
