@@ -28,10 +28,10 @@ import uvloop
 from libs.log.contract import LogError
 from libs.log.open import open_log, partitions_agree
 from libs.mail.event import Event, EventType
-from libs.runtime import logs
+from libs.runtime import heap, logs
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config, Endpoint
-from libs.runtime.deps import Deps
+from libs.runtime.deps import CONTENT_ROOM, Deps
 from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.health import health
@@ -43,6 +43,7 @@ from services.control import cli, setup
 from services.control.cli import DEFAULT_CONFIG, ConfigFile, configured, fail
 
 SERVICES = ("ingest", "verify", "deliver", "control")  # the order in which they drain
+HOLD_CONTENT = frozenset({"ingest", "verify"})  # those that share a process's room for it
 TICK_S = 60.0  # rule 10: every process appends a tick each minute
 FLUSH_S = 10.0
 # Objects made until garbage is looked for, by generation. A mail makes hundreds that are gone by themselves:
@@ -67,7 +68,8 @@ async def process(config: Config, names: Sequence[str], pages_at: Endpoint | Pat
             events = Events(
                 an_open_log, clock, metrics, service=called, host=config.host.name, partitions=partitions
             )
-            built.append(Deps(config, an_open_log, clock, dns, events, metrics, partitions))
+            room = CONTENT_ROOM // max(1, len(HOLD_CONTENT.intersection(names)))
+            built.append(Deps(config, an_open_log, clock, dns, events, metrics, partitions, room))
             life.ready()
             draining = asyncio.ensure_future(life.must_drain.wait())
             agreeing = asyncio.ensure_future(partitions_agree(an_open_log, partitions))
@@ -220,6 +222,7 @@ def _run(config: Config, called: str, main: Callable[[], Coroutine[None, None, N
     stands in each log line."""
     logs.configure(called, config.host.name)
     structlog.contextvars.bind_contextvars(**said)
+    heap.return_large_blocks()
     gc.freeze()  # what was imported stays
     gc.set_threshold(*_COLLECT)
     try:

@@ -36,6 +36,7 @@ SHELL = {
     "libs/runtime/config.py": "names files, opens none",
     "libs/runtime/config_file.py": "reads the configuration file and the environment",
     "libs/runtime/events.py": "writes log lines and appends events",
+    "libs/runtime/heap.py": "sets up the C library",
     "libs/runtime/health.py": "serves pages",
     "libs/runtime/http.py": "listens and serves",
     "libs/runtime/logs.py": "writes the log lines of the process",
@@ -90,9 +91,9 @@ SHELL = {
 
 # What a pure file may not import, whole or in part: I/O, clocks, randomness, concurrency.
 IMPURE = frozenset(
-    """aiokafka aiosmtpd aiosmtplib asyncio concurrent dns fcntl httpx io logging multiprocessing os pathlib
-    prometheus_client random secrets select signal socket sqlite3 ssl starlette structlog subprocess sys
-    tempfile threading time typer uuid uvicorn uvloop""".split()
+    """aiokafka aiosmtpd aiosmtplib asyncio concurrent ctypes dns fcntl httpx io logging multiprocessing os
+    pathlib prometheus_client random secrets select signal socket sqlite3 ssl starlette structlog subprocess
+    sys tempfile threading time typer uuid uvicorn uvloop""".split()
 )
 CLOCKS = {"now", "utcnow", "today"}  # datetime's ways to read a clock
 OPENERS = {"open", "print", "input", "exec", "eval"}

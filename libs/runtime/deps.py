@@ -13,11 +13,14 @@ from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 
+CONTENT_ROOM = 256 * 2**20  # of a process: its services that hold contents share it
+
 T = TypeVar("T")
 
 
 class Deps(NamedTuple):
-    """`partitions`: N of the installation, from its record or the default for a new one."""
+    """`partitions`: N of the installation, from its record or the default for a new one; `content_room`:
+    octets of content that a service may have in memory (rule 13)."""
 
     config: Config
     log: Log
@@ -26,6 +29,7 @@ class Deps(NamedTuple):
     events: Events
     metrics: Metrics
     partitions: int
+    content_room: int = CONTENT_ROOM
 
     def table(
         self,

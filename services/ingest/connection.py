@@ -15,7 +15,7 @@ from services.ingest import proxy
 from services.ingest.effects import Interrupted, Line
 from services.ingest.limits import COMMAND_OCTETS
 
-ROOM_OCTETS = 128 * 1024  # with more than this in the buffer the socket is not read
+ROOM_OCTETS = 32 * 1024  # with more than this in the buffer the socket is not read
 HANDSHAKE_S = 60.0
 LINGER_S, LINGERS = 2.0, 15  # what a client still sends is dropped so long: it can read our last reply
 

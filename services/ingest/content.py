@@ -20,14 +20,13 @@ from libs.log.contract import LogError, Stored
 from libs.mail import replies
 from libs.mail.records import ContentRef, Trace, encode
 from libs.mail.reply import Reply
-from libs.runtime.deps import Deps
+from libs.runtime.deps import CONTENT_ROOM, Deps
 from services.ingest.effects import Content, ContentEnd, Interrupted
 from services.ingest.limits import DATA_S, HOPS, Breakdowns, patience_s
 from services.ingest.unstuff import Unstuff
 from services.ingest.verdicts import Verdicts
 
 CHUNK, LEAST_CHUNK = 960_000, 64_000  # octets of a chunk: while there is room, and when the budget is spent
-BUDGET = 256 * 2**20
 DROP = 1024  # octets; smaller parts are held as one: an object for each would cost many times what it holds
 ABORT_S = 5.0
 
@@ -96,7 +95,7 @@ class Contents:
     """Receives contents. `tasks`: appends that must be awaited before this process ends."""
 
     def __init__(
-        self, deps: Deps, verdicts: Verdicts, breakdowns: Breakdowns, *, budget: int = BUDGET
+        self, deps: Deps, verdicts: Verdicts, breakdowns: Breakdowns, *, budget: int = CONTENT_ROOM
     ) -> None:
         self._deps, self._verdicts, self._breakdowns = deps, verdicts, breakdowns
         self._within = deps.config.timing.acknowledgement_s
@@ -155,9 +154,11 @@ class Contents:
                 if refused is not None:
                     chunks.drop()
                 elif content:
+                    chunks.came = content
+                    del content  # or it would be held twice: here, and in the chunk that is under way
                     if self.budget.spent:
                         wire.hold()
-                    await chunks.add(content)
+                    await chunks.add()
                 if parse.ended:
                     break
             now = self.mono()
@@ -218,12 +219,14 @@ class Contents:
 
 
 class Chunks:
-    """The chunks of one content. `failed`: one could not be stored, so the mail is dead."""
+    """The chunks of one content. `failed`: one could not be stored, so the mail is dead; `came`: octets for
+    add()."""
 
     def __init__(self, contents: Contents, id_: str, trace: Trace) -> None:
         self.id, self.key = id_, id_.encode()
         self.partition = contents.partition(trace.domain)
         self.failed = False
+        self.came = b""
         self._contents, self._trace = contents, trace
         self._parts: list[bytes | bytearray] = []
         self._held = 0
@@ -232,9 +235,10 @@ class Chunks:
         self._next = 0
         self._in_flight: asyncio.Task[Stored | None] | None = None
 
-    async def add(self, octets: bytes) -> None:
-        """Wait for room, hold, and hand over what makes a chunk."""
-        budget = self._contents.budget
+    async def add(self) -> None:
+        """Wait for room, hold what `came`, and hand over what makes a chunk."""
+        budget, octets = self._contents.budget, self.came
+        self.came = b""
         if not budget.take_now(len(octets)):
             await self._hand_over(CHUNK)
             await self._acknowledged()
@@ -246,6 +250,7 @@ class Chunks:
         else:
             self._parts.append(octets)
         self._held += len(octets)
+        del octets
         while self._held > (size := budget.chunk):
             await self._hand_over(size)
 

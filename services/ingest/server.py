@@ -6,6 +6,7 @@ A session is not cancelled when its client goes: what follows a final dot runs t
 import asyncio
 import ipaddress
 import os
+import socket
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -49,6 +50,9 @@ from services.ingest.senders import Senders
 from services.ingest.session import Session, ahead, step
 
 BACKLOG = 2048
+# What the kernel holds of a connection, and so what one read may bring: without a bound it gives a thousand
+# fast senders some megabytes each. 128 KiB a round trip are enough for a mail.
+RECEIVE_OCTETS = 128 * 1024
 LATE_S = 60.0  # appends of sessions that are gone may take so long when the process ends
 
 log = structlog.get_logger()
@@ -104,6 +108,9 @@ class Server:
             except OSError as error:
                 why = os.strerror(error.errno or 0)
                 raise CannotStart(f"{setting}: {endpoint} cannot be used: {why}") from error
+            for bound in server.sockets:
+                with socket.socket(fileno=os.dup(bound.fileno())) as same:
+                    same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_OCTETS)
             self._servers[server] = proxied
 
     async def listen(self) -> None:

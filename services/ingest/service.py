@@ -13,7 +13,7 @@ from libs.runtime.run import CannotStart, Life
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.connections import Rates
-from services.ingest.content import BUDGET, Contents
+from services.ingest.content import Contents
 from services.ingest.etrn import Flusher
 from services.ingest.known import Known
 from services.ingest.limits import Breakdowns, Limits, Load
@@ -36,7 +36,7 @@ async def ingest(deps: Deps, life: Life) -> None:
     breakdowns = Breakdowns()
     sights = Sights(deps, known.fallback)
     asker = Asker(deps, known, sights, breakdowns)
-    contents = Contents(deps, verdicts, breakdowns, budget=BUDGET // deps.config.smtp.processes)
+    contents = Contents(deps, verdicts, breakdowns, budget=deps.content_room // deps.config.smtp.processes)
     committer = Committer(deps, verdicts, breakdowns)
     async with asyncio.TaskGroup() as group:
         tails = [group.create_task(table.run()) for table in known.tables]

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from libs.log.contract import Record
 from libs.mail.records import Trace, Undecodable, decode
 
-BUDGET = 256 * 2**20  # octets in memory, over all open assemblies and evaluations
 END_S = 30 * 60.0  # an assembly that is not complete by then is let go
 
 
@@ -158,9 +157,10 @@ def _wrong(chunk: Chunk, expected: int) -> str:
 
 
 class Budget:
-    """Octets in memory. `take` says whether there is room for more; what was taken is given back."""
+    """Octets in memory, over all open assemblies and evaluations. `take` says whether there is room for more;
+    what was taken is given back."""
 
-    def __init__(self, limit: int = BUDGET) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit, self.used = limit, 0
 
     def take(self, octets: int) -> bool:

@@ -85,10 +85,10 @@ class Contents:
         spill: Spill,
         *,
         deadline_s: float,
-        budget: Budget | None = None,
+        budget: Budget,
     ) -> None:
         self._log, self._clock, self._metrics = log, clock, metrics
-        self._authenticator, self._spill, self._budget = authenticator, spill, budget or Budget()
+        self._authenticator, self._spill, self._budget = authenticator, spill, budget
         self._deadline_s = deadline_s
         self._shards: dict[int, _Shard] = {}
         self._changed = asyncio.Event()

@@ -8,6 +8,7 @@ from typing import Any
 from libs.log.contract import Claim, Owner
 from libs.runtime.deps import Deps
 from libs.runtime.run import Life
+from services.verify.assemble import Budget
 from services.verify.authenticate import Authenticator
 from services.verify.callouts import Callouts
 from services.verify.content import Contents
@@ -27,7 +28,15 @@ async def verify(deps: Deps, life: Life) -> None:
         deps.dns, deps.clock, pool, authserv_id=hosts[0], hosts=hosts, within_s=_DNS_SHARE * deadline_s
     )
     known = Known(deps)
-    contents = Contents(deps.log, deps.clock, deps.metrics, authenticator, spill, deadline_s=deadline_s)
+    contents = Contents(
+        deps.log,
+        deps.clock,
+        deps.metrics,
+        authenticator,
+        spill,
+        deadline_s=deadline_s,
+        budget=Budget(deps.content_room),
+    )
     callouts = Callouts(deps, known)
     owner = _Both(contents, callouts, life.progress)
     running = _started(table.run() for table in known.tables)
