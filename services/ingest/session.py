@@ -42,7 +42,8 @@ from services.ingest.limits import COMMAND_OCTETS, Limit, Limits
 class Session(Struct, frozen=True):
     """`helo` "" before the first EHLO or HELO; `tls`: protocol and cipher, "" in clear; `errors`: 5yz replies
     since the last accepted mail; `asked`: the parameters of the RCPT that is being answered,
-    `recipient`: its mailbox; `blocked`: nothing but QUIT is taken."""
+    `recipient`: its mailbox; `blocked`: nothing but QUIT is taken; `broken`: a fault of ours ended the
+    transaction, and what the client sends of it all the same is no error of its own."""
 
     helo: str = ""
     extended: bool = False
@@ -52,6 +53,7 @@ class Session(Struct, frozen=True):
     asked: RcptParameters = RcptParameters()
     blocked: bool = False
     recipient: str = ""
+    broken: bool = False
 
 
 Step = tuple[Session, Effect]
@@ -132,7 +134,7 @@ def _interrupted(s: Session, why: Interrupted, limits: Limits) -> Step:
         case Interrupted.BAD_LINE:
             return s, SayAndClose(replies.BAD_LINE)
         case Interrupted.OURS:
-            return replace(s, mail=None), Say(replies.OUR_FAULT)
+            return replace(s, mail=None, broken=True), Say(replies.OUR_FAULT)
 
 
 # --- commands ---
@@ -154,7 +156,8 @@ def _line(s: Session, line: Line, limits: Limits) -> Step:
         return _say(s, replies.UNKNOWN_COMMAND, limits, "")
     after, effect = command(s, argument.strip(b" "), limits)
     if line.more and verb == b"DATA" and not isinstance(effect, ReadContent):
-        return after, SayAndClose(replies.EARLY, "DATA")  # RFC 2920 section 3.1: content, no commands
+        # RFC 2920 section 3.1: content, no commands
+        return after, SayAndClose(replies.OUR_FAULT if after.broken else replies.EARLY, "DATA")
     return after, effect
 
 
@@ -201,13 +204,13 @@ def _mail(s: Session, argument: bytes, limits: Limits) -> Step:
     reply = policy.at_mail(envelope, limits.max_size, limits.load)
     if reply.code != 250:
         return _say(s, reply, limits, "MAIL")
-    return replace(s, mail=envelope), Say(reply, "MAIL", sender=envelope.sender)
+    return replace(s, mail=envelope, broken=False), Say(reply, "MAIL", sender=envelope.sender)
 
 
 def _rcpt(s: Session, argument: bytes, limits: Limits) -> Step:
     """RFC 5321 section 4.1.1.3."""
     if s.mail is None:
-        return _say(s, replies.MAIL_FIRST, limits, "RCPT")
+        return _say(s, replies.OUR_FAULT if s.broken else replies.MAIL_FIRST, limits, "RCPT")
     if argument[:3].upper() != b"TO:":
         return _say(s, replies.SYNTAX, limits, "RCPT")
     try:
@@ -250,7 +253,7 @@ def _data(s: Session, argument: bytes, limits: Limits) -> Step:
     if argument:
         return _say(s, replies.SYNTAX, limits, "DATA")
     if s.mail is None:
-        return _say(s, replies.MAIL_FIRST, limits, "DATA")
+        return _say(s, replies.OUR_FAULT if s.broken else replies.MAIL_FIRST, limits, "DATA")
     if not s.mail.recipients:
         return _say(s, replies.NO_RECIPIENTS, limits, "DATA")
     return s, ReadContent(replies.SEND_CONTENT, s.mail)
@@ -269,7 +272,7 @@ def _content_end(s: Session, end: ContentEnd, limits: Limits) -> Step:
 def _rset(s: Session, argument: bytes, limits: Limits) -> Step:
     if argument:
         return _say(s, replies.SYNTAX, limits, "RSET")
-    return replace(s, mail=None), Say(replies.OK, "RSET")
+    return replace(s, mail=None, broken=False), Say(replies.OK, "RSET")
 
 
 def _noop(s: Session, argument: bytes, limits: Limits) -> Step:

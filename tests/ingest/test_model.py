@@ -60,7 +60,7 @@ class Dialogue(RuleBasedStateMachine):
         self.state = Session()
         self.effect: Effect | None = None
         self.waiting = ""
-        self.greeted = self.extended = self.tls = self.mail = False
+        self.greeted = self.extended = self.tls = self.mail = self.broken = False
         self.recipients: list[str] = []
         self.asked = ""
         self.errors = 0
@@ -97,7 +97,12 @@ class Dialogue(RuleBasedStateMachine):
         self.says(reply)
 
     def forget(self) -> None:
-        self.mail, self.recipients = False, []
+        self.mail, self.recipients, self.broken = False, [], False
+
+    @property
+    def no_mail(self) -> Reply:
+        """What RCPT and DATA hear without a transaction: what we broke is not the client's error."""
+        return replies.OUR_FAULT if self.broken else replies.MAIL_FIRST
 
     # --- the beginning ---
 
@@ -174,7 +179,7 @@ class Dialogue(RuleBasedStateMachine):
         """RFC 5321 4.5.3.1.10: one too many is 452 without a question."""
         octets = b"RCPT TO:<%b@office.example>" % name.encode()
         if not self.mail:
-            self.line(octets, replies.MAIL_FIRST)
+            self.line(octets, self.no_mail)
         elif len(self.recipients) == MAX_RECIPIENTS:
             self.line(octets, replies.TOO_MANY_RECIPIENTS)
         else:
@@ -186,14 +191,14 @@ class Dialogue(RuleBasedStateMachine):
     @commands("line")
     @rule(bad=st.sampled_from([(b"RCPT", replies.SYNTAX), (b"RCPT TO:<>", replies.BAD_RECIPIENT)]))
     def names_badly(self, bad: tuple[bytes, Reply]) -> None:
-        self.line(bad[0], bad[1] if self.mail else replies.MAIL_FIRST)
+        self.line(bad[0], bad[1] if self.mail else self.no_mail)
 
     @commands("line")
     @rule()
     def data(self) -> None:
         """RFC 5321 4.1.1.4: no recipient, no 354."""
         if not self.mail or not self.recipients:
-            self.line(b"DATA", replies.NO_RECIPIENTS if self.mail else replies.MAIL_FIRST)
+            self.line(b"DATA", replies.NO_RECIPIENTS if self.mail else self.no_mail)
             return
         self.give(Line(b"DATA", more=False))
         assert isinstance(self.effect, ReadContent)
@@ -359,9 +364,10 @@ class Dialogue(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule()
     def a_fault_of_ours(self) -> None:
-        """Never permanent; the transaction is over, the session is not."""
+        """Never permanent, nor is what follows of the transaction; that is over, the session is not."""
         self.give(Interrupted.OURS)
         self.forget()
+        self.broken = True
         self.says(replies.OUR_FAULT)
 
     @commands("line")

@@ -88,6 +88,25 @@ def test_our_own_exception_resets_the_transaction() -> None:
     assert (state.mail, effect) == (None, Say(replies.OUR_FAULT))
 
 
+@pytest.mark.parametrize("line", [b"RCPT TO:<a@b.example>", b"DATA"])
+def test_the_rest_of_a_group_is_not_to_blame_for_our_exception(line: bytes) -> None:
+    """RFC 2920: RCPT and DATA behind the command that we failed at are there already. A 503 for them would be
+    a bounce: of this recipient, or of those that had their 250."""
+    state = Session(helo="x", mail=Envelope("a@b.example", domain="b.example"))
+    state, _ = step(state, Interrupted.OURS, LIMITS)
+    after, effect = step(state, Line(line, more=False), LIMITS)
+    assert effect == Say(replies.OUR_FAULT, line[:4].decode())
+    assert after.errors == 0
+    _, effect = step(state, Line(b"DATA", more=True), LIMITS)
+    assert effect == SayAndClose(replies.OUR_FAULT, "DATA")  # whoever sends the content at once
+    for again in (b"RSET", b"EHLO x"):
+        fresh, _ = step(state, Line(again, more=False), LIMITS)
+        _, effect = step(fresh, Line(line, more=False), LIMITS)
+        assert effect == Say(replies.MAIL_FIRST, line[:4].decode())
+    fresh, _ = step(state, Line(b"MAIL FROM:<a@b.example>", more=False), LIMITS)
+    assert fresh.mail is not None
+
+
 def test_an_early_line_is_too_long_by_one() -> None:
     """COMMAND_OCTETS counts the CR LF."""
     assert isinstance(step(Session(), Line(b"x" * (COMMAND_OCTETS - 2), more=False), LIMITS)[1], Say)
