@@ -37,8 +37,8 @@ async def test_two_members_share_and_one_takes_over(tmp_path: Path, broker: tupl
         await here.start(log=other)
         for number in range(8):
             await here.send(f"both{number}", p=number % PARTITIONS)
-        await until(lambda: len(here.verdicts) == 8, 30)
+        await until(lambda: len(here.verdicts) == 8, 90)
         await here.stop()
         for number in range(8):
             await here.send(f"one{number}", p=number % PARTITIONS)
-        await until(lambda: len(here.verdicts) == 16, 30)
+        await until(lambda: len(here.verdicts) == 16, 90)
