@@ -182,7 +182,7 @@ def test_the_checks_can_fail() -> None:
     assert impurities("from datetime import datetime\n\ndef f():\n    return datetime.now()\n")
     assert impurities("async def f():\n    return 1\n")
     assert impurities("def f():\n    return open('x')\n")
-    assert crossings("services/ingest/policy.py", "from services.verify import classify\n")
+    assert crossings("services/ingest/policy.py", "from services.verify import finding\n")
     assert crossings("libs/mail/reply.py", "import services.ingest.commit\n")
     assert not crossings("services/ingest/server.py", "from services.ingest import session\n")
 

@@ -30,20 +30,12 @@ from libs.mail.reply import parse_line
 from libs.mail.speaks import Stage
 from libs.runtime.deps import Deps
 from libs.smtp.client import CALLOUT, Dialer, Timeouts
-from services.verify import asking, classify
+from services.verify import asking, learning
 from services.verify.asking import Asked, Heard, Offered
 from services.verify.calls import Calls, Question
-from services.verify.classify import (
-    LIFETIMES,
-    Circumstances,
-    Deliverable,
-    Finding,
-    Learnt,
-    Lifetimes,
-    Undeliverable,
-    Unverifiable,
-)
+from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, believable, classify
 from services.verify.known import Known
+from services.verify.learning import LIFETIMES, Circumstances, Learnt, Lifetimes
 from services.verify.storing import Storing
 
 _NOBODYS = -1  # the offset of a question that nobody asked on the topic
@@ -220,15 +212,15 @@ class Callouts:
         known = self._known.recipient(record.key, callout.mailbox)
         now = self._deps.clock.wall()
         answer = known.answer
-        due = classify.is_due(known, self._known.primary(domain), now, self._lifetimes)
-        if callout.anew and not classify.asked_just_now(known, now, self._lifetimes):
+        due = learning.is_due(known, self._known.primary(domain), now, self._lifetimes)
+        if callout.anew and not learning.asked_just_now(known, now, self._lifetimes):
             due = True
         if answer is not None and not due:
             self._storing.store(reading.claim, record.key, domain, [answer])
             return
         reason = self._refusal(domain, known.status, anew=callout.anew) or self._calls.crowded(domain)
         if reason:
-            tried = classify.learn(known, Unverifiable(reason, blocked=False), self._circumstances(domain))
+            tried = learning.learn(known, Unverifiable(reason, blocked=False), self._circumstances(domain))
             self._deps.metrics.callouts.labels(reason).inc()
             self._storing.store(reading.claim, record.key, domain, tried.records)
             return
@@ -248,7 +240,7 @@ class Callouts:
         return asking.hold(asked, self._known.facts(domain), known=status is not None, now=mono, anew=anew)
 
     def _ask(
-        self, key: bytes, domain: str, known: classify.Known, attempts: int = 0, *, anew: bool = False
+        self, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *, anew: bool = False
     ) -> None:
         deliverable = known.status is not None and known.status.status is Status.DELIVERABLE
         control = self._known.control(key) if deliverable else ""
@@ -264,13 +256,13 @@ class Callouts:
         reading, offset, began = self._flying.pop(question.key)
         known = self._known.recipient(question.key, question.mailbox)
         answered = not isinstance(finding, Unverifiable)
-        finding = classify.believable(finding, self._known.facts(question.domain))
+        finding = believable(finding, self._known.facts(question.domain))
         learnt = self._learn(reading.claim, question.domain, known, finding, control)
         self._deps.metrics.callouts.labels(_outcome(finding, learnt)).inc()
         self._deps.metrics.callout_seconds.observe(self._deps.clock.mono() - began)
         if answered:
             self._is_up(question.domain)
-        after_s = classify.again_after(learnt, control, question.attempts, self._lifetimes)
+        after_s = learning.again_after(learnt, control, question.attempts, self._lifetimes)
         if after_s is not None:
             due = self._deps.clock.mono() + after_s
             heapq.heappush(self._again, (due, question.key, question.mailbox, question.attempts + 1))
@@ -289,7 +281,7 @@ class Callouts:
     def _observed(self, reading: _Reading, key: bytes, domain: str, seen: Observed) -> None:
         """A delivery heard something about a recipient."""
         try:
-            finding = classify.classify(seen.stage, parse_line(seen.reply))
+            finding = classify(seen.stage, parse_line(seen.reply))
         except ValueError:
             log.warning("an observation holds no reply", domain=domain)
             return
@@ -302,21 +294,21 @@ class Callouts:
             self._publish(reading.claim, domain, old, new)
         known = self._known.recipient(key, seen.mailbox)
         learnt = self._learn(reading.claim, domain, known, finding, None, "delivery")
-        if classify.worth_writing(known, learnt, self._lifetimes):
+        if learning.worth_writing(known, learnt, self._lifetimes):
             self._storing.store(reading.claim, key, domain, learnt.records)
 
     def _learn(
         self,
         claim: Claim,
         domain: str,
-        known: classify.Known,
+        known: learning.Known,
         finding: Finding,
         control: bool | None,
         source: str = "callout",
     ) -> Learnt:
         """What it means for the recipient, and for what is known of the primary."""
         circumstances = self._circumstances(domain)._replace(control=control, source=source)
-        learnt = classify.learn(known, finding, circumstances, self._lifetimes)
+        learnt = learning.learn(known, finding, circumstances, self._lifetimes)
         blocked = isinstance(finding, Unverifiable) and finding.blocked
         had_status, said_to_us = known.status is not None, source == "callout"
         outcome = _outcome(finding, learnt)

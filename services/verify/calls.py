@@ -17,7 +17,7 @@ from libs.smtp.client import Connection, Dialer, Fault, Stage
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found, Ours, Route
 from services.verify.asking import Offered, Pace, paced
-from services.verify.classify import Deliverable, Finding, Undeliverable, Unverifiable, classify
+from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, classify
 
 BATCH = 8  # recipients in one transaction
 ERRORS = 8  # negative answers after which a session ends

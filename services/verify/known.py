@@ -18,7 +18,7 @@ from libs.mail.records import (
 )
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
-from services.verify import classify
+from services.verify import learning
 
 _WRITTEN_S = 5.0  # what the replica has not shown by then was not stored
 _CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
@@ -50,10 +50,10 @@ class Known:
         for table in self.tables:
             await table.caught_up()
 
-    def recipient(self, key: bytes, mailbox: str) -> classify.Known:
+    def recipient(self, key: bytes, mailbox: str) -> learning.Known:
         """Status and last try; `key`: of the mailbox in normal form."""
         status, tried = self._newest(key), self._newest(b"try:" + key)
-        return classify.Known(
+        return learning.Known(
             mailbox,
             status if isinstance(status, RecipientStatus) else None,
             tried if isinstance(tried, RecipientTry) else None,

@@ -14,7 +14,7 @@ from libs.mail.speaks import Speaks, speaks
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import DialPart, HostPart
 from libs.smtp.client import Connection, Dialer, Envelope, Stage, Target, To
-from services.verify.classify import Deliverable, Undeliverable, classify
+from services.verify.finding import Deliverable, Undeliverable, classify
 from tests.helpers.client import Client
 from tests.helpers.mailing import content
 from tests.helpers.primary import Primary, server_context

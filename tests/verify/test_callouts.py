@@ -40,8 +40,8 @@ from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 from services.verify.callouts import Callouts
-from services.verify.classify import LIFETIMES, Lifetimes
 from services.verify.known import Known
+from services.verify.learning import LIFETIMES, Lifetimes
 from tests.helpers.clock import Clock
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone

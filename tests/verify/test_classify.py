@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from libs.mail.reply import Foreign, foreign
 from libs.mail.speaks import Speaks, Stage, speaks
-from services.verify.classify import Deliverable, Finding, Undeliverable, Unverifiable, classify
+from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, classify
 
 CASES = Path(__file__).parent / "cases" / "classify"
 KEYWORDS = ("server", "stage", "reply", "speaks", "finding")

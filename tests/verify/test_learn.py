@@ -3,14 +3,12 @@
 import pytest
 
 from libs.mail.records import Health, PrimaryState, RecipientStatus, RecipientTry, Status
-from services.verify.classify import (
+from services.verify.finding import Deliverable, Undeliverable, Unverifiable
+from services.verify.learning import (
     DAY_S,
     Circumstances,
-    Deliverable,
     Known,
     Lifetimes,
-    Undeliverable,
-    Unverifiable,
     again_after,
     is_due,
     learn,
