@@ -1,7 +1,7 @@
 """`python -m bench`: measure this machine; prints lines `name value unit`, writes bench/results.json.
 
 CPU figures are user and system time of our processes a mail; they change less with what else the machine does
-than rates and latencies do. `--only sqlite|kafka|restore` measures a part and writes
+than rates and latencies do. `--only recipients|sqlite|kafka|restore` measures a part and writes
 nothing.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.accept import accept
 from bench.figures import Figures
-from bench.house import house
+from bench.house import KNOWN, house
 from bench.idle import idle
 from bench.machine import facts
 from bench.outage import outage_ends
@@ -23,23 +23,34 @@ from deploy.kafka.cluster import Cluster, prepared
 from deploy.kafka.jars import class_path
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = ("sqlite", "kafka", "restore")
+PARTS = ("recipients", "sqlite", "kafka", "restore")
+
+
+async def asked(folder: Path, figures: Figures, cluster: Cluster | None = None) -> None:
+    """What a RCPT waits for, over one log."""
+    async with house(folder, cluster) as built:
+        await recipients(built, figures)
 
 
 async def path(folder: Path, figures: Figures, cluster: Cluster | None = None) -> None:
     """One mail's way, over one log."""
     async with house(folder, cluster) as built:
-        await recipients(built, figures)
+        await built.load(mode="rcpt", count=1, connections=1, recipient=KNOWN)
         await idle(built, figures)
         waiting = await accept(built, figures)
         await outage_ends(built, figures, waiting)
 
 
 async def measure(parts: tuple[str, ...], figures: Figures, folder: Path) -> None:
+    if not {"recipients", "kafka"}.isdisjoint(parts):
+        await prepared(await asyncio.to_thread(class_path))  # fetched and unpacked on first use only
+    if "recipients" in parts:
+        await asked(folder / "asked-sqlite", figures)
+        async with Cluster(3) as cluster:
+            await asked(folder / "asked-kafka", figures, cluster)
     if "sqlite" in parts:
         await path(folder / "sqlite", figures)
     if "kafka" in parts:
-        await prepared(await asyncio.to_thread(class_path))  # fetched and unpacked on first use only
         async with Cluster(1) as cluster:
             await path(folder / "kafka", figures, cluster)
     if "restore" in parts:

@@ -3,7 +3,8 @@
 `python -m bench.load --port N` prints one JSON object: `seconds` for all, and `p50` and `p99` in ms of the
 time from the final dot to its 250. `--mode kept`: each connection sends many mails; `new`: one mail a
 connection; `tls`: one, after STARTTLS; `resumed`: the same with the TLS session of an earlier connection;
-`rcpt`: only RCPT is sent and timed, for a recipient that is new (`{}`) or known.
+`rcpt`: only RCPT is sent and timed, for a recipient that is new (`{}`) or known. `--every`: seconds between
+two mails of a connection; all begin at another time within them.
 """
 
 import argparse
@@ -111,8 +112,9 @@ async def load(options: argparse.Namespace) -> dict[str, float]:
     took: list[float] = []
     tls = Tls(resumes=options.mode == "resumed") if options.mode in ("tls", "resumed") else None
 
-    async def work() -> None:
+    async def work(begin_s: float) -> None:
         session = None
+        await asyncio.sleep(begin_s)
         for number in numbers:
             if session is None:
                 session = await Session.open(options.port)
@@ -125,6 +127,8 @@ async def load(options: argparse.Namespace) -> dict[str, float]:
             if options.mode in ("new", "tls", "resumed"):
                 await session.close()
                 session = None
+            if options.every:
+                await asyncio.sleep(options.every)
         if session is not None:
             await session.close()
 
@@ -133,7 +137,9 @@ async def load(options: argparse.Namespace) -> dict[str, float]:
         await first.start_tls(tls)
         await first.close()
     started = time.perf_counter()
-    await asyncio.gather(*(work() for _ in range(options.connections)))
+    await asyncio.gather(
+        *(work(options.every * each / options.connections) for each in range(options.connections))
+    )
     seconds = time.perf_counter() - started
     took.sort()
     return {
@@ -150,6 +156,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=20)
     parser.add_argument("--size", type=int, default=10_240)
     parser.add_argument("--mode", choices=("kept", "new", "tls", "resumed", "rcpt"), default="kept")
+    parser.add_argument("--every", type=float, default=0.0)
     parser.add_argument("--recipient", default="ann@office.example", help="{} becomes the number of the mail")
     print(json.dumps(asyncio.run(load(parser.parse_args()))))
 

@@ -3,7 +3,7 @@
 It says 250 to everything, keeps nothing and judges nothing, so that it is seldom what is measured. `--delay`:
 seconds before each reply or group of pipelined replies. Each line on standard input is answered with a JSON
 object: `mails` taken, when the `first` and the `last` was (monotonic clock of this machine), `waits`: groups
-of replies so far, `cpu_s`.
+of replies so far, `most`: connections at a time, `cpu_s`.
 """
 
 import argparse
@@ -25,13 +25,17 @@ class Counts:
 
     def __init__(self, delay_s: float) -> None:
         self.delay_s = delay_s
-        self.mails = self.waits = 0
+        self.mails = self.waits = self.open = self.most = 0
         self.first = self.last = 0.0
 
     def taken(self) -> None:
         self.last = time.monotonic()
         self.first = self.first or self.last
         self.mails += 1
+
+    def opened(self) -> None:
+        self.open += 1
+        self.most = max(self.most, self.open)
 
     def line(self) -> str:
         return json.dumps(
@@ -40,6 +44,7 @@ class Counts:
                 "first": self.first,
                 "last": self.last,
                 "waits": self.waits,
+                "most": self.most,
                 "cpu_s": time.process_time(),
             }
         )
@@ -55,7 +60,11 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._counts.opened()
         self._say(b"220 sink ESMTP\r\n")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._counts.open -= 1
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer
