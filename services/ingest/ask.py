@@ -1,7 +1,7 @@
 """Ask and wait: a question on `callouts`, the answer in the replica of `recipients`, one deadline for both.
 
 However many sessions want to know of a recipient, one question is in flight. Where verify does not answer,
-nobody waits any more but one session every 15 s (limits.Patience).
+nobody waits any more but one session every 15 s (patience.py).
 """
 
 import asyncio
@@ -24,8 +24,9 @@ from services.ingest.budgets import Allowance, Budgets
 from services.ingest.connections import Peer
 from services.ingest.facts import Accept, Ask, Envelope, Facts, FindOut, Remember, Whose
 from services.ingest.known import Known
-from services.ingest.limits import FULL_PATIENCE, Breakdowns, Load, Patience
+from services.ingest.limits import Load
 from services.ingest.origin import Origins
+from services.ingest.patience import FULL_PATIENCE, Breakdowns, Patience
 from services.ingest.sights import Sights
 
 PUBLISH_S = 5.0  # a question that cannot be published within this is not asked

@@ -17,7 +17,9 @@ from libs.runtime.deps import Deps
 from services.ingest import policy
 from services.ingest.effects import Committed, Content, Refused
 from services.ingest.facts import Envelope
-from services.ingest.limits import COMMIT_S, RETURNS, Breakdowns, Holds
+from services.ingest.holds import RETURNS, Holds
+from services.ingest.limits import COMMIT_S
+from services.ingest.patience import Breakdowns
 from services.ingest.session import Session
 from services.ingest.verdicts import Verdicts
 

@@ -22,7 +22,8 @@ from libs.mail.records import ContentRef, Trace, encode
 from libs.mail.reply import Reply
 from libs.runtime.deps import CONTENT_ROOM, Deps
 from services.ingest.effects import Content, ContentEnd, Interrupted
-from services.ingest.limits import DATA_S, HOPS, Breakdowns, patience_s
+from services.ingest.limits import DATA_S, HOPS, patience_s
+from services.ingest.patience import Breakdowns
 from services.ingest.unstuff import Unstuff
 from services.ingest.verdicts import Verdicts
 

@@ -16,8 +16,8 @@ from libs.runtime.deps import Deps
 from services.ingest import policy
 from services.ingest.connections import Peer
 from services.ingest.facts import FlushFacts
+from services.ingest.flushes import Flushes
 from services.ingest.known import Known
-from services.ingest.limits import Flushes
 from services.ingest.origin import Origins
 
 PUBLISH_S = 5.0

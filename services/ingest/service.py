@@ -16,7 +16,8 @@ from services.ingest.connections import Rates
 from services.ingest.content import Contents
 from services.ingest.etrn import Flusher
 from services.ingest.known import Known
-from services.ingest.limits import Breakdowns, Limits, Load
+from services.ingest.limits import Limits, Load
+from services.ingest.patience import Breakdowns
 from services.ingest.senders import Senders
 from services.ingest.server import Server
 from services.ingest.sights import Sights

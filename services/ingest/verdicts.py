@@ -1,6 +1,6 @@
 """Verdicts as they come: a tail of the topic, and who waits for which mail.
 
-Where verify does not answer nobody waits any more (limits.Patience); the content is the request all the same,
+Where verify does not answer nobody waits any more (patience.py); the content is the request all the same,
 so the first verdict that is seen of a partition shows that it is back.
 """
 
@@ -12,7 +12,7 @@ import structlog
 from libs.log.contract import END, Record
 from libs.mail.records import Undecodable, Verdict, decode
 from libs.runtime.deps import Deps
-from services.ingest.limits import FULL_PATIENCE, Patience
+from services.ingest.patience import FULL_PATIENCE, Patience
 
 log = structlog.get_logger()
 

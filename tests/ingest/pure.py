@@ -54,7 +54,8 @@ from services.ingest.facts import (
     Whose,
 )
 from services.ingest.fallback import heard_at
-from services.ingest.limits import COMMAND_OCTETS, HOPS, Flushes, Limit, Limits, Load
+from services.ingest.flushes import Flushes
+from services.ingest.limits import COMMAND_OCTETS, HOPS, Limit, Limits, Load
 from services.ingest.service import rates
 from services.ingest.session import Session, step
 from services.ingest.sights import hashed

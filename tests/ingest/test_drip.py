@@ -8,7 +8,7 @@ import pytest
 from libs.mail.records import Trace
 from services.ingest.content import Contents
 from services.ingest.effects import Interrupted
-from services.ingest.limits import Breakdowns
+from services.ingest.patience import Breakdowns
 from services.ingest.verdicts import Verdicts
 from tests.ingest.house import House
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from libs.log.contract import NotStored
 from libs.mail import replies
 from libs.mail.records import Domain, Flush, RequestRecord, decode
-from services.ingest.limits import CLIENT_FLUSHES, FLUSH_OWN_S, FLUSH_S, HOUR_S, Flushes
+from services.ingest.flushes import CLIENT_FLUSHES, FLUSH_OWN_S, FLUSH_S, Flushes
+from services.ingest.limits import HOUR_S
 from tests.ingest.house import House
 
 

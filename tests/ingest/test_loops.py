@@ -8,7 +8,7 @@ import pytest
 from libs.mail.event import EventType
 from libs.mail.headers import returned
 from libs.mail.records import QueueEntry, State, decode
-from services.ingest.limits import DOMAIN_HOLDS
+from services.ingest.holds import DOMAIN_HOLDS
 from tests.ingest.house import HOST, House, until
 from tests.ingest.test_service import ANN, opened
 
