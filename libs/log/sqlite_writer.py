@@ -185,6 +185,7 @@ class Writer:
         appends: list[tuple[Append, Record]] = []
         runs: dict[int, tuple[Table, int, list[Record]]] = {}
         rows: dict[int, tuple[Table, list[Any]]] = {}
+        large: list[tuple[Table, list[Any]]] = []
         now = self._file.clock.now()
         size = 0
         for operation in group:
@@ -207,13 +208,15 @@ class Writer:
                 _pack(operation.headers) if operation.headers else None,
                 value,
             )
-            if table.id in rows:
+            if value is not None and len(value) > _LARGE_OCTETS:
+                large.append((table, list(row)))
+            elif table.id in rows:
                 rows[table.id][1].extend(row)
             else:
                 rows[table.id] = (table, list(row))
             size += PAGE + len(value or b"")
         connection.execute("BEGIN IMMEDIATE")
-        for table, values in rows.values():
+        for table, values in (*rows.values(), *large):
             _insert(connection, table.name, 5, values)
         if ends:
             _insert(connection, "ends", 3, [each for item in ends.items() for each in (*item, now)])
@@ -296,6 +299,9 @@ def is_content(table: Table) -> bool:
 
 
 _MOST_ROWS = 64  # in one statement; each number of rows is a statement that stays prepared
+# A prepared statement keeps a copy of what it stored last, so larger values have one to themselves: all of
+# them together would hold hundreds of MiB for ever.
+_LARGE_OCTETS = 16 * 1024
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: int, values: list[Any]) -> None:

@@ -1,6 +1,8 @@
 """The embedded log: the conformance suite, its speed-ups, its clock."""
 
+import _sqlite3
 import asyncio
+import ctypes
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -184,6 +186,17 @@ async def test_a_bug_of_an_owner_does_not_split_a_group(log: SqliteLog) -> None:
         async with owning(log, 4) as keeper:
             assert len(keeper.claims) == 4
     assert len(reported) == 8
+
+
+async def test_large_records_leave_nothing_in_memory(log: SqliteLog) -> None:
+    """However many are stored at once: a statement that stays prepared keeps what it stored last."""
+    used = ctypes.CDLL(_sqlite3.__file__).sqlite3_memory_used
+    used.restype = ctypes.c_int64
+    before = used()
+    value = bytes(250_000)
+    for together in range(1, 25):
+        await asyncio.gather(*(put(log, "content", 0, b"k", value) for _ in range(together)))
+    assert used() - before < 30 * 2**20
 
 
 # --- the clock (rule 10) ---
