@@ -5,6 +5,7 @@ A result that DNS or our own code kept from being known is temperror; nothing he
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -28,13 +29,21 @@ class Resolver(Protocol):
     def cached(self, name: str, rtype: str) -> spf.Answer | None: ...
 
 
+class Remote(Protocol):
+    """A content that the pool's process reads for itself."""
+
+    def read(self) -> bytes: ...
+
+
 class Message(Protocol):
-    """A content of `size` octets. `first`: at least so many of it, if it has them; `whole`: all of them."""
+    """A content of `size` octets. `first`: so many of it, or all; `whole`: all of them; `elsewhere`: none of
+    them here, while the pool reads them."""
 
     @property
     def size(self) -> int: ...
     async def first(self, octets: int) -> bytes: ...
     async def whole(self) -> bytes: ...
+    def elsewhere(self) -> AbstractAsyncContextManager[Remote]: ...
 
 
 class _Unanswered(NamedTuple):
@@ -69,7 +78,7 @@ class Authenticator:
         self._dns, self._clock, self._pool = dns, clock, pool
         self._id, self._ours, self._within_s = authserv_id, tuple({authserv_id, *hosts}), within_s
         self._results: dict[_Identity, spf.Checked] = {}
-        self._large = asyncio.Semaphore()  # one large content in memory at a time
+        self._large = asyncio.Semaphore()  # one large content is given to the pool at a time
 
     def now(self, id_: str, trace: Trace, content: bytes) -> Verdict | None:
         """The verdict, if nothing has to be awaited for it and it takes no longer than a few milliseconds."""
@@ -192,9 +201,8 @@ class Authenticator:
             keys = await self._keys(examined)
             if message.size <= HEAVY:
                 return dkim.verify(head, (await message.whole())[len(head) + 2 :], examined, keys), strip
-            async with self._large:
-                body = (await message.whole())[len(head) + 2 :]
-                return await self._pool.run(dkim.verify, head, body, examined, keys), strip
+            async with self._large, message.elsewhere() as content:
+                return await self._pool.run(_verify, content, len(head), examined, keys), strip
         except Overrun:
             reason = "verification took too long"
         except Exception:
@@ -204,22 +212,14 @@ class Authenticator:
         return results or (dkim.Checked(dkim.Result.TEMPERROR, reason),), strip
 
     async def _head(self, message: Message) -> tuple[bytes, tuple[tuple[int, int], ...]]:
-        """(the header, the ranges of forged fields in it). The rest is not looked at for them, and not held
-        while DNS takes its time. Raises Overrun."""
+        """(the header, of one that is too large its beginning; the ranges of forged fields in all of it). The
+        rest is not looked at for them, and not held while DNS takes its time. Raises Overrun."""
         content = await message.first(dkim.HEAD_OCTETS + len(b"\r\n\r\n"))
         head = content[: head_length(content)]
-        if len(head) <= dkim.HEAD_OCTETS or len(content) == message.size:
-            return head, await self._forged(head)
-        async with self._large:  # a header without end
-            content = await message.whole()
-            head = content[: head_length(content)]
-            return head, await self._forged(head)
-
-    async def _forged(self, head: bytes) -> tuple[tuple[int, int], ...]:
-        """Fields that claim one of our ids. Raises Overrun."""
-        if len(head) > dkim.HEAD_OCTETS:
-            return await self._pool.run(claims, head, *self._ours)
-        return claims(head, *self._ours)
+        if len(head) <= dkim.HEAD_OCTETS:
+            return head, claims(head, *self._ours)
+        async with self._large, message.elsewhere() as remote:  # a header without end
+            return head, await self._pool.run(_claims, remote, self._ours)
 
     async def _keys(self, examined: dkim.Examined) -> Mapping[str, dkim.Answer]:
         names = _key_names(examined)
@@ -229,6 +229,18 @@ class Authenticator:
             for task in late:
                 task.cancel()
         return {name: task.result() if task.done() else _Unanswered() for name, task in tasks.items()}
+
+
+def _verify(
+    content: Remote, head_octets: int, examined: dkim.Examined, keys: Mapping[str, dkim.Answer]
+) -> tuple[dkim.Checked, ...]:
+    octets = content.read()
+    return dkim.verify(octets[:head_octets], octets[head_octets + 2 :], examined, keys)
+
+
+def _claims(content: Remote, ours: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    octets = content.read()
+    return claims(octets[: head_length(octets)], *ours)
 
 
 def _key_names(examined: dkim.Examined) -> set[str]:

@@ -5,8 +5,8 @@ becomes a task of its own, so that slow DNS blocks nobody. The position committe
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import structlog
@@ -17,7 +17,7 @@ from libs.runtime.clock import Clock
 from libs.runtime.metrics import Metrics
 from services.verify.assemble import Abort, Assemblies, Budget, Chunk, Complete, Extent, Part, read
 from services.verify.authenticate import Authenticator
-from services.verify.spill import Spill
+from services.verify.spill import Elsewhere, Spill
 
 _AT_ONCE = 5000  # messages under evaluation; beyond it reading waits
 _TURN_S = 0.005  # then others of the event loop have theirs
@@ -48,15 +48,34 @@ class Assembled:
         self.size = sum(_length(part) for part in parts)
 
     async def first(self, octets: int) -> bytes:
-        held = 0
-        for number, part in enumerate(self._parts, 1):
-            held += _length(part)
-            if held >= octets:
-                return await self._joined(self._parts[:number])
-        return await self.whole()
+        parts: list[Part] = []
+        for part in self._parts:
+            if octets <= 0:
+                break
+            parts.append(
+                part._replace(length=min(part.length, octets)) if isinstance(part, Extent) else part[:octets]
+            )
+            octets -= _length(part)
+        return await self._joined(tuple(parts))
 
     async def whole(self) -> bytes:
         return await self._joined(self._parts)
+
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Elsewhere]:
+        written: list[Extent] = []
+        extents: list[Extent] = []
+        try:
+            for part in self._parts:
+                if isinstance(part, bytes):
+                    part = self._spill.must_write(part)
+                    written.append(part)
+                    await asyncio.sleep(0)
+                extents.append(part)
+            yield self._spill.elsewhere(extents)
+        finally:
+            for extent in written:
+                self._spill.free(extent)
 
     async def _joined(self, parts: tuple[Part, ...]) -> bytes:
         if len(parts) == 1 and isinstance(parts[0], bytes):

@@ -2,7 +2,10 @@
 
 import os
 import tempfile
+from collections.abc import Iterable
+from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -11,6 +14,21 @@ from services.verify.assemble import Extent
 LIMIT = 8 * 2**30  # octets
 
 _log = structlog.get_logger()
+
+
+class Elsewhere(NamedTuple):
+    """Octets in the spill file, for another process of ours: it is given the open file."""
+
+    descriptor: Any  # what DupFd makes
+    extents: tuple[Extent, ...]
+
+    def read(self) -> bytes:
+        """All of them; once, over there. Raises OSError."""
+        file = self.descriptor.detach()
+        try:
+            return b"".join(_read(file, extent) for extent in self.extents)
+        finally:
+            os.close(file)
 
 
 class Spill:
@@ -39,12 +57,20 @@ class Spill:
         self._live += len(octets)
         return extent
 
+    def must_write(self, octets: bytes) -> Extent:
+        """Raises OSError where write() says None."""
+        extent = self.write(octets)
+        if extent is None:
+            raise OSError("the spill file has no room")
+        return extent
+
     def read(self, extent: Extent) -> bytes:
         """Raises OSError."""
-        octets = os.pread(self._file, extent.length, extent.start)
-        if len(octets) != extent.length:
-            raise OSError("the spill file is shorter than it was")
-        return octets
+        return _read(self._file, extent)
+
+    def elsewhere(self, extents: Iterable[Extent]) -> Elsewhere:
+        """To be read in another process, before they are freed here."""
+        return Elsewhere(DupFd(self._file), tuple(extents))
 
     def free(self, extent: Extent) -> None:
         """The octets are not needed any more."""
@@ -62,3 +88,10 @@ class Spill:
         file, name = tempfile.mkstemp(prefix="verify-", dir=self._directory)
         os.unlink(name)  # noqa: PTH108 nothing else of pathlib is used here
         return file
+
+
+def _read(file: int, extent: Extent) -> bytes:
+    octets = os.pread(file, extent.length, extent.start)
+    if len(octets) != extent.length:
+        raise OSError("the spill file is shorter than it was")
+    return octets

@@ -1,8 +1,10 @@
 """Running the methods: what is remembered, what is awaited, what takes too long, what our own bugs cost."""
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import structlog.testing
@@ -10,10 +12,11 @@ import structlog.testing
 from libs.mail.records import Trace, Verdict
 from libs.runtime.dns import Dns
 from services.verify import authenticate, dkim, spf
+from services.verify.assemble import Part
 from services.verify.authenticate import HEAVY, Authenticator
 from services.verify.content import Assembled
 from services.verify.heavy import Pool
-from services.verify.spill import Spill
+from services.verify.spill import Elsewhere, Spill
 from tests.helpers.clock import Clock
 from tests.helpers.zone import Zone
 from tests.verify import sign
@@ -184,33 +187,60 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Counted(Assembled):
-    """`most`: how many were in memory as a whole at once."""
+    """`most`: how many were given to the pool at once."""
 
     now = most = 0
 
-    async def whole(self) -> bytes:
+    @asynccontextmanager
+    async def elsewhere(self) -> AsyncIterator[Elsewhere]:
         Counted.now += 1
         Counted.most = max(Counted.most, Counted.now)
-        await asyncio.sleep(0)
+        async with super().elsewhere() as content:
+            yield content
         Counted.now -= 1
-        return await super().whole()
+
+    async def whole(self) -> bytes:
+        raise AssertionError("a large content is in memory")
 
 
-@pytest.mark.parametrize(("signed", "most"), [(False, 0), (True, 1)])
-async def test_large_contents_are_not_in_memory_together(signed: bool, most: int) -> None:
-    """Of an unsigned mail only the header is read, however large it is and however many come at once; of the
-    signed ones one at a time is whole."""
-    head = b"From: <bob@sender.example>\r\nSubject: x\r\n"
-    if signed:
-        head += b"DKIM-Signature: v=1; a=rsa-sha256; d=sender.example; s=none; h=from; bh=eA==; b=eA==\r\n"
-    parts = (head + b"\r\n" + b"x" * 200_000, *[b"y" * 500_000] * 4)
+LARGE = {
+    "unsigned": (0, b"From: <bob@sender.example>\r\nSubject: x\r\n\r\n", "none"),
+    "signed": (
+        1,
+        b"From: <bob@sender.example>\r\nSubject: x\r\n"
+        b"DKIM-Signature: v=1; a=rsa-sha256; d=sender.example; s=none; h=from; bh=eA==; b=eA==\r\n\r\n",
+        "permerror",
+    ),
+    "a header without end": (1, b"From: <bob@sender.example>\r\n", "permerror"),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("spilled", [False, True])
+async def test_large_contents_are_not_in_memory(kind: str, spilled: bool, tmp_path: Path) -> None:
+    """Of an unsigned mail only the header is read, however large it is and however many come at once; the
+    others are read by the pool, one after the other, and those that wait hold next to nothing."""
+    most, head, dkim_result = LARGE[kind]
+    parts: tuple[Part, ...] = (head + b"x" * 200_000, *[b"y" * 500_000] * 4)
+    spill = Spill(tmp_path)
     Counted.now = Counted.most = 0
     async with room() as here:
-        messages = [Counted(parts, Spill(None)) for _ in range(5)]
-        await asyncio.gather(
-            *(
-                here.authenticator.verdict(f"id{n}", trace("bob@sender.example"), m)
-                for n, m in enumerate(messages)
+        messages = []
+        for _ in range(20):
+            spilled_parts = (spill.must_write(part) for part in parts if isinstance(part, bytes))
+            messages.append(Counted(tuple(spilled_parts) if spilled else parts, spill))
+        tracemalloc.start()
+        try:
+            verdicts = await asyncio.gather(
+                *(
+                    here.authenticator.verdict(f"id{n}", trace("bob@sender.example"), m)
+                    for n, m in enumerate(messages)
+                )
             )
-        )
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    spill.close()
+    assert {verdict.results["dkim"] for verdict in verdicts} == {dkim_result}
     assert Counted.most == most
+    assert peak < 20 * 200_000
