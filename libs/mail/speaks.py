@@ -4,6 +4,7 @@ Callouts and deliveries read replies with the same eyes. Only a clear sentence a
 NO_MAILBOX: a wrong "cannot tell" costs a callout, a wrong "no such user" costs somebody's mail. So whatever
 speaks of the sender, of our address, of lists, of relaying or of limits wins over a code that speaks of a
 mailbox.
+521 and 556 (RFC 7504) speak of a host and a domain, whatever their enhanced code says.
 Codes: RFC 5321 section 4.2, enhanced status codes: RFC 3463 and its registry.
 """
 
@@ -54,6 +55,7 @@ _CODE_IN_TEXT = re.compile(r"#([245])\.(\d{1,3})\.(\d{1,3})")  # qmail: "sorry, 
 _OTHER_CLASS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
 
 _GREYLISTED = re.compile(r"gr[ae]y-? ?list|postgrey|greet-?pause|initial(ly)? (defer|delay)", _I)
+_POSTSCREEN = re.compile(r"service currently unavailable", _I)
 _COME_AGAIN = re.compile(
     r"try (it )?(again|later)|retry|come back|please wait|temporar\w+ (deferred|rejected|delayed)"
     r"|(sp(ä|ae)ter|nochmals?) (noch ?mal|erneut|versuchen)|erneut versuchen|zun(ä|ae)chst abgewiesen",
@@ -109,6 +111,7 @@ _NO_SUCH = re.compile(
     r"|doesn't have an? .{1,40} account|can'?t find (a|that|this) (valid )?(user|recipient|mailbox)",
     _I,
 )
+_MAILBOX_MISSING = re.compile(r"mailbox does not exist", _I)
 _OUTLOOK = re.compile(r"recipient address rejected: access denied", _I)
 _NOBODY_LEFT = re.compile(r"no valid|recipient", _I)
 
@@ -116,7 +119,7 @@ _NOBODY_LEFT = re.compile(r"no valid|recipient", _I)
 def speaks(stage: str, reply: Foreign) -> Speaks:
     """What `reply` to `stage` (a Stage, in any case of letters) speaks of."""
     stage = stage.upper()
-    text = _NO_WORDS.sub(" ", reply.text)
+    text = words(reply)
     if reply.code < 400:
         return Speaks.OK
     enhanced = reply.enhanced or _embedded(reply)
@@ -133,6 +136,11 @@ def speaks(stage: str, reply: Foreign) -> Speaks:
     return Speaks.POLICY  # at the banner, EHLO or MAIL it is about us, whatever it says
 
 
+def words(reply: Foreign) -> str:
+    """Its text without addresses and links."""
+    return _NO_WORDS.sub(" ", reply.text)
+
+
 def _embedded(reply: Foreign) -> str:
     """The enhanced code of a text such as qmail's; "x" where the text contradicts the reply's class."""
     if match := _CODE_IN_TEXT.search(reply.text):
@@ -143,6 +151,8 @@ def _embedded(reply: Foreign) -> str:
 def _temporary(stage: str, code: int, enhanced: str, text: str) -> Speaks:
     if _GREYLISTED.search(text):
         return Speaks.GREYLIST
+    if stage == Stage.RCPT and (code, enhanced) == (450, "4.3.2") and _POSTSCREEN.fullmatch(text):
+        return Speaks.GREYLIST  # it passed the tests after the greeting: the next connection is let in
     full = _FULL.search(text) and not _SYSTEM_SPACE.search(text)
     if stage in (Stage.RCPT, Stage.DOT) and (
         enhanced == "4.2.2" or (full and not enhanced.startswith("4.3"))
@@ -165,9 +175,9 @@ def _permanent(stage: str, code: int, enhanced: str, text: str) -> Speaks:
     if code == 530 or _against_us(enhanced, text):
         return Speaks.POLICY
     subject = enhanced.split(".")[1] if enhanced.count(".") == 2 else ""
-    if subject == "1" or enhanced == "5.2.1":
+    if (subject == "1" and code not in (501, 521, 556)) or enhanced == "5.2.1":
         return Speaks.NO_MAILBOX
-    if code in (500, 501, 502, 503, 504) or subject in ("3", "4", "5"):
+    if code in (500, 501, 502, 503, 504, 521, 556) or subject in ("3", "4", "5"):
         return Speaks.SYSTEM
     if stage == Stage.RCPT and code in (550, 551, 553) and enhanced in ("", "5.0.0"):
         if _NO_SUCH.search(text) or not _REFUSED.search(text):
@@ -187,9 +197,10 @@ def _full(stage: str, code: int, enhanced: str, text: str) -> bool:
 
 def _against_us(enhanced: str, text: str) -> bool:
     """A security or policy status, one about the sender's address (X.1.7, X.1.8), about the domain as such
-    (X.1.2: it is not served there, as with relaying), or words to that end."""
+    (X.1.2: it is not served there, as with relaying; Stalwart says so of a mailbox), or words to that end."""
     return (
         enhanced.startswith("5.7.")
-        or enhanced in ("5.1.2", "5.1.7", "5.1.8")
+        or enhanced in ("5.1.7", "5.1.8")
+        or (enhanced == "5.1.2" and not _MAILBOX_MISSING.search(text))
         or bool(_AGAINST_US.search(text))
     )

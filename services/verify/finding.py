@@ -5,6 +5,7 @@ from typing import NamedTuple
 from libs.mail.records import Callouts, PrimaryFacts
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Speaks, Stage, speaks
+from libs.mail.stance import Stance, stance
 
 
 class Deliverable(NamedTuple):
@@ -20,8 +21,8 @@ class Undeliverable(NamedTuple):
 
 
 class Unverifiable(NamedTuple):
-    """Nothing is known. `reason` is one word (RecipientTry.last_outcome); `blocked`: the primary refuses us
-    before it hears whom we ask about."""
+    """Nothing is known. `reason` is one word (RecipientTry.last_outcome); `blocked`: the primary refuses us,
+    whomever we ask about."""
 
     reason: str
     blocked: bool
@@ -40,7 +41,6 @@ _REASONS = {
     Speaks.NO_MAILBOX: "refused",
     Speaks.QUOTA: "deferred",
 }
-_BEFORE_RCPT = (Stage.BANNER, Stage.EHLO, Stage.MAIL)
 
 
 def classify(stage: str, reply: Foreign | None, reason: str = "unreachable") -> Finding:
@@ -54,7 +54,7 @@ def classify(stage: str, reply: Foreign | None, reason: str = "unreachable") -> 
             return Deliverable(reply.line())
         if about is Speaks.NO_MAILBOX:
             return Undeliverable(reply.line())
-    blocked = stage in _BEFORE_RCPT and about is Speaks.POLICY
+    blocked = stance(stage, reply) is Stance.BLOCKING
     return Unverifiable(_REASONS.get(about, "unexpected"), blocked, reply.line())
 
 

@@ -1,0 +1,86 @@
+"""The owner's hint: exact, complete, with our addresses in it."""
+
+import pytest
+
+from libs.mail.hints import ADVICE, Us, hint
+from libs.mail.trouble import Server, Trouble
+
+US = Us(("192.0.2.1", "2001:db8::1"), "mx1.backup.example")
+THEM = "192.0.2.1 and 2001:db8::1 (mx1.backup.example)"
+NO_ADDRESS = (Trouble.CATCH_ALL, Trouble.LATE)  # nothing is to be allowed there
+
+
+@pytest.mark.parametrize("at", Server)
+@pytest.mark.parametrize("stuck", Trouble)
+def test_every_trouble_has_a_hint_at_every_server(stuck: Trouble, at: Server) -> None:
+    """No row is missing and none is left with a gap; each names both addresses and fits a screen."""
+    text = hint(stuck, at, US)
+    assert text.startswith("Your mail server ")
+    assert text.endswith(".")
+    assert "{address}" not in text
+    assert "{each}" not in text
+    assert len(text) < 800
+    if stuck not in NO_ADDRESS:
+        assert "192.0.2.1" in text
+        assert "2001:db8::1" in text
+
+
+def test_every_row_is_reached() -> None:
+    """A row of the table that no trouble at its server leads to would be dead."""
+    used = {hint(stuck, at, US).partition(": ")[2] for stuck in Trouble for at in Server}
+    for (at, stuck), _ in ADVICE.items():
+        assert hint(stuck, at, US).partition(": ")[2] in used
+
+
+@pytest.mark.parametrize(
+    ("stuck", "at", "text"),
+    [
+        (
+            Trouble.LISTED,
+            Server.POSTSCREEN,
+            f"Your mail server refuses {THEM} because of a block list: "
+            "write `192.0.2.1 permit` and `2001:db8::1 permit` into /etc/postfix/postscreen_backupmx.cidr "
+            "and set `postscreen_access_list = permit_mynetworks, "
+            "cidr:/etc/postfix/postscreen_backupmx.cidr` in main.cf; then `postfix reload`.",
+        ),
+        (
+            Trouble.ADDRESS,
+            Server.SENDMAIL,
+            f"Your mail server refuses {THEM}: add `Connect:192.0.2.1 OK` "
+            "and `Connect:IPv6:2001:db8::1 OK` to /etc/mail/access and run `makemap hash /etc/mail/access < "
+            "/etc/mail/access`.",
+        ),
+        (
+            Trouble.GREYLIST,
+            Server.POSTGREY,
+            f"Your mail server greylists {THEM}: add `192.0.2.1` and "
+            "`2001:db8::1`, a line each, to /etc/postgrey/whitelist_clients.local and restart Postgrey.",
+        ),
+        (
+            Trouble.GREYLIST,
+            Server.RSPAMD,
+            f"Your mail server greylists {THEM}: put "
+            "`backupmx { priority "
+            '= high; ip = ["192.0.2.1","2001:db8::1"]; apply { want_spam = yes; } }` into '
+            "/etc/rspamd/local.d/settings.conf and reload Rspamd.",
+        ),
+        (
+            Trouble.DROPPED,
+            Server.ANY,
+            f"Your mail server does not answer {THEM}: if it is up, see "
+            "whether the firewall or fail2ban drops 192.0.2.1 and 2001:db8::1: `fail2ban-client unban "
+            "192.0.2.1 2001:db8::1`, and `ignoreip = 127.0.0.1/8 ::1 192.0.2.1 2001:db8::1` in "
+            "/etc/fail2ban/jail.local.",
+        ),
+    ],
+)
+def test_the_words(stuck: Trouble, at: Server, text: str) -> None:
+    """What an owner reads, to the letter."""
+    assert hint(stuck, at, US) == text
+
+
+def test_other_hosts_and_no_addresses() -> None:
+    """All hosts have to be allowed; where no address is published, the name stands for it."""
+    several = hint(Trouble.ADDRESS, Server.ANY, US._replace(others=("mx2.backup.example",)))
+    assert several.endswith(" The same for the addresses of mx2.backup.example.")
+    assert "allow mx1.backup.example on" in hint(Trouble.ADDRESS, Server.ANY, US._replace(addresses=()))
