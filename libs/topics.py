@@ -53,7 +53,7 @@ def _ageing(name: str, key: str, retention_ms: int, *writers: str) -> Topic:
 
 
 DOMAINS = _compact("domains", "domain; in partition 0 `@installation`, `access:` and a subject", "control")
-CALLOUTS = _ageing("callouts", "recipient; sight:hash", HOUR, "ingest", "deliver")
+CALLOUTS = _ageing("callouts", "recipient; sight:hash", HOUR, "ingest", "deliver", "control")
 RECIPIENTS = _compact("recipients", "recipient; try:recipient; @domain", "verify")
 CONTENT = Topic(
     "content",

@@ -193,7 +193,30 @@ class Sight(Struct, frozen=True, tag="sight"):
     seen_by: str
 
 
-CalloutRecord = Callout | Observed | Sight
+class Imported(Struct, frozen=True, tag="imported"):
+    """The operator says that this recipient may exist: asked about in the background, believed when the
+    primary says so. `by`: who said it."""
+
+    mailbox: str
+    by: str
+
+
+class Allowed(Struct, frozen=True, tag="allowed"):
+    """The operator says that this recipient exists, whatever callouts say. `by`: who said it."""
+
+    mailbox: str
+    by: str
+
+
+class Forgotten(Struct, frozen=True, tag="forgotten"):
+    """Nothing is known of this recipient any more. `by`: who said it."""
+
+    mailbox: str
+    by: str
+
+
+Told = Imported | Allowed | Forgotten  # by the operator
+CalloutRecord = Callout | Observed | Sight | Told
 
 
 class Status(StrEnum):
@@ -201,9 +224,13 @@ class Status(StrEnum):
     UNDELIVERABLE = "undeliverable"
 
 
+OPERATOR = "operator"  # a status that no callout changes
+
+
 class RecipientStatus(Struct, frozen=True, omit_defaults=True, tag="status"):
     """Key: the mailbox in normal form. `since`: when `status` began; `confirmed`: when last said;
-    `source`: callout or delivery; `reply`: the primary's, for events only."""
+    `source`: callout, delivery or OPERATOR; `reply`: the primary's, for events only. A status of the
+    operator's was never confirmed (0)."""
 
     mailbox: str
     status: Status
@@ -215,13 +242,15 @@ class RecipientStatus(Struct, frozen=True, omit_defaults=True, tag="status"):
 
 class RecipientTry(Struct, frozen=True, omit_defaults=True, tag="try"):
     """Key: `try:` + mailbox. When last tried and with which outcome; never overwrites what is known.
-    `against_since`: since when the primary contradicts the status (0: it does not)."""
+    `against_since`: since when the primary contradicts the status (0: it does not). `imported`: when the
+    operator imported it, as long as it is asked about in the background (0: it is not)."""
 
     mailbox: str
     last_tried: float
     last_outcome: str
     against_since: float = 0.0
     against_host: str = ""
+    imported: float = 0.0
 
 
 class Callouts(StrEnum):

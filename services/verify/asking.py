@@ -28,15 +28,15 @@ class Asked(Struct, frozen=True):
 
 class Heard(NamedTuple):
     """One answer about one recipient: `outcome` deliverable, undeliverable or an Unverifiable's reason;
-    `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status; `callout`: a
-    delivery did not say it."""
+    `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status; `guess`:
+    a client named it."""
 
     mailbox: str
     outcome: str
     blocked: bool = False
     pending: bool = False
     known: bool = False
-    callout: bool = True
+    guess: bool = True
 
 
 def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float, anew: bool = False) -> str:
@@ -65,7 +65,7 @@ def heard(asked: Asked, h: Heard, now: float) -> Asked:
     if h.outcome not in ("deliverable", "undeliverable", "contradicted"):
         return asked
     negatives = _recent(asked.negatives, now - NEGATIVES_S)
-    if h.outcome == "undeliverable" and not h.known and h.callout:
+    if h.outcome == "undeliverable" and not h.known and h.guess:
         negatives = (*negatives, now)
     flips = tuple(flip for flip in asked.flips if flip[0] > now - FLIPS_S and flip[1] != h.mailbox)
     if h.pending:
@@ -140,8 +140,10 @@ class Pace(Struct, frozen=True):
 PACE_PER_S, PACE_BURST = 100.0, 200.0  # recipients asked about, of all domains that share the address
 
 
-def paced(pace: Pace | None, count: int, now: float) -> tuple[Pace, float]:
+def paced(
+    pace: Pace | None, count: int, now: float, per_s: float = PACE_PER_S, burst: float = PACE_BURST
+) -> tuple[Pace, float]:
     """Take `count` tokens; the seconds to wait before using them."""
-    before = pace or Pace(PACE_BURST, now)
-    tokens = min(PACE_BURST, before.tokens + (now - before.at) * PACE_PER_S) - count
-    return Pace(tokens, now), max(0.0, -tokens / PACE_PER_S)
+    before = pace or Pace(burst, now)
+    tokens = min(burst, before.tokens + (now - before.at) * per_s) - count
+    return Pace(tokens, now), max(0.0, -tokens / per_s)

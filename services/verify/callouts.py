@@ -5,7 +5,6 @@ when it was last tried and why nothing is known), so that whoever waits for it w
 """
 
 import asyncio
-import heapq
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import NamedTuple
@@ -13,16 +12,20 @@ from typing import NamedTuple
 import structlog
 
 from libs import topics
-from libs.log.contract import BEGIN, Batch, Claim, NotOwner, Record, Unavailable
+from libs.log.contract import Claim, Record
 from libs.mail.address import BadAddress, mailbox
 from libs.mail.records import (
+    Allowed,
     Callout,
+    Forgotten,
     Health,
+    Imported,
     Observed,
     PrimaryFacts,
-    RecipientStatus,
+    RecipientTry,
     Sight,
     Status,
+    Told,
     Undecodable,
     decode_callout,
 )
@@ -30,51 +33,34 @@ from libs.mail.reply import parse_line
 from libs.mail.speaks import Stage
 from libs.runtime.deps import Deps
 from libs.smtp.client import CALLOUT, Dialer, Timeouts
-from services.verify import asking, learning
+from services.verify import asking, learning, orders, warming
 from services.verify.asking import Asked, Heard, Offered
-from services.verify.calls import Calls, Question
+from services.verify.background import Background
+from services.verify.calls import GENTLE, Calls, Gait, Question
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, believable, classify
 from services.verify.known import Known
 from services.verify.learning import LIFETIMES, Circumstances, Learnt, Lifetimes
+from services.verify.reading import Reading
 from services.verify.storing import Storing
 
 _NOBODYS = -1  # the offset of a question that nobody asked on the topic
 COMMIT_S = 2.0
 DRAIN_S = 3.0  # for the answers that are under way
 LOST_S = 60.0  # no callout takes so long: its answer was lost to a bug of ours
-STALLED_S = 5.0  # a partition unheard of for so long is behind: what comes next may be old
+GENTLY_LOST_S = 3600.0  # one that nobody waits for: many domains may share a server
 
 log = structlog.get_logger()
 
 
-class _Reading:
-    """Where a claimed partition of `callouts` is: `position` comes next, `open` are questions not answered
-    yet."""
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-        self.position: int | None = None
-        self.committed: int | None = None
-        self.open: set[int] = set()
-        self.heard_at: float | None = None  # monotonic: the last batch that reached the end
-
-    def live(self, batch: Batch, now: float) -> bool:
-        """Were these records written just now? Then nobody's clock has to be asked how old they are."""
-        kept_up = self.heard_at is not None and now - self.heard_at < STALLED_S
-        self.heard_at = now if batch.position >= batch.end else None
-        return kept_up
-
-    @property
-    def done(self) -> int | None:
-        return min(self.open, default=self.position)
-
-
 class _Flight(NamedTuple):
-    """A question under way; `offset` in the partition, `began` monotonic."""
+    """A question under way; `offset` in the partition, `began` monotonic; `gentle`: nobody waits for it;
+    `imported`: the operator imported its recipient meanwhile."""
 
-    reading: _Reading
+    reading: Reading
     offset: int
     began: float
+    gentle: bool = False
+    imported: bool = False
 
 
 class Callouts:
@@ -88,24 +74,24 @@ class Callouts:
         timeouts: Timeouts = CALLOUT,
         lifetimes: Lifetimes = LIFETIMES,
         tick_s: float = 1.0,
+        gently: Gait = GENTLE,
     ) -> None:
         self._deps, self._known, self._lifetimes, self._tick_s = deps, known, lifetimes, tick_s
         dialer = Dialer(deps.config.dial, deps.config.host, deps.clock, timeouts)
-        self._calls = Calls(deps, dialer, self)
-        self._readings: dict[int, _Reading] = {}
+        self._calls, self._gently = Calls(deps, dialer, self), Calls(deps, dialer, self, gently)
+        self._readings: dict[int, Reading] = {}
         self._changed, self._stop = asyncio.Event(), asyncio.Event()
         self._asked: dict[str, Asked] = {}
         self._offered: dict[str, Offered] = {}
         self._storing = Storing(deps, known)
         self._flushed: dict[str, float] = {}
         self._flying: dict[bytes, _Flight] = {}
-        # A heap of what is asked again though nobody waits: due (monotonic), key, mailbox, attempts.
-        self._again: list[tuple[float, bytes, str, int]] = []
+        self._background = Background(deps.clock, known, lifetimes, self)
 
     # --- claims ---
 
     def gained(self, claim: Claim) -> None:
-        self._readings[claim.partition] = _Reading(claim)
+        self._readings[claim.partition] = Reading(claim)
         self._changed.set()
 
     def lost(self, claim: Claim) -> None:
@@ -141,7 +127,7 @@ class Callouts:
     async def drain(self) -> None:
         """No more questions; what was heard is stored, the positions are committed."""
         self._stop.set()
-        await self._calls.close(DRAIN_S)
+        await asyncio.gather(self._calls.close(DRAIN_S), self._gently.close(DRAIN_S))
         await self._storing.finish()
         await self._commit()
 
@@ -168,22 +154,13 @@ class Callouts:
                 reading.position = batch.position
 
     async def _starts(self) -> Mapping[int, int]:
-        """Where to go on: after what was read, else after what the group has done."""
         starts: dict[int, int] = {}
         for reading in tuple(self._readings.values()):
-            while reading.position is None:
-                try:
-                    committed = await self._deps.log.commit(reading.claim, "callouts")
-                    reading.position = BEGIN if committed is None else committed
-                except NotOwner:
-                    break
-                except Unavailable:
-                    await asyncio.sleep(self._tick_s)
-            if reading.position is not None:
-                starts[reading.claim.partition] = reading.position
+            if (position := await reading.start(self._deps.log, self._tick_s)) is not None:
+                starts[reading.claim.partition] = position
         return starts
 
-    def _take(self, reading: _Reading, record: Record, *, live: bool) -> None:
+    def _take(self, reading: Reading, record: Record, *, live: bool) -> None:
         if record.value is None:
             return
         try:
@@ -203,10 +180,12 @@ class Callouts:
                     self._question(reading, record, domain, callout)
                 else:
                     self._deps.metrics.callouts_stale.inc()  # nobody waits for it any more
+            case Imported() | Allowed() | Forgotten():
+                self._told_by_operator(reading, record, domain, callout)
 
-    def _question(self, reading: _Reading, record: Record, domain: str, callout: Callout) -> None:
+    def _question(self, reading: Reading, record: Record, domain: str, callout: Callout) -> None:
         flight = self._flying.get(record.key)
-        if flight is not None and self._deps.clock.mono() - flight.began < LOST_S:
+        if flight is not None and not flight.gentle and self._deps.clock.mono() - flight.began < LOST_S:
             self._flying[record.key] = flight._replace(reading=reading)
             return  # the answer under way is its answer too, under the claim of today
         known = self._known.recipient(record.key, callout.mailbox)
@@ -218,18 +197,32 @@ class Callouts:
         if answer is not None and not due:
             self._storing.store(reading.claim, record.key, domain, [answer])
             return
-        reason = self._refusal(domain, known.status, anew=callout.anew) or self._calls.crowded(domain)
+        reason = self.refusal(domain, known=known.status is not None, anew=callout.anew)
+        reason = reason or self._calls.crowded(domain)
         if reason:
             tried = learning.learn(known, Unverifiable(reason, blocked=False), self._circumstances(domain))
             self._deps.metrics.callouts.labels(reason).inc()
             self._storing.store(reading.claim, record.key, domain, tried.records)
             return
         reading.open.add(record.offset)
-        self._flying[record.key] = _Flight(reading, record.offset, self._deps.clock.mono())
-        self._ask(record.key, domain, known, anew=callout.anew)
+        flight = _Flight(reading, record.offset, self._deps.clock.mono())
+        self._ask(flight, record.key, domain, known, anew=callout.anew)
 
-    def _refusal(self, domain: str, status: RecipientStatus | None, *, anew: bool = False) -> str:
-        """Why nothing is dialled, or ""."""
+    def _told_by_operator(self, reading: Reading, record: Record, domain: str, told: Told) -> None:
+        flight = self._flying.get(record.key)
+        if flight is not None and isinstance(told, Imported):
+            self._flying[record.key] = flight._replace(imported=True)
+            return  # who waits for the answer must not take this for it
+        known, now = self._known.recipient(record.key, told.mailbox), self._deps.clock.wall()
+        due = learning.is_due(known, self._known.primary(domain), now, self._lifetimes)
+        keyed = orders.carried_out(told, record.key, known, now, due=due)
+        if text := orders.sentence(told, known):
+            self._storing.say(domain, told.mailbox, text)
+        reading.open.add(record.offset)
+        self._storing.put(reading.claim, domain, keyed, lambda: reading.open.discard(record.offset))
+
+    def refusal(self, domain: str, *, known: bool, anew: bool = False) -> str:
+        """Why nothing is dialled, or ""; `known`: it does not count as a guess."""
         settings = self._known.settings(domain)
         if settings is None:
             return "no domain"
@@ -237,35 +230,71 @@ class Callouts:
             return "suspended" if settings.suspended else "pending"
         asked = self._asked.get(domain, Asked())
         mono = self._deps.clock.mono()
-        return asking.hold(asked, self._known.facts(domain), known=status is not None, now=mono, anew=anew)
+        return asking.hold(asked, self._known.facts(domain), known=known, now=mono, anew=anew)
 
     def _ask(
-        self, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *, anew: bool = False
-    ) -> None:
+        self, flight: _Flight, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *,
+        anew: bool = False,
+    ) -> None:  # fmt: skip
+        self._flying[key] = flight
         deliverable = known.status is not None and known.status.status is Status.DELIVERABLE
         control = self._known.control(key) if deliverable else ""
-        self._calls.ask(Question(known.mailbox, domain, key, control, attempts, anew))
+        calls = self._gently if flight.gentle else self._calls
+        calls.ask(Question(known.mailbox, domain, key, control, attempts, anew, flight.gentle))
+
+    # --- for the background ---
+
+    def owns(self, domain: str) -> bool:
+        return self._reading_of(domain) is not None
+
+    def flies(self, key: bytes) -> bool:
+        flight = self._flying.get(key)
+        lost_s = GENTLY_LOST_S if flight is not None and flight.gentle else LOST_S
+        return flight is not None and self._deps.clock.mono() - flight.began < lost_s
+
+    def ask(self, key: bytes, domain: str, known: learning.Known, *, attempts: int = 0, gentle: bool) -> None:
+        if (reading := self._reading_of(domain)) is not None:
+            flight = _Flight(reading, _NOBODYS, self._deps.clock.mono(), gentle)
+            self._ask(flight, key, domain, known, attempts)
+
+    def write(self, key: bytes, domain: str, tried: RecipientTry) -> None:
+        if (reading := self._reading_of(domain)) is not None:
+            self._storing.store(reading.claim, key, domain, [tried])
+
+    def _reading_of(self, domain: str) -> Reading | None:
+        reading = self._readings.get(topics.partition_of(domain, self._deps.partitions))
+        return reading if reading is not None and reading.claim.held() else None
 
     # --- what sessions and deliveries say ---
 
     def refused(self, question: Question) -> str:
+        if question.gentle:
+            flight = self._flying.get(question.key)
+            overtaken = flight is None or not flight.gentle
+            return "overtaken" if overtaken else self.refusal(question.domain, known=True)
         known = self._known.recipient(question.key, question.mailbox)
-        return self._refusal(question.domain, known.status, anew=question.anew)
+        return self.refusal(question.domain, known=known.status is not None, anew=question.anew)
 
     def told(self, question: Question, finding: Finding, control: bool | None) -> None:
-        reading, offset, began = self._flying.pop(question.key)
+        flight = self._flying.get(question.key)
+        if flight is None or flight.gentle is not question.gentle:
+            return  # a question that somebody waited for came after it: that answer counts
+        del self._flying[question.key]
+        reading, offset, began = flight.reading, flight.offset, flight.began
         known = self._known.recipient(question.key, question.mailbox)
+        if flight.imported:
+            known = known._replace(tried=warming.imported(known, self._deps.clock.wall()))
         answered = not isinstance(finding, Unverifiable)
         finding = believable(finding, self._known.facts(question.domain))
-        learnt = self._learn(reading.claim, question.domain, known, finding, control)
+        guess = not question.gentle
+        learnt = self._learn(reading.claim, question.domain, known, finding, control, guess=guess)
         self._deps.metrics.callouts.labels(_outcome(finding, learnt)).inc()
         self._deps.metrics.callout_seconds.observe(self._deps.clock.mono() - began)
         if answered:
             self._is_up(question.domain)
         after_s = learning.again_after(learnt, control, question.attempts, self._lifetimes)
-        if after_s is not None:
-            due = self._deps.clock.mono() + after_s
-            heapq.heappush(self._again, (due, question.key, question.mailbox, question.attempts + 1))
+        if after_s is not None and not (learnt.tried is not None and learnt.tried.imported):
+            self._background.again(after_s, question.key, question.mailbox, question.attempts + 1)
         self._storing.store(
             reading.claim, question.key, question.domain, learnt.records, lambda: reading.open.discard(offset)
         )
@@ -278,7 +307,7 @@ class Callouts:
         asked = self._asked.get(domain, Asked())
         self._asked[domain] = asking.unreachable(asked, finding.reason, mono)
 
-    def _observed(self, reading: _Reading, key: bytes, domain: str, seen: Observed) -> None:
+    def _observed(self, reading: Reading, key: bytes, domain: str, seen: Observed) -> None:
         """A delivery heard something about a recipient."""
         try:
             finding = classify(seen.stage, parse_line(seen.reply))
@@ -293,7 +322,7 @@ class Callouts:
             new = asking.rejects_late(old, domain, self._deps.clock.wall(), late=late)
             self._publish(reading.claim, domain, old, new)
         known = self._known.recipient(key, seen.mailbox)
-        learnt = self._learn(reading.claim, domain, known, finding, None, "delivery")
+        learnt = self._learn(reading.claim, domain, known, finding, None, "delivery", guess=False)
         if learning.worth_writing(known, learnt, self._lifetimes):
             self._storing.store(reading.claim, key, domain, learnt.records)
 
@@ -305,14 +334,17 @@ class Callouts:
         finding: Finding,
         control: bool | None,
         source: str = "callout",
+        *,
+        guess: bool,
     ) -> Learnt:
-        """What it means for the recipient, and for what is known of the primary."""
+        """What it means for the recipient, and for what is known of the primary. `guess`: a client named the
+        recipient."""
         circumstances = self._circumstances(domain)._replace(control=control, source=source)
         learnt = learning.learn(known, finding, circumstances, self._lifetimes)
         blocked = isinstance(finding, Unverifiable) and finding.blocked
-        had_status, said_to_us = known.status is not None, source == "callout"
+        had_status = known.status is not None
         outcome = _outcome(finding, learnt)
-        heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, said_to_us)
+        heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, guess)
         asked = asking.heard(self._asked.get(domain, Asked()), heard, self._deps.clock.mono())
         self._asked[domain] = asked
         old = self._known.facts(domain)
@@ -357,39 +389,14 @@ class Callouts:
             now = self._deps.clock.mono()
             if not self._readings:
                 progress()
-            while self._again and self._again[0][0] <= now:
-                _, key, address, attempts = heapq.heappop(self._again)
-                self._ask_again(key, address, attempts)
+            self._background.tick()
             if now - committed_at >= COMMIT_S:
                 await self._commit()
                 committed_at = now
 
-    def _ask_again(self, key: bytes, address: str, attempts: int) -> None:
-        domain = mailbox(address).domain
-        reading = self._readings.get(topics.partition_of(domain, self._deps.partitions))
-        if reading is None or not reading.claim.held() or key in self._flying:
-            return
-        known = self._known.recipient(key, address)
-        if self._refusal(domain, known.status):
-            due = self._deps.clock.mono() + self._lifetimes.witness_s
-            heapq.heappush(self._again, (due, key, address, attempts))
-            return
-        self._flying[key] = _Flight(reading, _NOBODYS, self._deps.clock.mono())
-        self._ask(key, domain, known, attempts)
-
     async def _commit(self) -> None:
-        """Remember what is done; after a crash the rest is asked again, as far as somebody still waits."""
         for reading in tuple(self._readings.values()):
-            done = reading.done
-            if done is None or done < 0 or done == reading.committed:
-                continue
-            try:
-                await self._deps.log.commit(reading.claim, "callouts", done)
-                reading.committed = done
-            except NotOwner:
-                continue
-            except Unavailable as error:
-                log.warning("a position could not be committed", topic="callouts", error=str(error))
+            await reading.commit(self._deps.log)
 
 
 def _outcome(finding: Finding, learnt: Learnt) -> str:

@@ -5,6 +5,7 @@ smtpd_hard_error_limit): a session ends before that.
 """
 
 import asyncio
+import math
 import random
 from collections import deque
 from typing import NamedTuple, Protocol
@@ -16,7 +17,7 @@ from libs.runtime.deps import Deps
 from libs.smtp.client import Connection, Dialer, Fault, Stage
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found, Ours, Route
-from services.verify.asking import Offered, Pace, paced
+from services.verify.asking import PACE_BURST, PACE_PER_S, Offered, Pace, paced
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, classify
 
 BATCH = 8  # recipients in one transaction
@@ -24,10 +25,23 @@ ERRORS = 8  # negative answers after which a session ends
 IDLE_S = 2.0  # a session waits so long for more to ask
 REACH_S = 15.0  # for look-ups and all addresses of the best preference
 WAITING = 200  # questions for one primary that may wait
-PER_ADDRESS = 2  # sessions at a time
-SESSIONS = 200  # in all
 
 log = structlog.get_logger()
+
+
+class Gait(NamedTuple):
+    """How hard primaries are asked: `sessions` at a time in all, `per_address` of each dialled address, which
+    hears `per_s` questions a second; a session ends after `questions`, so that others have their turn."""
+
+    sessions: int
+    per_address: int
+    per_s: float
+    burst: float
+    questions: float = math.inf
+
+
+SWIFT = Gait(200, 2, PACE_PER_S, PACE_BURST)  # somebody waits
+GENTLE = Gait(20, 1, 1.0, 1.0, 20)  # nobody does
 
 
 class Question(NamedTuple):
@@ -40,6 +54,7 @@ class Question(NamedTuple):
     control: str = ""
     attempts: int = 0  # in the background
     anew: bool = False  # is it up, whatever is known of the recipient?
+    gentle: bool = False  # nobody waits for the answer
 
 
 class Listener(Protocol):
@@ -90,7 +105,8 @@ class _Line:
 class _Addresses:
     """Sessions and pace of each dialled address: many domains may share one server."""
 
-    def __init__(self) -> None:
+    def __init__(self, gait: Gait) -> None:
+        self._gait = gait
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._users: dict[str, int] = {}
         self._paces: dict[str, Pace] = {}
@@ -98,7 +114,7 @@ class _Addresses:
     async def acquire(self, address: str) -> None:
         self._users[address] = self._users.get(address, 0) + 1
         try:
-            await self._slots.setdefault(address, asyncio.Semaphore(PER_ADDRESS)).acquire()
+            await self._slots.setdefault(address, asyncio.Semaphore(self._gait.per_address)).acquire()
         except asyncio.CancelledError:
             self._forget(address)
             raise
@@ -113,7 +129,8 @@ class _Addresses:
             del self._users[address], self._slots[address]
 
     async def pace(self, address: str, count: int, now: float) -> None:
-        self._paces[address], wait_s = paced(self._paces.get(address), count, now)
+        per_s, burst = self._gait.per_s, self._gait.burst
+        self._paces[address], wait_s = paced(self._paces.get(address), count, now, per_s, burst)
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         if len(self._paces) > 10_000:
@@ -123,15 +140,15 @@ class _Addresses:
 class Calls:
     """`ask` returns at once; the listener hears the answer. `close` ends all sessions."""
 
-    def __init__(self, deps: Deps, dialer: Dialer, listener: Listener) -> None:
+    def __init__(self, deps: Deps, dialer: Dialer, listener: Listener, gait: Gait = SWIFT) -> None:
         self._dns, self._clock, self._dialer, self._listener = deps.dns, deps.clock, dialer, listener
         host, installation = deps.config.host, deps.config.installation
         self._from = f"postmaster@{host.name}"
         self._ours = Ours(installation.hosts, (*host.ipv4, *host.ipv6))
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._addresses = _Addresses()
-        self._sessions = asyncio.Semaphore(SESSIONS)
+        self._gait, self._addresses = gait, _Addresses(gait)
+        self._sessions = asyncio.Semaphore(gait.sessions)
 
     def ask(self, question: Question) -> None:
         line = self._lines.get(question.domain)
@@ -190,12 +207,15 @@ class Calls:
         address = connection.target.address
         try:
             self._listener.offered(domain, _offered(connection))
-            errors, first = 0, True
-            while connection.usable and errors < ERRORS and await line.more(IDLE_S):
+            errors, asked, first = 0, 0, True
+            while connection.usable and errors < ERRORS and asked < self._gait.questions:
+                if not await line.more(IDLE_S):
+                    break
                 batch = self._batch(line, connection)
                 if batch:
                     await self._addresses.pace(address, len(batch), self._clock.mono())
                     errors += await self._ask(connection, batch, line, first=first)
+                    asked += len(batch)
                     first = False
             if connection.usable:
                 await connection.quit()

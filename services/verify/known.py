@@ -6,6 +6,7 @@ from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
 from libs.mail.records import (
+    OPERATOR,
     Domain,
     PrimaryFacts,
     PrimaryState,
@@ -19,6 +20,7 @@ from libs.mail.records import (
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
 from services.verify import learning
+from services.verify.warming import Warming
 
 _WRITTEN_S = 5.0  # what the replica has not shown by then was not stored
 _CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
@@ -31,7 +33,8 @@ class Known:
         self._deps = deps
         defaults = deps.config.defaults.settings()
         self._controls: dict[bytes, dict[bytes, None]] = {}
-        self._written: dict[bytes, tuple[RecipientRecord, float]] = {}  # and when, monotonic
+        self.warming = Warming()
+        self._written: dict[bytes, tuple[RecipientRecord | None, float]] = {}  # and when, monotonic
 
         def domain(record: Record) -> DomainSettings | None:
             if record.value is None or not topics.is_relay_domain(record.key):
@@ -63,7 +66,7 @@ class Known:
         found = self._newest(b"@" + domain.encode())
         return found if isinstance(found, PrimaryFacts) else None
 
-    def remember(self, key: bytes, record: RecipientRecord) -> None:
+    def remember(self, key: bytes, record: RecipientRecord | None) -> None:
         """What was just written under `key` counts at once, until the replica has it."""
         self._written[key] = record, self._deps.clock.mono()
 
@@ -97,18 +100,28 @@ class Known:
         """Keep some deliverable recipients of each domain at hand; forget what the replica has now."""
         if (written := self._written.get(record.key)) and written[0] == self.recipients.get(record.key):
             del self._written[record.key]
+        if record.key.startswith(b"try:"):
+            tried = self.recipients.get(record.key)
+            self.warming.fold(record.key[4:], tried if isinstance(tried, RecipientTry) else None)
         if record.key.startswith((b"try:", b"@")):
             return
         domain = record.key.rpartition(b"@")[2]
         status = self.recipients.get(record.key)
         controls = self._controls.setdefault(domain, {})
-        if isinstance(status, RecipientStatus) and status.status is Status.DELIVERABLE:
+        if _confirmed(status):
             if len(controls) < _CONTROLS:
                 controls[record.key] = None
         else:
             controls.pop(record.key, None)
             if not controls:
                 del self._controls[domain]
+
+
+def _confirmed(found: RecipientRecord | None) -> bool:
+    """Did the primary itself say so? The operator's word is no witness against it."""
+    return (
+        isinstance(found, RecipientStatus) and found.status is Status.DELIVERABLE and found.source != OPERATOR
+    )
 
 
 def _recipient(record: Record) -> RecipientRecord | None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.mail.records import Health, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.records import OPERATOR, Health, PrimaryState, RecipientStatus, RecipientTry, Status
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -16,7 +16,8 @@ class Lifetimes(Struct, frozen=True):
     """Seconds. `deliverable_s`: asked again after; `recheck_s`: a negative is asked again after, while the
     primary is up; `unverifiable_s`: tried again after; `witness_s`: between the two callouts of a flip,
     `alone_s` when no other recipient could be asked in the same session; `greylist_s`: asked again in the
-    background."""
+    background; `import_s`: an imported recipient is asked about for so long, again after
+    `import_again_s`."""
 
     deliverable_s: float = 7 * DAY_S
     recheck_s: float = 3 * HOUR_S
@@ -25,6 +26,8 @@ class Lifetimes(Struct, frozen=True):
     alone_s: float = DAY_S
     greylist_s: float = 310.0
     refresh_s: float = DAY_S  # a delivery confirms what is known; written at most so often
+    import_s: float = 7 * DAY_S
+    import_again_s: float = 900.0
 
 
 LIFETIMES = Lifetimes()
@@ -41,9 +44,10 @@ class Learnt(NamedTuple):
     @property
     def records(self) -> tuple[RecipientStatus | RecipientTry, ...]:
         """In the order of writing: nobody shall see the end of a doubt before the flip, nor a confirmation
-        beside the doubt that it ends."""
+        beside the doubt that it ends, nor the end of an import before the first status."""
         undeliverable = self.status is not None and self.status.status is Status.UNDELIVERABLE
-        both = (self.status, self.tried) if undeliverable else (self.tried, self.status)
+        first = self.status is not None and self.status.since == self.status.confirmed
+        both = (self.status, self.tried) if undeliverable or first else (self.tried, self.status)
         return tuple(record for record in both if record is not None)
 
 
@@ -79,8 +83,10 @@ def learn(known: Known, finding: Finding, c: Circumstances, t: Lifetimes = LIFET
 
     A flip from deliverable to undeliverable needs two witnesses: two callouts at least `witness_s` apart, the
     last in a session that accepted a control recipient; without a control `alone_s` apart. A primary that
-    refuses the control too has lost its users, not this one: nothing flips.
+    refuses the control too has lost its users, not this one: nothing flips. The operator's word stands.
     """
+    if known.status is not None and known.status.source == OPERATOR and not isinstance(finding, Unverifiable):
+        return Learnt(known.status, _settled(known, known.status.status.value, c))
     match finding:
         case Deliverable(reply):
             return Learnt(_status(known, Status.DELIVERABLE, reply, c), _settled(known, "deliverable", c))
@@ -88,11 +94,10 @@ def learn(known: Known, finding: Finding, c: Circumstances, t: Lifetimes = LIFET
             if known.status is not None and known.status.status is Status.DELIVERABLE:
                 return _contradicted(known, reply, c, t)
             if c.braked:
-                return Learnt(None, RecipientTry(known.mailbox, c.now, "braked"))
-            return Learnt(_status(known, Status.UNDELIVERABLE, reply, c), None)
+                return Learnt(None, _in_vain(known, "braked", c))
+            return Learnt(_status(known, Status.UNDELIVERABLE, reply, c), _settled(known, "undeliverable", c))
         case Unverifiable(reason):
-            before = known.tried or RecipientTry(known.mailbox, 0.0, "")
-            return Learnt(None, replace(before, last_tried=c.now, last_outcome=reason))
+            return Learnt(None, _in_vain(known, reason, c))
 
 
 def _contradicted(known: Known, reply: str, c: Circumstances, t: Lifetimes) -> Learnt:
@@ -111,11 +116,21 @@ def _status(known: Known, status: Status, reply: str, c: Circumstances) -> Recip
     return RecipientStatus(known.mailbox, status, since, c.now, c.source, reply)
 
 
+def _in_vain(known: Known, reason: str, c: Circumstances) -> RecipientTry:
+    before = known.tried or RecipientTry(known.mailbox, 0.0, "")
+    return replace(before, last_tried=c.now, last_outcome=reason)
+
+
 def _settled(known: Known, outcome: str, c: Circumstances) -> RecipientTry | None:
-    """The end of a contradiction, where there was one."""
-    if known.tried is None or not known.tried.against_since:
+    """The end of a contradiction or of an import, where there was one."""
+    if known.tried is None or not (known.tried.against_since or known.tried.imported):
         return None
     return RecipientTry(known.mailbox, c.now, outcome)
+
+
+def says_nothing(tried: RecipientTry) -> bool:
+    """Is what was found the status itself? Then this record goes."""
+    return tried.last_outcome in (Status.DELIVERABLE.value, Status.UNDELIVERABLE.value)
 
 
 def worth_writing(known: Known, learnt: Learnt, t: Lifetimes = LIFETIMES) -> bool:
@@ -142,6 +157,8 @@ def next_try(tried: RecipientTry, t: Lifetimes = LIFETIMES) -> float:
 def is_due(known: Known, primary: PrimaryState | None, now: float, t: Lifetimes = LIFETIMES) -> bool:
     """Is a question worth a callout, or is what is known the answer? `now`: wall seconds."""
     status, tried = known.status, known.tried
+    if status is not None and status.source == OPERATOR:
+        return False
     if tried is not None and (status is None or tried.against_since or tried.last_tried > status.confirmed):
         clock_was_set_back = now < tried.last_tried  # then it settles nothing
         return clock_was_set_back or now >= next_try(tried, t)

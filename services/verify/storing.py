@@ -12,6 +12,8 @@ from libs.mail.event import Event, EventType
 from libs.mail.records import Flush, PrimaryFacts, RecipientRecord, RecipientStatus, RecipientTry, encode
 from libs.runtime.deps import Deps
 from services.verify.known import Known
+from services.verify.learning import says_nothing
+from services.verify.orders import Keyed
 
 STORE_S = 15.0  # an answer that cannot be stored within this is lost; the next question brings it again
 
@@ -35,9 +37,15 @@ class Storing:
     ) -> None:
         """Append `records` in order, a RecipientTry under `try:` + `key`; then call `then`, stored or not.
 
-        They are known at once: a question that comes before the replica has them finds its answer.
+        A try that says nothing beside the status goes. They are known at once: a question that comes before
+        the replica has them finds its answer.
         """
-        keyed = [((b"try:" + key if isinstance(r, RecipientTry) else key), r) for r in records]
+        self.put(claim, domain, [_keyed(key, record) for record in records], then)
+
+    def put(
+        self, claim: Claim, domain: str, keyed: Sequence[Keyed], then: Callable[[], object] = lambda: None
+    ) -> None:
+        """As store(), with the key of each record in `recipients`; None: its tombstone."""
         for name, record in keyed:
             self._known.remember(name, record)
         self._spawn(self._store(claim, domain, keyed, then))
@@ -55,8 +63,12 @@ class Storing:
         """An event where the status changed."""
         if old is not None and old.status is new.status:
             return
-        text = f"{old.status if old is not None else 'unknown'} -> {new.status}: {new.reply}"
-        self._deps.events.emit(Event(EventType.RECIPIENT, domain=domain, recipient=new.mailbox, text=text))
+        before = old.status if old is not None else "unknown"
+        self.say(domain, new.mailbox, f"{before} -> {new.status}: {new.reply}")
+
+    def say(self, domain: str, mailbox: str, text: str) -> None:
+        """An event about a recipient."""
+        self._deps.events.emit(Event(EventType.RECIPIENT, domain=domain, recipient=mailbox, text=text))
 
     async def finish(self) -> None:
         while self._writes:
@@ -71,7 +83,7 @@ class Storing:
         self,
         claim: Claim,
         domain: str,
-        keyed: Sequence[tuple[bytes, RecipientRecord]],
+        keyed: Sequence[Keyed],
         then: Callable[[], object],
     ) -> None:
         try:
@@ -81,13 +93,20 @@ class Storing:
             then()
 
     async def _append(
-        self, topic: str, domain: str, key: bytes, record: RecipientRecord | Flush, claim: Claim | None
+        self, topic: str, domain: str, key: bytes, record: RecipientRecord | Flush | None, claim: Claim | None
     ) -> None:
+        value = None if record is None else encode(record)
         partition = topics.partition_of(domain, self._deps.partitions)
         try:
-            await self._deps.log.append(topic, partition, key, encode(record), within=STORE_S, claim=claim)
+            await self._deps.log.append(topic, partition, key, value, within=STORE_S, claim=claim)
         except NotOwner:
             return  # the new owner asks for itself
         except LogError as error:
             self._deps.metrics.append_errors.labels(topic, type(error).__name__).inc()
             log.warning("an answer could not be stored", topic=topic, domain=domain, error=str(error))
+
+
+def _keyed(key: bytes, record: RecipientRecord) -> Keyed:
+    if not isinstance(record, RecipientTry):
+        return key, record
+    return b"try:" + key, None if says_nothing(record) else record

@@ -53,7 +53,7 @@ def test_what_does_not_spend_the_budget() -> None:
     asked = Asked()
     for _ in range(2 * NEGATIVES):
         asked = heard(asked, no(known=True), 100.0)
-        asked = heard(asked, no(callout=False), 100.0)
+        asked = heard(asked, no(guess=False), 100.0)
         asked = heard(asked, Heard("x", "deliverable"), 100.0)
     assert asked.negatives == ()
 

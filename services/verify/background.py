@@ -1,0 +1,87 @@
+"""Questions that nobody waits for: a second witness, after greylisting, and what the operator imported."""
+
+import heapq
+import itertools
+from typing import Protocol
+
+from libs.mail.address import mailbox
+from libs.mail.records import Health, RecipientTry
+from libs.runtime.clock import Clock
+from services.verify import warming
+from services.verify.known import Known
+from services.verify.learning import Known as KnownOfOne
+from services.verify.learning import Lifetimes
+
+ENDS = 500  # imports of one domain that end in one tick
+
+
+class Asker(Protocol):
+    """Who asks primaries; all return at once."""
+
+    def owns(self, domain: str) -> bool:
+        """Is it ours to ask?"""
+        ...
+
+    def flies(self, key: bytes) -> bool:
+        """Is a question about this mailbox under way?"""
+        ...
+
+    def refusal(self, domain: str, *, known: bool) -> str:
+        """Why nothing is dialled, or ""; `known`: it does not count as a guess."""
+        ...
+
+    def ask(self, key: bytes, domain: str, known: KnownOfOne, *, attempts: int = 0, gentle: bool) -> None: ...
+
+    def write(self, key: bytes, domain: str, tried: RecipientTry) -> None: ...
+
+
+class Background:
+    """tick() now and then."""
+
+    def __init__(self, clock: Clock, known: Known, lifetimes: Lifetimes, asker: Asker) -> None:
+        self._clock, self._known, self._lifetimes, self._asker = clock, known, lifetimes, asker
+        # A heap of what is asked again: due (monotonic), key, mailbox, attempts.
+        self._again: list[tuple[float, bytes, str, int]] = []
+
+    def again(self, after_s: float, key: bytes, address: str, attempts: int) -> None:
+        """Ask about it in `after_s` seconds; `attempts`: so often that was done before."""
+        heapq.heappush(self._again, (self._clock.mono() + after_s, key, address, attempts))
+
+    def tick(self) -> None:
+        now = self._clock.mono()
+        while self._again and self._again[0][0] <= now:
+            _, key, address, attempts = heapq.heappop(self._again)
+            self._ask_again(key, address, attempts)
+        for domain in self._known.warming.domains():
+            primary = self._known.primary(domain)
+            away = primary is not None and primary.health in (Health.DOWN, Health.DEFERRING)
+            if self._asker.owns(domain) and not away:
+                self._warm(domain)
+
+    def _ask_again(self, key: bytes, address: str, attempts: int) -> None:
+        domain = mailbox(address).domain
+        known = self._known.recipient(key, address)
+        if not self._asker.owns(domain) or self._asker.flies(key) or known.answer is None:  # forgotten
+            return
+        if self._asker.refusal(domain, known=known.status is not None):
+            self.again(self._lifetimes.witness_s, key, address, attempts)
+            return
+        self._asker.ask(key, domain, known, attempts=attempts, gentle=False)
+
+    def _warm(self, domain: str) -> None:
+        """Ask about the imported recipient whose turn it is: one at a time of each domain."""
+        hold, now = self._asker.refusal(domain, known=True), self._clock.wall()
+        for key, listed in itertools.islice(self._known.warming.turns(domain), ENDS):
+            known = self._known.recipient(key, listed.mailbox)
+            if known.tried is None or not known.tried.imported:
+                continue  # ended; the replica will see it
+            if self._asker.flies(key):
+                return
+            ended = warming.end(known, hold, now, self._lifetimes)
+            if ended is not None:
+                self._asker.write(key, domain, ended)
+            elif hold or not warming.is_due(known.tried, now, self._lifetimes):
+                return
+            else:
+                self._asker.ask(key, domain, known, gentle=True)
+                return
