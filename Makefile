@@ -20,7 +20,7 @@ test: $(READY)  ## all tests, the Kafka parts against a real Kafka
 	$(BIN)/python -m deploy.kafka.run --prepare
 	$(BIN)/pytest -n 2 --dist loadfile --ignore tests/real $(ARGS)
 
-test-real: $(READY)  ## real mail programs of Debian as senders and as primary (needs root, Debian, apt; else it skips)
+test-real: $(READY)  ## real mail programs of Debian as senders and as primaries (needs root, Debian, apt; else it skips)
 	$(BIN)/python -m tests.real.debian
 	$(BIN)/pytest tests/real $(ARGS)
 

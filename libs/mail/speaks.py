@@ -11,7 +11,7 @@ Codes: RFC 5321 section 4.2, enhanced status codes: RFC 3463 and its registry.
 import re
 from enum import StrEnum
 
-from libs.mail.reply import Foreign
+from libs.mail.reply import Foreign, foreign
 
 
 class Stage(StrEnum):
@@ -53,6 +53,10 @@ _NO_WORDS = re.compile(
 )
 _CODE_IN_TEXT = re.compile(r"#([245])\.(\d{1,3})\.(\d{1,3})")  # qmail: "sorry, ... (#5.1.1)"
 _OTHER_CLASS = re.compile(r"[245]\.\d{1,3}\.\d{1,3}\b")
+
+# Exim's `verify = recipient/callout` (its src/verify.c): what the server behind it said of the recipient. Of
+# a sender it says so in other words.
+_HANDED_ON = re.compile(r"callout verification failed: ([45]\d\d)[ -](.+)", _I)
 
 _GREYLISTED = re.compile(r"gr[ae]y-? ?list|postgrey|greet-?pause|initial(ly)? (defer|delay)", _I)
 _POSTSCREEN = re.compile(r"service currently unavailable", _I)
@@ -118,7 +122,7 @@ _NOBODY_LEFT = re.compile(r"no valid|recipient", _I)
 
 def speaks(stage: str, reply: Foreign) -> Speaks:
     """What `reply` to `stage` (a Stage, in any case of letters) speaks of."""
-    stage = stage.upper()
+    stage, reply = stage.upper(), handed_on(reply)
     text = words(reply)
     if reply.code < 400:
         return Speaks.OK
@@ -139,6 +143,14 @@ def speaks(stage: str, reply: Foreign) -> Speaks:
 def words(reply: Foreign) -> str:
     """Its text without addresses and links."""
     return _NO_WORDS.sub(" ", reply.text)
+
+
+def handed_on(reply: Foreign) -> Foreign:
+    """The reply that this one quotes, where it is of the same class."""
+    match = _HANDED_ON.fullmatch(reply.text)
+    if match is None or match[1][0] != str(reply.code)[0]:
+        return reply
+    return foreign(int(match[1]), match[2])
 
 
 def _embedded(reply: Foreign) -> str:

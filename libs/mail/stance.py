@@ -10,7 +10,7 @@ import re
 from enum import StrEnum
 
 from libs.mail.reply import Foreign
-from libs.mail.speaks import Speaks, Stage, speaks, words
+from libs.mail.speaks import Speaks, Stage, handed_on, speaks, words
 
 
 class Stance(StrEnum):
@@ -73,7 +73,7 @@ def stance(stage: str, reply: Foreign | None, *, invented: bool = False) -> Stan
     can tell a block from an outage. `invented`: the recipient cannot exist."""
     if reply is None:
         return Stance.NOTHING
-    stage = stage.upper()
+    stage, reply = stage.upper(), handed_on(reply)
     about = speaks(stage, reply)
     if about is Speaks.GREYLIST:
         return Stance.NOTHING if _TROUBLED.search(words(reply)) else Stance.GREYLISTING

@@ -11,8 +11,10 @@ import pytest
 import pytest_asyncio
 import trustme
 
+from tests.helpers.zone import Zone
 from tests.real import debian, room
-from tests.real.place import EVE, REAL_ANN, REAL_SIZE, Place, place
+from tests.real.place import EVE, REAL_ANN, REAL_SIZE, ZONE, Place, place
+from tests.real.ports import free_address
 from tests.real.postfix import Postfix
 
 
@@ -81,3 +83,12 @@ def real(_real: Postfix, at: Place) -> Postfix:
     del at  # what it heard is forgotten, too
     _real.forget()
     return _real
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def resolver() -> AsyncIterator[str]:
+    """An /etc/resolv.conf with the same DNS that the backup asks: what real servers look up is answered."""
+    if reason := _not_here():
+        pytest.skip(reason)
+    async with Zone(ZONE, address=free_address(53), port=53) as zone:
+        yield f"nameserver {zone.address}\n"

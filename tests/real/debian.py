@@ -22,6 +22,7 @@ from deploy.kafka.jars import cache, locked
 # What each test file runs -> the packages it needs.
 PROGRAMS = {
     "postfix": ("postfix",),
+    "postgrey": ("postgrey",),
     "exim": ("exim4-daemon-light",),
     "swaks": ("swaks", "libnet-ssleay-perl"),
     "msmtp": ("msmtp",),

@@ -1,6 +1,7 @@
-"""A real Exim as a sender's server: what is submitted to it goes out through our port.
+"""A real Exim: a sender's server that relays through our port, or a primary.
 
-async with Exim(folder, packages, relay=backup.smtp_port) as exim: exim.port; exim.log(); exim.notices()
+async with Exim(folder, packages, sends(relay=backup.smtp_port)) as exim:
+    exim.port; exim.log(); exim.notices()
 """
 
 import os
@@ -16,26 +17,30 @@ from tests.real.waiting import until
 
 _EXIM = User("Debian-exim", 7528)
 
-_CONFIG = """\
-primary_hostname = mail.sender.example
-local_interfaces = 127.0.0.1
+_MAIN = """\
+local_interfaces = {address}
 daemon_smtp_ports = {port}
 spool_directory = /var/spool/exim4
 log_file_path = /var/log/exim4/%slog
-log_selector = +smtp_confirmation +pipelining +tls_cipher +tls_certificate_verified +outgoing_port
+log_selector = +smtp_confirmation +pipelining +tls_cipher +tls_certificate_verified +outgoing_port \\
+  +smtp_connection
 exim_user = Debian-exim
 exim_group = Debian-exim
 never_users =
-acl_smtp_rcpt = accept
-acl_smtp_data = accept
 host_lookup =
 rfc1413_hosts =
-dsn_advertise_hosts = *
 chunking_advertise_hosts =
 tls_advertise_hosts =
+disable_ipv6 = true
+"""
+
+_SENDS = """\
+primary_hostname = mail.sender.example
+acl_smtp_rcpt = accept
+acl_smtp_data = accept
+dsn_advertise_hosts = *
 smtputf8_advertise_hosts = *
 remote_max_parallel = 1
-disable_ipv6 = true
 {main}
 
 begin routers
@@ -67,19 +72,24 @@ begin retry
 """
 
 
+def sends(*, relay: int, main: str = "", transport: str = "") -> str:
+    """A sender's server: what is not for sender.example goes to the port `relay`. `main`, `transport`:
+    further settings of these parts."""
+    return _SENDS.format(relay=relay, main=main, transport=transport)
+
+
 class Exim:
-    """`packages`: unpacked by tests/real/debian.py; `relay`: the port that gets what is not for
-    sender.example; `main`, `transport`: further settings of these parts of its configuration."""
+    """`packages`: unpacked by tests/real/debian.py; `config`: what it is for, as from sends()."""
 
     def __init__(
-        self, folder: Path, packages: Path, *, relay: int, main: str = "", transport: str = ""
+        self, folder: Path, packages: Path, config: str, *, address: str = "127.0.0.1", port: int = 0
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port(address)
         self.room = Room(folder, packages, (_EXIM,))
         self._stack = AsyncExitStack()
         self._forgotten = 0
-        config = _CONFIG.format(port=self.port, relay=relay, main=main, transport=transport)
-        (self.room.etc / "exim4/exim4.conf").write_text(config)
+        main = _MAIN.format(address=address, port=self.port)
+        (self.room.etc / "exim4/exim4.conf").write_text(main + config)
         for name in ("spool/exim4", "log/exim4", "mailboxes"):
             path = self.room.var / name
             path.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from tests.real.wiretap import Wiretap
 
 ANN, BOB, KIM = "ann@office.example", "bob@office.example", "kim@shop.example"
 NOBODY = "nobody@office.example"  # neither primary has it
+BEHIND = "ann@gateway.example"  # behind a real Exim, which asks the primary at 127.0.0.2
 LATE = ("late1.example", "late2.example")  # their MX name us, but nobody has told us yet
 EVE = "eve@sender.example"
 # The primary of this one is a real Postfix, which takes mails up to so many octets.
@@ -33,8 +34,25 @@ ZONE = """
                          MX 20 mx1.backup.example
     real.example         MX 10 mail.real.example
                          MX 20 mx1.backup.example
+    local.example        MX 10 mail.local.example
+                         MX 20 mx1.backup.example
+    grey.example         MX 10 mail.grey.example
+                         MX 20 mx1.backup.example
+    wary.example         MX 10 mail.wary.example
+                         MX 20 mx1.backup.example
+    exim.example         MX 10 mail.exim.example
+                         MX 20 mx1.backup.example
+    gateway.example      MX 10 mail.exim.example
+                         MX 20 mx1.backup.example
+    careful.example      MX 10 mail.exim.example
+                         MX 20 mx1.backup.example
     mail.office.example  A 127.0.0.2
     mail.real.example    A 127.0.0.3
+    mail.local.example   A 127.0.0.4
+    mail.grey.example    A 127.0.0.5
+    mail.wary.example    A 127.0.0.6
+    mail.exim.example    A 127.0.0.7
+    mx1.backup.example   A 127.0.0.1
     sender.example       TXT "v=spf1 ip4:127.0.0.1 -all"
 """
 
@@ -81,13 +99,18 @@ async def place(folder: Path) -> AsyncIterator[Place]:
     """With a primary to script, at 127.0.0.2; it knows ANN, BOB, KIM and ann@ the domains that come late."""
     async with AsyncExitStack() as stack:
         zone = await stack.enter_async_context(Zone(ZONE))
-        known = {ANN, BOB, KIM, *(f"ann@{domain}" for domain in LATE)}
+        known = {ANN, BOB, KIM, BEHIND, *(f"ann@{domain}" for domain in LATE)}
         office = await stack.enter_async_context(Primary(known=known, address="127.0.0.2"))
         authority = trustme.CA()
         settings = certificate(folder, authority)
         backup = await stack.enter_async_context(
             Running(
-                folder / "backup", dns=zone.servers, dial_port=office.port, timing__probe_s="0.5", **settings
+                folder / "backup",
+                dns=zone.servers,
+                dial_port=office.port,
+                timing__probe_s="0.5",
+                host__ipv4='["127.0.0.1"]',
+                **settings,
             )
         )
         domains = ("office.example", "shop.example", "real.example")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.real.exim import Exim
+from tests.real.exim import Exim, sends
 from tests.real.place import ANN, BOB, EVE, KIM, LATE, NOBODY, Place, add
 from tests.real.submit import submit
 
@@ -20,7 +20,7 @@ async def _server(
 ) -> AsyncIterator[Exim]:
     folder = tmp_path_factory.mktemp("exim") / "room"
     clear = "hosts_avoid_tls = *"
-    async with Exim(folder, unpacked("exim"), relay=_place.tap.port, transport=clear) as server:
+    async with Exim(folder, unpacked("exim"), sends(relay=_place.tap.port, transport=clear)) as server:
         yield server
 
 
@@ -61,7 +61,8 @@ async def test_tls(tmp_path: Path, at: Place, unpacked: Callable[[str], Path]) -
         "hosts_require_tls = *", "tls_verify_hosts = *", "tls_verify_certificates = /etc/trust.pem",
         "tls_verify_cert_hostnames =",
     )  # fmt: skip
-    server = Exim(tmp_path / "room", unpacked("exim"), relay=at.tap.port, transport="\n  ".join(wanted))
+    config = sends(relay=at.tap.port, transport="\n  ".join(wanted))
+    server = Exim(tmp_path / "room", unpacked("exim"), config)
     (server.room.etc / "trust.pem").write_bytes(at.trust)
     async with server:
         await submit(server.port, ANN, token="exim-tls", size=3_000_000)

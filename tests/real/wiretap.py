@@ -10,18 +10,21 @@ from typing import Self
 
 
 class Wiretap:
-    """`sent`: what clients wrote, piece by piece as it came; `said`: what the server wrote, in one."""
+    """`sent`: what clients wrote, piece by piece as it came; `said`: what the server wrote, in one;
+    `sessions`: how many connections came."""
 
     def __init__(self, to: int) -> None:
         self._to = to
         self.sent: list[bytes] = []
         self.said = bytearray()
+        self.sessions = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def forget(self) -> None:
         """Begin anew: another test."""
         self.sent.clear()
         self.said.clear()
+        self.sessions = 0
 
     def group(self) -> list[bytes]:
         """The commands that came in one piece with the first MAIL."""
@@ -45,6 +48,7 @@ class Wiretap:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.sessions += 1
         try:
             server, forth = await asyncio.open_connection("127.0.0.1", self._to)
             try:
