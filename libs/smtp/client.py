@@ -8,6 +8,7 @@ import asyncio
 import errno
 import ipaddress
 import ssl
+from collections.abc import Sequence
 
 from aiosmtplib.errors import SMTPException
 from aiosmtplib.esmtp import parse_esmtp_extensions
@@ -46,10 +47,20 @@ class _NoTls(Exception):  # noqa: N818
 class Dialer:
     """Dials from this host's published address of the family, if it has one (firewalls and SPF know it)."""
 
-    def __init__(self, dial: DialPart, host: HostPart, clock: Clock, timeouts: Timeouts = STANDARD) -> None:
+    def __init__(
+        self,
+        dial: DialPart,
+        host: HostPart,
+        clock: Clock,
+        timeouts: Timeouts = STANDARD,
+        *,
+        hosts: Sequence[str] = (),
+    ) -> None:
+        """`hosts`: the names of all our hosts, as nobody else may call himself."""
         self._port, self._host, self._clock, self._timeouts = dial.port, host, clock, timeouts
         self._allow = tuple(ipaddress.ip_network(network) for network in dial.allow)
         self._ours = (*host.ipv4, *host.ipv6)
+        self._names = {host.name, *hosts}
         self._context = _opportunistic()
 
     async def connect(self, target: Target) -> Connection:
@@ -102,13 +113,18 @@ class Dialer:
     async def _hello(self, wire: Wire) -> Capabilities:
         ask(wire, Stage.EHLO, f"EHLO {self._host.name}\r\n".encode())
         response = await read_response(wire, Stage.EHLO, self._timeouts.ehlo_s)
-        if response.code in _NO_EHLO:
+        helo = response.code in _NO_EHLO
+        if helo:
             ask(wire, Stage.EHLO, f"HELO {self._host.name}\r\n".encode())
             response = await read_response(wire, Stage.EHLO, self._timeouts.ehlo_s)
-            if response.code == 250:
-                return {}
         if response.code != 250:
             raise Fault(Stage.EHLO, foreign(response.code, response.message), "rejected")
+        if wire.unsolicited is not None:  # which of its replies was the one to EHLO, nobody can tell
+            raise Fault(Stage.EHLO, None, "malformed")
+        if response.message.partition("\n")[0].partition(" ")[0].lower() in self._names:
+            raise Fault(Stage.EHLO, None, "ourselves")  # RFC 5321 section 6.3: mail would go round
+        if helo:
+            return {}
         offered, _ = parse_esmtp_extensions(response.message)
         return {keyword.upper(): parameters for keyword, parameters in offered.items()}
 

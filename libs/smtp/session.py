@@ -21,7 +21,8 @@ _BLOCK = 65_536  # octets written at a time: `block_s` is for so many
 
 
 class Timeouts(NamedTuple):
-    """Seconds. The defaults are those of RFC 5321 section 4.5.3.2; `block_s` for 64 KiB of content."""
+    """Seconds. The defaults are those of RFC 5321 section 4.5.3.2; `block_s` for 64 KiB of content;
+    `verify_s` for all replies of one verify()."""
 
     connect_s: float = 30.0
     banner_s: float = 300.0
@@ -33,12 +34,20 @@ class Timeouts(NamedTuple):
     block_s: float = 180.0
     dot_s: float = 600.0
     quit_s: float = 2.0
+    verify_s: float = 600.0
 
 
 STANDARD = Timeouts()
 # Somebody waits at RCPT for the answer of a callout, 20 s at most; a probe is as impatient.
 CALLOUT = Timeouts(
-    connect_s=5.0, banner_s=15.0, ehlo_s=15.0, starttls_s=10.0, mail_s=15.0, rcpt_s=15.0, dot_s=15.0
+    connect_s=5.0,
+    banner_s=15.0,
+    ehlo_s=15.0,
+    starttls_s=10.0,
+    mail_s=15.0,
+    rcpt_s=15.0,
+    dot_s=15.0,
+    verify_s=15.0,
 )
 
 
@@ -58,8 +67,9 @@ class Fault(Exception):  # noqa: N818 the word of the design
     `stage`: how far it got (DOT: the final dot was sent, whether the mail was taken is unknown). `reply`:
     what the server said on its way out, if it did. `reason`: refused, timeout, unreachable, forbidden, source
     (our address is not on this machine), rejected (see reply), closed, malformed, smtputf8 (needed, not
-    offered), syntax (an address no command can hold), withheld (`may_finish` said no). `known`: the replies
-    of the transaction so far; `answers`: those of verify().
+    offered), syntax (an address no command can hold), withheld (`may_finish` said no), ourselves (it
+    calls itself by a name of ours). `known`: the replies of the transaction so far; `answers`: those of
+    verify().
     """
 
     def __init__(self, stage: Stage, reply: Foreign | None, reason: str) -> None:
@@ -109,25 +119,19 @@ class Connection:
 
         Raises Fault (with `answers` so far)."""
         answers: list[tuple[Stage, Foreign]] = []
+
+        def decided(stage: Stage, reply: Foreign) -> None:
+            answers.append((stage, reply))
+            heard(len(answers) - 1, stage, reply)
+
         try:
             envelope = Envelope(reverse_path, tuple(To(recipient) for recipient in recipients))
             commands = self._commands(envelope)
-            await self._settle()
-            if self._pipelining:
-                self._write(Stage.MAIL, b"".join([*commands, b"RSET\r\n"]), len(commands) + 1)
-            else:
-                self._write(Stage.MAIL, commands[0], 1)
-            mail = await self._read(Stage.MAIL, self._timeouts.mail_s)
-            for command in commands[1:]:
-                if not self._pipelining and mail.code < 300:
-                    self._write(Stage.RCPT, command, 1)
-                if self._pipelining or mail.code < 300:
-                    reply = await self._read(Stage.RCPT, self._timeouts.rcpt_s)
-                answers.append((Stage.RCPT, reply) if mail.code < 300 else (Stage.MAIL, mail))
-                heard(len(answers) - 1, *answers[-1])
-            if not self._pipelining:
-                self._write(Stage.RSET, b"RSET\r\n", 1)
-            self._owed += 1
+            try:
+                async with asyncio.timeout(self._timeouts.verify_s):
+                    await self._verify(commands, decided)
+            except TimeoutError as error:  # a tarpit: each reply comes in time, all of them do not
+                raise Fault(Stage.RCPT if answers else Stage.MAIL, None, "timeout") from error
         except Fault as fault:
             fault.answers = tuple(answers)
             if len(answers) == len(recipients):  # it fell at RSET: all is known
@@ -139,6 +143,26 @@ class Connection:
             self.abort()
             raise
         return answers
+
+    async def _verify(self, commands: Sequence[bytes], decided: Callable[[Stage, Foreign], None]) -> None:
+        await self._settle()
+        if self._pipelining:
+            self._write(Stage.MAIL, b"".join([*commands, b"RSET\r\n"]), len(commands) + 1)
+        else:
+            self._write(Stage.MAIL, commands[0], 1)
+        mail = await self._read(Stage.MAIL, self._timeouts.mail_s)
+        for command in commands[1:]:
+            if not self._pipelining and mail.code < 300:
+                self._write(Stage.RCPT, command, 1)
+            if self._pipelining or mail.code < 300:
+                reply = await self._read(Stage.RCPT, self._timeouts.rcpt_s)
+            if mail.code < 300:
+                decided(Stage.RCPT, reply)
+            else:
+                decided(Stage.MAIL, mail)
+        if not self._pipelining:
+            self._write(Stage.RSET, b"RSET\r\n", 1)
+        self._owed += 1
 
     async def send(
         self,

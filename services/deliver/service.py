@@ -123,13 +123,14 @@ async def follow_recipients(deps: Deps, shard_of: Callable[[int], Shard | None])
 def shared(deps: Deps, domains: Table[Domain]) -> Shared:
     """What the shards of a process have in common."""
     config, own_log = deps.config, deps.log
+    hosts, timeouts = config.installation.hosts, STANDARD._replace(connect_s=10.0)
     # With the embedded log there is no former owner whose attempts might still run: its file is locked.
     settle_s = 0.0 if config.log.kind == "sqlite" else config.timing.settle_s
     return Shared(
         deps=deps,
         domains=domains,
-        dialer=Dialer(config.dial, config.host, deps.clock, STANDARD._replace(connect_s=10.0)),
-        prober=Dialer(config.dial, config.host, deps.clock, CALLOUT),
+        dialer=Dialer(config.dial, config.host, deps.clock, timeouts, hosts=hosts),
+        prober=Dialer(config.dial, config.host, deps.clock, CALLOUT, hosts=hosts),
         ours=Ours(config.installation.hosts, (*config.host.ipv4, *config.host.ipv6)),
         addresses=Addresses(),
         slots=asyncio.Semaphore(SLOTS),

@@ -77,7 +77,9 @@ class Callouts:
         gently: Gait = GENTLE,
     ) -> None:
         self._deps, self._known, self._lifetimes, self._tick_s = deps, known, lifetimes, tick_s
-        dialer = Dialer(deps.config.dial, deps.config.host, deps.clock, timeouts)
+        config = deps.config
+        hosts = config.installation.hosts
+        dialer = Dialer(config.dial, config.host, deps.clock, timeouts, hosts=hosts)
         self._calls, self._gently = Calls(deps, dialer, self), Calls(deps, dialer, self, gently)
         self._readings: dict[int, Reading] = {}
         self._changed, self._stop = asyncio.Event(), asyncio.Event()

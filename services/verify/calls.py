@@ -25,6 +25,7 @@ ERRORS = 8  # negative answers after which a session ends
 IDLE_S = 2.0  # a session waits so long for more to ask
 REACH_S = 15.0  # for look-ups and all addresses of the best preference
 WAITING = 200  # questions for one primary that may wait
+_AWAY = ("closed", "malformed")  # in the first transaction, before any answer: the next would be no better
 
 log = structlog.get_logger()
 
@@ -188,6 +189,12 @@ class Calls:
         finally:
             del self._lines[domain]
 
+    def _give_up(self, line: _Line, domain: str, finding: Finding) -> None:
+        """No session brings an answer just now: nobody waits for the next one to fail, too."""
+        if isinstance(finding, Unverifiable):
+            self._listener.failed(domain, finding)
+        self._tell_all(line, finding)
+
     def _tell_all(self, line: _Line, finding: Finding) -> None:
         while line.waiting:
             self._listener.told(line.waiting.popleft(), finding, None)
@@ -200,8 +207,7 @@ class Calls:
         except TimeoutError:
             reached = Unverifiable("unreachable", blocked=False)
         if isinstance(reached, Unverifiable):
-            self._listener.failed(domain, reached)
-            self._tell_all(line, reached)
+            self._give_up(line, domain, reached)
             return
         connection = reached
         address = connection.target.address
@@ -217,6 +223,8 @@ class Calls:
                     errors += await self._ask(connection, batch, line, first=first)
                     asked += len(batch)
                     first = False
+            if first and line.waiting:  # it left before it was asked anything
+                self._give_up(line, domain, Unverifiable("closed", blocked=False))
             if connection.usable:
                 await connection.quit()
         finally:
@@ -276,8 +284,12 @@ class Calls:
             await connection.verify(self._from, [question.mailbox for question in batch], heard)
         except Fault as fault:
             rest = batch[len(findings) :]
-            if first or fault.reply is not None:
-                finding = classify(fault.stage, fault.reply, fault.reason)
+            finding = classify(fault.stage, fault.reply, fault.reason)
+            if fault.reason == "timeout" or (first and not findings and fault.reason in _AWAY):
+                line.waiting.extendleft(reversed(rest))
+                rest = []
+                self._give_up(line, batch[0].domain, finding)
+            elif first or fault.reply is not None:
                 for question in rest:
                     self._listener.told(question, finding, None)
                 rest = []

@@ -3,6 +3,7 @@
     async with Primary(known={"ann@office.example"}) as primary:      # primary.port, primary.address
         primary.say("RCPT", "451 4.7.1 later", to="bob@office.example", times=1)
         primary.say("DOT", "!drop")    # "!silent": no reply; "!accept-drop": taken, but the reply is lost
+        primary.say("RCPT", "!endless")    # "!drip": slowly; "!raw X": these octets; "!cut X": and no more
         primary.slow(0.05, "RCPT")
         await primary.down(); await primary.up()     # connections are reset; the port stays ours
         primary.received[0].content

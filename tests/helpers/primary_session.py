@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TOO_LARGE = "552 5.3.4 larger than we take"
 SILENT, DROP, ACCEPT_DROP = "!silent", "!drop", "!accept-drop"
+ENDLESS, DRIP, RAW, CUT = "!endless", "!drip", "!raw ", "!cut "
 _LAST_OF_A_GROUP = ("EHLO", "HELO", "DATA", "STARTTLS", "NOOP", "QUIT")  # RFC 2920 section 3.1
 _PATH = re.compile(r"(?i)(?:FROM|TO):<([^>]*)>((?: [^ ]+)*)")
 _NEEDS = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8"}
@@ -36,10 +37,11 @@ class Received(NamedTuple):
 
 
 class Visit:
-    """One connection: `client` its address, `commands` as they came."""
+    """One connection: `client` its address, `commands` as they came, `sent` octets of an endless reply."""
 
     def __init__(self, client: str) -> None:
         self.client, self.helo, self.tls, self.open = client, "", False, True
+        self.sent = 0
         self.commands: list[str] = []
 
 
@@ -157,7 +159,24 @@ class Session(asyncio.Protocol):
                 await self._more()
         if reply == DROP:
             raise _Ended
+        if reply in (ENDLESS, DRIP):
+            await self._endless(0.01 if reply == DRIP else 0.0)
+        if reply.startswith((RAW, CUT)):
+            self._transport.write(reply[len(RAW) :].encode("latin-1"))
+            if reply.startswith(CUT):
+                raise _Ended
+            return
         self._transport.write("".join(f"{line}\r\n" for line in reply.split("\n")).encode())
+
+    async def _endless(self, pause_s: float) -> None:
+        """Line after line of one reply, until the client has gone; notes how much it was sent."""
+        lines = b"250-and more\r\n" * (1 if pause_s else 1000)
+        while not self._transport.is_closing():
+            if self._transport.get_write_buffer_size() < 2 * len(lines):
+                self._transport.write(lines)
+                self.visit.sent += len(lines)
+            await asyncio.sleep(pause_s)
+        raise _Ended
 
     async def _command(self, line: str) -> None:
         verb, _, argument = line.partition(" ")

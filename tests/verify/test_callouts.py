@@ -39,6 +39,7 @@ from libs.runtime.deps import Deps
 from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
+from libs.smtp.client import CALLOUT, Timeouts
 from services.verify.callouts import Callouts
 from services.verify.calls import GENTLE, Gait
 from services.verify.known import Known
@@ -129,6 +130,7 @@ async def house(
     clock: ClockProtocol | None = None,
     lifetimes: Lifetimes = LIFETIMES,
     gently: Gait = GENTLE,
+    timeouts: Timeouts = CALLOUT,
 ) -> AsyncIterator[House]:
     clock = clock or SystemClock()
     async with (
@@ -142,7 +144,7 @@ async def house(
         )
         deps = Deps(config, log, clock, dns, events, metrics, PARTITIONS)
         known = Known(deps)
-        callouts = Callouts(deps, known, tick_s=0.02, lifetimes=lifetimes, gently=gently)
+        callouts = Callouts(deps, known, tick_s=0.02, lifetimes=lifetimes, gently=gently, timeouts=timeouts)
         tasks = [asyncio.create_task(table.run()) for table in known.tables]
         running = asyncio.create_task(callouts.run())
         try:
