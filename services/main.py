@@ -40,7 +40,7 @@ from libs.runtime.processes import Child, Children
 from libs.runtime.run import CannotStart, Life, Service, ServiceFailed, run
 from libs.runtime.sample import sample
 from services.control import cli, setup
-from services.control.cli import DEFAULT_CONFIG, ConfigFile, configured, fail
+from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured, fail
 
 SERVICES = ("ingest", "verify", "deliver", "control")  # the order in which they drain
 HOLD_CONTENT = frozenset({"ingest", "verify"})  # those that share a process's room for it

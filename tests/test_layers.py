@@ -56,6 +56,7 @@ SHELL = {
     "services/control/register.py": "writes domains, asks DNS",
     "services/control/service.py": "runs the service",
     "services/control/setup.py": "creates topics",
+    "services/control/terminal.py": "speaks to people",
     "services/control/trace.py": "follows and reads events",
     "services/verify/background.py": "tells time",
     "services/verify/callouts.py": "follows and writes topics, tells time",

@@ -1,0 +1,102 @@
+"""What all commands share: the configuration, a sentence and an exit code, tables on a terminal."""
+
+import asyncio
+import getpass
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from libs.log.contract import LogError
+from libs.runtime.config import Config
+from libs.runtime.config_file import load
+from libs.runtime.mistake import Wrong
+from services.control.caller import Failed
+from services.control.domains import Malformed, named
+
+T = TypeVar("T")
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", envvar="BACKUPMX_CONFIG", help="The configuration file.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+DEFAULT_CONFIG = Path("/etc/backupmx.toml")
+
+
+def configured(path: Path) -> Config:
+    """The configuration; a sentence and exit code 2 where it is wrong."""
+    try:
+        return load(path)
+    except Wrong as error:
+        fail(str(error), 2)
+
+
+def named_domain(name: str) -> str:
+    """The domain that was typed, in normal form."""
+    return formed(named, name)
+
+
+def formed(read: Callable[[str], T], typed: str) -> T:
+    """What was typed, as `read` has it."""
+    try:
+        return read(typed)
+    except Malformed as error:
+        fail(str(error), 2)
+
+
+def by_whom() -> str:
+    """Who asks."""
+    return f"{getpass.getuser()} (command line)"
+
+
+def run(asking: Coroutine[None, None, T]) -> T:
+    """The result; a sentence and the exit code where there is none."""
+    try:
+        return asyncio.run(asking)
+    except Failed as error:
+        fail(str(error), error.code)
+    except LogError as error:
+        fail(f"the log: {error}", 1)
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    """Say it on standard error and leave."""
+    print(f"backupmx: {sentence}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def print_rows(rows: list[Any]) -> None:
+    for each in rows:
+        print(msgspec.json.encode(each).decode())
+
+
+def only(**params: Any) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def console() -> Console:
+    """As wide as the terminal; what goes into a pipe is not cut to 80 columns."""
+    return Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
+
+
+def columns(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def print_pairs(row: dict[str, Any]) -> None:
+    for name, value in row.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        print(f"{name.replace('_', ' ')}: {shown if shown != '' else '-'}")
+
+
+def when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds else "-"
