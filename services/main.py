@@ -43,7 +43,7 @@ from services.control import cli, setup
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured, fail
 
 SERVICES = ("ingest", "verify", "deliver", "control")  # the order in which they drain
-HOLD_CONTENT = frozenset({"ingest", "verify"})  # those that share a process's room for it
+HOLD_CONTENT = frozenset({"ingest", "verify"})  # those that share a process's room for it; so does SQLite
 TICK_S = 60.0  # rule 10: every process appends a tick each minute
 FLUSH_S = 10.0
 # Objects made until garbage is looked for, by generation. A mail makes hundreds that are gone by themselves:
@@ -68,7 +68,8 @@ async def process(config: Config, names: Sequence[str], pages_at: Endpoint | Pat
             events = Events(
                 an_open_log, clock, metrics, service=called, host=config.host.name, partitions=partitions
             )
-            room = CONTENT_ROOM // max(1, len(HOLD_CONTENT.intersection(names)))
+            holders = len(HOLD_CONTENT.intersection(names)) + (config.log.kind == "sqlite")
+            room = CONTENT_ROOM // max(1, holders)
             built.append(Deps(config, an_open_log, clock, dns, events, metrics, partitions, room))
             life.ready()
             draining = asyncio.ensure_future(life.must_drain.wait())

@@ -13,7 +13,7 @@ from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 
-CONTENT_ROOM = 256 * 2**20  # of a process: its services that hold contents share it
+CONTENT_ROOM = 256 * 2**20  # of a process: its services that hold contents, and the embedded log, share it
 
 T = TypeVar("T")
 
