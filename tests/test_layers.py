@@ -61,6 +61,7 @@ SHELL = {
     "services/verify/background.py": "tells time",
     "services/verify/callouts.py": "follows and writes topics, tells time",
     "services/verify/calls.py": "speaks to primaries",
+    "services/verify/reaching.py": "dials primaries",
     "services/verify/known.py": "follows tables",
     "services/verify/authenticate.py": "awaits DNS and the pool",
     "services/verify/content.py": "follows content, appends verdicts",

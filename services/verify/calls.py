@@ -6,7 +6,6 @@ smtpd_hard_error_limit): a session ends before that.
 
 import asyncio
 import math
-import random
 from collections import deque
 from typing import NamedTuple, Protocol
 
@@ -15,15 +14,13 @@ import structlog
 from libs.mail.reply import Foreign
 from libs.runtime.deps import Deps
 from libs.smtp.client import Connection, Dialer, Fault, Stage
-from libs.smtp.lookup import look_up
-from libs.smtp.route import Found, Ours, Route
-from services.verify.asking import PACE_BURST, PACE_PER_S, Offered, Pace, paced
+from services.verify.asking import PACE_BURST, PACE_PER_S, Offered
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, classify
+from services.verify.reaching import BUSY, Reach
 
 BATCH = 8  # recipients in one transaction
 ERRORS = 8  # negative answers after which a session ends
 IDLE_S = 2.0  # a session waits so long for more to ask
-REACH_S = 15.0  # for look-ups and all addresses of the best preference
 WAITING = 200  # questions for one primary that may wait
 _AWAY = ("closed", "malformed")  # in the first transaction, before any answer: the next would be no better
 
@@ -103,52 +100,15 @@ class _Line:
         return bool(self.waiting)
 
 
-class _Addresses:
-    """Sessions and pace of each dialled address: many domains may share one server."""
-
-    def __init__(self, gait: Gait) -> None:
-        self._gait = gait
-        self._slots: dict[str, asyncio.Semaphore] = {}
-        self._users: dict[str, int] = {}
-        self._paces: dict[str, Pace] = {}
-
-    async def acquire(self, address: str) -> None:
-        self._users[address] = self._users.get(address, 0) + 1
-        try:
-            await self._slots.setdefault(address, asyncio.Semaphore(self._gait.per_address)).acquire()
-        except asyncio.CancelledError:
-            self._forget(address)
-            raise
-
-    def release(self, address: str) -> None:
-        self._slots[address].release()
-        self._forget(address)
-
-    def _forget(self, address: str) -> None:
-        self._users[address] -= 1
-        if not self._users[address]:
-            del self._users[address], self._slots[address]
-
-    async def pace(self, address: str, count: int, now: float) -> None:
-        per_s, burst = self._gait.per_s, self._gait.burst
-        self._paces[address], wait_s = paced(self._paces.get(address), count, now, per_s, burst)
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
-        if len(self._paces) > 10_000:
-            self._paces.clear()  # an address that was forgotten gets a fresh burst, no more
-
-
 class Calls:
     """`ask` returns at once; the listener hears the answer. `close` ends all sessions."""
 
     def __init__(self, deps: Deps, dialer: Dialer, listener: Listener, gait: Gait = SWIFT) -> None:
-        self._dns, self._clock, self._dialer, self._listener = deps.dns, deps.clock, dialer, listener
-        host, installation = deps.config.host, deps.config.installation
-        self._from = f"postmaster@{host.name}"
-        self._ours = Ours(installation.hosts, (*host.ipv4, *host.ipv6))
+        self._listener, self._gait = listener, gait
+        self._from = f"postmaster@{deps.config.host.name}"
+        self._reach = Reach(deps, dialer, per_address=gait.per_address, per_s=gait.per_s, burst=gait.burst)
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gait, self._addresses = gait, _Addresses(gait)
         self._sessions = asyncio.Semaphore(gait.sessions)
 
     def ask(self, question: Question) -> None:
@@ -191,7 +151,7 @@ class Calls:
 
     def _give_up(self, line: _Line, domain: str, finding: Finding) -> None:
         """No session brings an answer just now: nobody waits for the next one to fail, too."""
-        if isinstance(finding, Unverifiable):
+        if isinstance(finding, Unverifiable) and finding is not BUSY:
             self._listener.failed(domain, finding)
         self._tell_all(line, finding)
 
@@ -201,25 +161,20 @@ class Calls:
 
     async def _session(self, domain: str, line: _Line) -> None:
         """One connection, from the first question to the last, or to the server's patience."""
-        try:
-            async with asyncio.timeout(REACH_S):
-                reached = await self._reach(domain)
-        except TimeoutError:
-            reached = Unverifiable("unreachable", blocked=False)
-        if isinstance(reached, Unverifiable):
-            self._give_up(line, domain, reached)
+        connection = await self._reach.connect(domain)
+        if isinstance(connection, Unverifiable):
+            self._give_up(line, domain, connection)
             return
-        connection = reached
         address = connection.target.address
         try:
             self._listener.offered(domain, _offered(connection))
             errors, asked, first = 0, 0, True
             while connection.usable and errors < ERRORS and asked < self._gait.questions:
-                if not await line.more(IDLE_S):
+                if not await line.more(0 if self._reach.wanted(address) else IDLE_S):
                     break
                 batch = self._batch(line, connection)
                 if batch:
-                    await self._addresses.pace(address, len(batch), self._clock.mono())
+                    await self._reach.pace(address, len(batch))
                     errors += await self._ask(connection, batch, line, first=first)
                     asked += len(batch)
                     first = False
@@ -228,28 +183,7 @@ class Calls:
             if connection.usable:
                 await connection.quit()
         finally:
-            connection.abort()
-            self._addresses.release(address)
-
-    async def _reach(self, domain: str) -> Connection | Unverifiable:
-        """A session with any address of the best preference: only that one knows. Its slot is taken."""
-        route = await look_up(self._dns, domain, self._ours, random.shuffle)
-        if route.found is not Found.OK or not route.preferences[0]:
-            return Unverifiable(_why(route), blocked=False)
-        failure = Unverifiable("unreachable", blocked=False)
-        for target in route.preferences[0]:
-            await self._addresses.acquire(target.address)
-            try:
-                return await self._dialer.connect(target)
-            except Fault as fault:
-                self._addresses.release(target.address)
-                finding = classify(fault.stage, fault.reply, fault.reason)
-                if isinstance(finding, Unverifiable) and (finding.blocked or not failure.reply):
-                    failure = finding
-            except BaseException:
-                self._addresses.release(target.address)
-                raise
-        return failure
+            self._reach.leave(connection)
 
     def _batch(self, line: _Line, connection: Connection) -> list[Question]:
         """The next questions that this server can be asked."""
@@ -324,11 +258,3 @@ def _offered(connection: Connection) -> Offered:
         "DSN" in offered,
         bool(connection.tls),
     )
-
-
-def _why(route: Route) -> str:
-    match route.found:
-        case Found.OK | Found.TROUBLE:
-            return "dns trouble"
-        case Found.NULL_MX | Found.NXDOMAIN | Found.NONE:
-            return "no primary"

@@ -116,7 +116,7 @@ def configuration(tmp_path: Path, port: int, zone: Zone) -> Config:
         },
         host={"name": "mx1.backup.example", "ipv4": ["127.0.0.9"]},
         state_directory=tmp_path,
-        dial={"port": port, "allow": ["127.0.0.0/8"]},
+        dial={"port": port, "allow": ["127.0.0.0/8", "::1/128"]},
         dns={"servers": [f"127.0.0.1:{zone.port}"]},
     )  # type: ignore[arg-type]
 
