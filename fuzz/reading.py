@@ -41,7 +41,7 @@ _LEGAL = {
         "250 2.1.5", "451 4.3.2", "451 4.3.5", "451 4.7.1", "452 4.5.3", "501 5.1.3", "503 5.5.1",
         "550 5.1.1", "550 5.7.1", "552 5.3.4", "553 5.6.7", "555 5.5.4",
     } | _SYNTAX,
-    "DATA": {"354 ", "503 5.5.1", "554 5.5.1", "554 5.5.0"} | _SYNTAX,
+    "DATA": {"354 ", "451 4.5.0", "451 4.5.1", "503 5.5.1", "554 5.5.1", "554 5.5.0"} | _SYNTAX,
     "RSET": {"250 2.0.0"} | _SYNTAX,
     "NOOP": {"250 2.0.0"},
     "QUIT": {"221 2.0.0"} | _SYNTAX,
@@ -51,7 +51,7 @@ _LEGAL = {
     "STARTTLS": {"220 2.0.0", "503 5.5.1"} | _SYNTAX,
     "ETRN": {"250 2.0.0", "458 4.3.0", "458 4.7.1", "459 4.7.1", "503 5.5.1"} | _SYNTAX,  # RFC 1985
 }  # fmt: skip
-_CLOSING = {"221 2.0.0", "554 5.5.0", "554 5.6.11"}
+_CLOSING = {"221 2.0.0", "451 4.5.0", "554 5.5.0", "554 5.6.11"}
 
 
 class Violation(Exception):  # noqa: N818 says what it is
@@ -74,6 +74,7 @@ class Reading:
         self.mailed: list[Mailed] = []
         self._wire = bytearray()  # what was sent and not answered yet
         self._helo = self._mail = self._tls = False
+        self._later = self._stray = False  # a recipient was refused for now; DATA was refused
         self._inside = False  # a content that has got no reply
         self._errors = 0
         self._size: int | None = 0  # declared; None: not plain
@@ -89,8 +90,8 @@ class Reading:
         """The handshake is done: all that was said in clear is forgotten (RFC 3207 section 4.2)."""
         self._wire.clear()
         self.mode, self._tls = "command", True
-        self._helo = self._mail = False
-        self._recipients.clear()
+        self._helo = False
+        self._forget()
 
     @property
     def owed(self) -> bool:
@@ -138,9 +139,10 @@ class Reading:
 
     def closed(self) -> None:
         """The server has closed the connection. Raises Violation when it had no reason to. Whoever says more
-        behind QUIT may lose the replies before it: TCP forgets them when octets come to a closed socket."""
+        behind QUIT over TLS may lose the replies before it: TCP forgets them when octets come to a closed
+        socket."""
         behind = self._meaning().length if self.mode == "content" and self.owed else 0
-        if self.mode in ("command", "content") and _BEHIND_QUIT.search(self._wire, behind):
+        if self._tls and self.mode in ("command", "content") and _BEHIND_QUIT.search(self._wire, behind):
             self.mode = "over"
         if self.mode != "over":
             raise Violation(f"closed without a word ({self.mode})")
@@ -175,16 +177,23 @@ class Reading:
         del self._wire[:end]
         word, _, rest = line[:-2].partition(b" ")
         verb, rest = word.upper().decode("latin-1"), rest.strip(b" ")
-        legal = set(_LEGAL.get(verb, {"500 5.5.2"}))
+        legal = set(_LEGAL.get(verb, self._unasked() if self._stray else {"500 5.5.2"}))
         plain = self._plain(verb, rest)
         if plain:
             legal &= plain
         if self._answer(status, legal):
             self._done(verb, rest, text)
+        self._later |= verb == "RCPT" and status[0] == "4"
+        self._stray |= verb == "DATA" and status[0] != "3"
+
+    def _unasked(self) -> set[str]:
+        """A content that no 354 asked for: where a recipient was refused for now, it may come again."""
+        return {"451 4.5.0" if self._later else "554 5.5.0"}
 
     def _plain(self, verb: str, rest: bytes) -> set[str]:
         """The only legal replies where the command is plain; else none."""
         early = {"554 5.5.0"} if self._wire else set()  # RFC 2920: EHLO ends a group, and so does DATA
+        unasked = self._unasked() if self._wire else set()
         match verb:
             case "EHLO" | "HELO":
                 return early | ({"250 "} if _HELO.fullmatch(rest) and len(rest) < 200 else {"250 ", *_SYNTAX})
@@ -198,13 +207,14 @@ class Reading:
             case "RCPT" if (found := _RCPT.fullmatch(rest)) and len(found[1]) + len(found[2]) < 60:
                 return self._recipient(found[1].decode().lower(), found[2].decode().lower())
             case "DATA" if rest:
-                return _SYNTAX | early
+                return _SYNTAX | unasked
             case "RSET" | "QUIT" | "STARTTLS" if rest:
                 return _SYNTAX
             case "DATA" if self._mail and self._recipients:
                 return {"354 "}
             case "DATA":
-                return early | ({"554 5.5.1"} if self._mail else {"503 5.5.1"})
+                nobody = "451 4.5.1" if self._later else "554 5.5.1"
+                return unasked | {nobody if self._mail else "503 5.5.1"}
             case "RSET" | "QUIT":
                 return _LEGAL[verb] - _SYNTAX
             case "STARTTLS":
@@ -227,12 +237,13 @@ class Reading:
     def _done(self, verb: str, rest: bytes, text: str) -> None:
         match verb:
             case "EHLO" | "HELO":
-                self._helo, self._mail = True, False
-                self._recipients.clear()
+                self._helo = True
+                self._forget()
                 if verb == "EHLO" and ("STARTTLS" in text.split("\n")) == self._tls:
                     raise Violation("STARTTLS is offered in clear, and only there")
             case "MAIL":
                 plain = _MAIL.fullmatch(rest)
+                self._forget()
                 self._mail = True
                 self._size = int(plain[1].upper().partition(b"SIZE=")[2] or 0) if plain else None
             case "RCPT":
@@ -240,14 +251,18 @@ class Reading:
                 domain = plain[2].decode().lower() if plain else "?"
                 self._recipients.append(domain if domain in DOMAINS or domain == HOST else "?")
             case "RSET":
-                self._mail = False
-                self._recipients.clear()
+                self._forget()
             case "DATA":
                 self.mode, self._inside = "content", True
                 self._scanned = (-1, meaning(b""))
             case "STARTTLS":
                 self.mode = "tls"
                 self._wire.clear()
+
+    def _forget(self) -> None:
+        """No transaction is open."""
+        self._mail = self._later = self._stray = False
+        self._recipients.clear()
 
     # --- contents ---
 
@@ -259,8 +274,8 @@ class Reading:
     def _content(self, status: str, text: str) -> None:
         found = self._meaning()
         recipients, domain = len(self._recipients), self._recipients[0]
-        self.mode, self._mail, self._inside = "command", False, False
-        self._recipients.clear()
+        self.mode, self._inside = "command", False
+        self._forget()
         if found.state == "false":
             self._must(status, {"554 5.6.11"})
             self.mode = "over"

@@ -42,8 +42,9 @@ from services.ingest.limits import COMMAND_OCTETS, Limit, Limits
 class Session(Struct, frozen=True):
     """`helo` "" before the first EHLO or HELO; `tls`: protocol and cipher, "" in clear; `errors`: 5yz replies
     since the last accepted mail; `asked`: the parameters of the RCPT that is being answered,
-    `recipient`: its mailbox; `blocked`: nothing but QUIT is taken; `broken`: a fault of ours ended the
-    transaction, and what the client sends of it all the same is no error of its own."""
+    `recipient`: its mailbox; `blocked`: nothing but QUIT is taken; `later`: something temporary ended the
+    transaction or refused a recipient of it, so what a pipelining client has sent of it all the same is no
+    error of its own; `stray`: DATA was refused, so what is no command may be its content."""
 
     helo: str = ""
     extended: bool = False
@@ -53,7 +54,8 @@ class Session(Struct, frozen=True):
     asked: RcptParameters = RcptParameters()
     blocked: bool = False
     recipient: str = ""
-    broken: bool = False
+    later: bool = False
+    stray: bool = False
 
 
 Step = tuple[Session, Effect]
@@ -69,9 +71,9 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
         case ContentEnd():
             return _content_end(s, got, limits)
         case Committed():
-            return replace(s, mail=None, errors=0), Say(replies.queued(got.receipt), "DATA")
+            return replace(_ended(s), errors=0), Say(replies.queued(got.receipt), "DATA")
         case Refused():
-            return _say(replace(s, mail=None), got.reply, limits, "DATA")
+            return _say(_ended(s), got.reply, limits, "DATA")
         case TlsStarted():
             # RFC 3207 section 4.2: all else is forgotten.
             return Session(tls=got.tls, errors=s.errors), Say(None)
@@ -99,6 +101,11 @@ def ahead(s: Session, lines: Sequence[bytes]) -> tuple[Mailbox, ...]:
         if to is not None:
             found.append(to)
     return tuple(found)
+
+
+def _ended(s: Session) -> Session:
+    """The transaction is over, and nothing of it is to come any more."""
+    return replace(s, mail=None, later=False, stray=False)
 
 
 def _say(s: Session, reply: Reply, limits: Limits, command: str, recipient: str = "") -> Step:
@@ -134,7 +141,7 @@ def _interrupted(s: Session, why: Interrupted, limits: Limits) -> Step:
         case Interrupted.BAD_LINE:
             return s, SayAndClose(replies.BAD_LINE)
         case Interrupted.OURS:
-            return replace(s, mail=None, broken=True), Say(replies.OUR_FAULT)
+            return replace(s, mail=None, later=True), Say(replies.OUR_FAULT)
 
 
 # --- commands ---
@@ -153,12 +160,19 @@ def _line(s: Session, line: Line, limits: Limits) -> Step:
         return _helo(s, argument.strip(b" "), limits, extended=verb == b"EHLO")
     command = _COMMANDS.get(verb)
     if command is None:
-        return _say(s, replies.UNKNOWN_COMMAND, limits, "")
+        return _content_unasked(s) if s.stray else _say(s, replies.UNKNOWN_COMMAND, limits, "")
     after, effect = command(s, argument.strip(b" "), limits)
-    if line.more and verb == b"DATA" and not isinstance(effect, ReadContent):
-        # RFC 2920 section 3.1: content, no commands
-        return after, SayAndClose(replies.OUR_FAULT if after.broken else replies.EARLY, "DATA")
+    if verb == b"DATA" and not isinstance(effect, ReadContent):
+        return _content_unasked(after) if line.more else (replace(after, stray=True), effect)
+    if line.more and isinstance(effect, SayAndClose):
+        return after, effect._replace(linger=True)
     return after, effect
+
+
+def _content_unasked(s: Session) -> Step:
+    """A content without a 354 before it, at once (RFC 2920 section 3.1) or a moment later: not one line of it
+    is read as a command."""
+    return s, SayAndClose(replies.EARLY_NOW if s.later else replies.EARLY, "DATA")
 
 
 def _helo(s: Session, argument: bytes, limits: Limits, *, extended: bool) -> Step:
@@ -203,14 +217,14 @@ def _mail(s: Session, argument: bytes, limits: Limits) -> Step:
     envelope = Envelope(reverse_path, given.size, given.smtputf8, given.ret, given.envid, blocked=blocked)
     reply = policy.at_mail(envelope, limits.max_size, limits.load)
     if reply.code != 250:
-        return _say(s, reply, limits, "MAIL")
-    return replace(s, mail=envelope, broken=False), Say(reply, "MAIL", sender=envelope.sender)
+        return _say(replace(s, later=reply.code < 500), reply, limits, "MAIL")
+    return replace(_ended(s), mail=envelope), Say(reply, "MAIL", sender=envelope.sender)
 
 
 def _rcpt(s: Session, argument: bytes, limits: Limits) -> Step:
     """RFC 5321 section 4.1.1.3."""
     if s.mail is None:
-        return _say(s, replies.OUR_FAULT if s.broken else replies.MAIL_FIRST, limits, "RCPT")
+        return _say(s, replies.OUR_FAULT if s.later else replies.MAIL_FIRST, limits, "RCPT")
     if argument[:3].upper() != b"TO:":
         return _say(s, replies.SYNTAX, limits, "RCPT")
     try:
@@ -225,7 +239,7 @@ def _rcpt(s: Session, argument: bytes, limits: Limits) -> Step:
     if to is None:
         return _say(s, replies.BAD_RECIPIENT, limits, "RCPT")
     if len(s.mail.recipients) >= limits.max_recipients:
-        return _say(s, replies.TOO_MANY_RECIPIENTS, limits, "RCPT", str(to))
+        return _say(replace(s, later=True), replies.TOO_MANY_RECIPIENTS, limits, "RCPT", str(to))
     return replace(s, asked=given, recipient=str(to)), AskRcpt(to, s.mail)
 
 
@@ -234,7 +248,8 @@ def _rcpt_answer(s: Session, answer: Reply | Accept, limits: Limits) -> Step:
     if isinstance(answer, Reply):
         if answer.code == 421:  # RFC 5321 section 3.8: the channel is closed with it
             return s, SayAndClose(answer, "RCPT", s.recipient)
-        return _say(s, answer, limits, "RCPT", s.recipient)
+        later = s.later or answer.code < 500
+        return _say(replace(s, later=later), answer, limits, "RCPT", s.recipient)
     if any(answer.mailbox == earlier.mailbox for earlier in s.mail.recipients):
         return s, Say(replies.RECIPIENT_OK, "RCPT", s.recipient)  # served once, as it was given first
     recipient = Recipient(answer.mailbox, answer.basis, s.asked.notify, s.asked.orcpt)
@@ -253,9 +268,9 @@ def _data(s: Session, argument: bytes, limits: Limits) -> Step:
     if argument:
         return _say(s, replies.SYNTAX, limits, "DATA")
     if s.mail is None:
-        return _say(s, replies.OUR_FAULT if s.broken else replies.MAIL_FIRST, limits, "DATA")
+        return _say(s, replies.OUR_FAULT if s.later else replies.MAIL_FIRST, limits, "DATA")
     if not s.mail.recipients:
-        return _say(s, replies.NO_RECIPIENTS, limits, "DATA")
+        return _say(s, replies.NO_RECIPIENTS_NOW if s.later else replies.NO_RECIPIENTS, limits, "DATA")
     return s, ReadContent(replies.SEND_CONTENT, s.mail)
 
 
@@ -265,14 +280,14 @@ def _content_end(s: Session, end: ContentEnd, limits: Limits) -> Step:
         return s, Commit(s.mail, end.content)
     assert end.reply is not None
     if end.close:
-        return replace(s, mail=None), SayAndClose(end.reply, "DATA")
-    return _say(replace(s, mail=None), end.reply, limits, "DATA")
+        return _ended(s), SayAndClose(end.reply, "DATA")
+    return _say(_ended(s), end.reply, limits, "DATA")
 
 
 def _rset(s: Session, argument: bytes, limits: Limits) -> Step:
     if argument:
         return _say(s, replies.SYNTAX, limits, "RSET")
-    return replace(s, mail=None, broken=False), Say(replies.OK, "RSET")
+    return _ended(s), Say(replies.OK, "RSET")
 
 
 def _noop(s: Session, argument: bytes, limits: Limits) -> Step:
@@ -283,7 +298,8 @@ def _noop(s: Session, argument: bytes, limits: Limits) -> Step:
 def _quit(s: Session, argument: bytes, limits: Limits) -> Step:
     if argument:
         return _say(s, replies.SYNTAX, limits, "QUIT")
-    return s, SayAndClose(replies.bye(limits.host), "QUIT", linger=False)
+    # Over TLS we cannot end our half alone, and who waits for that end would wait for nothing.
+    return s, SayAndClose(replies.bye(limits.host), "QUIT", linger=not s.tls)
 
 
 def _help(s: Session, argument: bytes, limits: Limits) -> Step:

@@ -36,6 +36,8 @@ def read(said: list[tuple[str, bytes]]) -> Reading:
     for who, line in said:
         if who == "C":
             reading.sent(line)
+        elif who == "TLS":
+            reading.encrypted()
         else:
             reading.replied([line])
     return reading
@@ -65,6 +67,10 @@ def test_a_mail() -> None:
         ([("S", BANNER), ("C", b"EHLO x\r\n"), ("S", b"554 5.5.0 early\r\n")], "legal is 250"),
         ([("S", BANNER), *[("C", b"X\r\n"), ("S", b"500 5.5.2 what\r\n")] * 6], "and no 421"),
         ([("S", BANNER), ("C", b"X\r\n"), ("S", b"421 4.7.0 mx1.backup.example\r\n")], "legal is 500"),
+        ([*OPENING[:5], ("C", b"DATA\r\n"), ("S", b"554 5.5.1 no\r\n"), ("C", b"X\r\n"),
+          ("S", b"500 5.5.2 what\r\n")], "legal is 554 5.5.0"),
+        ([*OPENING[:5], ("C", b"RCPT TO:<x@rest.example>\r\n"), ("S", b"451 4.3.2 no\r\n"),
+          ("C", b"DATA\r\n"), ("S", b"554 5.5.1 no\r\n")], "legal is 451 4.5.1"),
         ([*OPENING[:5], ("C", b"DATA\r\n"), ("S", b"354 go on\r\n")], "legal is 554 5.5.1"),
         ([*OPENING[:5], ("C", b"RCPT TO:<ann@office.example>\r\n"), ("S", b"550 5.1.1 no\r\n")], "is 250"),
         ([*OPENING[:5], ("C", b"RCPT TO:<nobody@office.example>\r\n"), ("S", b"250 2.1.5 k\r\n")], "is 550"),
@@ -84,13 +90,16 @@ def test_a_reply_that_is_wrong(said: list[tuple[str, bytes]], why: str) -> None:
 
 
 def test_an_end_without_a_word() -> None:
-    """A connection may end after a reply that says so, or when the client spoke behind QUIT."""
+    """A connection may end after a reply that says so, or when the client spoke behind QUIT over TLS."""
     with pytest.raises(Violation, match="closed without a word"):
         read([("S", BANNER), ("C", b"NOOP\r\n")]).closed()
     read([("S", BANNER), ("C", b"QUIT\r\n"), ("S", b"221 2.0.0 bye\r\n")]).closed()
-    read([("S", BANNER), ("C", b"QUIT\r\nNOOP\r\n")]).closed()
-    reading = read([*OPENING, ("C", b"a\r\n.\r\nQUIT\r\nNOOP\r\n")])
-    reading.closed()
+    mailed: list[tuple[str, bytes]] = [*OPENING[1:], ("C", b"a\r\n.\r\nQUIT\r\nNOOP\r\n")]
+    for said in ([("C", b"QUIT\r\nNOOP\r\n")], mailed):
+        with pytest.raises(Violation, match="closed without a word"):
+            read([("S", BANNER), *said]).closed()
+        reading = read([("S", BANNER), ("TLS", b""), *said])
+        reading.closed()
     assert list(reading.unanswered()) == [b"a\r\n"]
     with pytest.raises(Violation, match="closed without a word"):
         read([*OPENING, ("C", b"a\r\nQUIT\r\nNOOP\r\n.\r\n")]).closed()

@@ -60,7 +60,7 @@ class Dialogue(RuleBasedStateMachine):
         self.state = Session()
         self.effect: Effect | None = None
         self.waiting = ""
-        self.greeted = self.extended = self.tls = self.mail = self.broken = False
+        self.greeted = self.extended = self.tls = self.mail = self.later = self.stray = False
         self.recipients: list[str] = []
         self.asked = ""
         self.errors = 0
@@ -97,12 +97,17 @@ class Dialogue(RuleBasedStateMachine):
         self.says(reply)
 
     def forget(self) -> None:
-        self.mail, self.recipients, self.broken = False, [], False
+        self.mail, self.recipients, self.later, self.stray = False, [], False, False
 
     @property
     def no_mail(self) -> Reply:
         """What RCPT and DATA hear without a transaction: what we broke is not the client's error."""
-        return replies.OUR_FAULT if self.broken else replies.MAIL_FIRST
+        return replies.OUR_FAULT if self.later else replies.MAIL_FIRST
+
+    @property
+    def unasked(self) -> Reply:
+        """What a content hears that no 354 asked for."""
+        return replies.EARLY_NOW if self.later else replies.EARLY
 
     # --- the beginning ---
 
@@ -154,7 +159,11 @@ class Dialogue(RuleBasedStateMachine):
         else:
             reply = replies.SPOOL_FULL if self.full else replies.SENDER_OK
         self.line(b"MAIL FROM:<a@b.example>" + (b" SIZE=%d" % size if size else b""), reply)
-        self.mail = self.mail or reply == replies.SENDER_OK
+        if reply == replies.SENDER_OK:
+            self.forget()
+            self.mail = True
+        elif self.greeted and not self.mail:
+            self.later = reply == replies.SPOOL_FULL
 
     @commands("line")
     @rule(
@@ -182,6 +191,7 @@ class Dialogue(RuleBasedStateMachine):
             self.line(octets, self.no_mail)
         elif len(self.recipients) == MAX_RECIPIENTS:
             self.line(octets, replies.TOO_MANY_RECIPIENTS)
+            self.later = True
         else:
             self.give(Line(octets, more=False))
             assert isinstance(self.effect, AskRcpt)
@@ -198,7 +208,9 @@ class Dialogue(RuleBasedStateMachine):
     def data(self) -> None:
         """RFC 5321 4.1.1.4: no recipient, no 354."""
         if not self.mail or not self.recipients:
-            self.line(b"DATA", replies.NO_RECIPIENTS if self.mail else self.no_mail)
+            nobody = replies.NO_RECIPIENTS_NOW if self.later else replies.NO_RECIPIENTS
+            self.line(b"DATA", nobody if self.mail else self.no_mail)
+            self.stray = True
             return
         self.give(Line(b"DATA", more=False))
         assert isinstance(self.effect, ReadContent)
@@ -210,6 +222,16 @@ class Dialogue(RuleBasedStateMachine):
     @rule(verb=st.sampled_from([b"DATA", b"RSET", b"QUIT", b"STARTTLS"]))
     def an_argument_too_many(self, verb: bytes) -> None:
         self.line(verb + b" x", replies.SYNTAX)
+        self.stray = self.stray or verb == b"DATA"
+
+    @commands("line")
+    @rule()
+    def data_and_content_at_once(self) -> None:
+        """RFC 2920 3.1: no line of a content is a command."""
+        if self.mail and self.recipients:
+            return
+        self.give(Line(b"DATA", more=True))
+        self.ends(self.unasked)
 
     @commands("line")
     @rule()
@@ -228,14 +250,21 @@ class Dialogue(RuleBasedStateMachine):
                 (b"VRFY ann", replies.CANNOT_VRFY),
                 (b"EXPN all", replies.CANNOT_VRFY),
                 (b"VRFY", replies.SYNTAX),
-                (b"", replies.UNKNOWN_COMMAND),
-                (b"DATA\t", replies.UNKNOWN_COMMAND),
-                (b"BDAT 1 LAST", replies.UNKNOWN_COMMAND),
             ]
         )
     )
     def says_what_changes_nothing(self, said: tuple[bytes, Reply]) -> None:
         self.line(*said)
+
+    @commands("line")
+    @rule(octets=st.sampled_from([b"", b"DATA\t", b"BDAT 1 LAST", b"Subject: hi", b"."]))
+    def says_no_command(self, octets: bytes) -> None:
+        """After a DATA that was refused it may be content, and the session is over."""
+        if not self.stray:
+            self.line(octets, replies.UNKNOWN_COMMAND)
+            return
+        self.give(Line(octets, more=False))
+        self.ends(self.unasked)
 
     @commands("line")
     @rule(length=st.integers(COMMAND_OCTETS - 4, COMMAND_OCTETS + 1))
@@ -280,7 +309,7 @@ class Dialogue(RuleBasedStateMachine):
 
     @commands("answer")
     @rule(
-        reply=st.sampled_from([None, None, None, replies.UNKNOWN_RECIPIENT, replies.ANOTHER_DOMAIN]),
+        reply=st.sampled_from([None, None, None, replies.UNKNOWN_RECIPIENT, replies.DOMAIN_FULL]),
     )
     def answered(self, reply: Reply | None) -> None:
         """A refused recipient spoils nothing; one that is named twice counts once."""
@@ -295,6 +324,7 @@ class Dialogue(RuleBasedStateMachine):
         else:
             self.give(RcptAnswer(reply))
             self.says(reply)
+            self.later = self.later or reply.code < 500
 
     @commands("answer")
     @rule()
@@ -366,8 +396,7 @@ class Dialogue(RuleBasedStateMachine):
     def a_fault_of_ours(self) -> None:
         """Never permanent, nor is what follows of the transaction; that is over, the session is not."""
         self.give(Interrupted.OURS)
-        self.forget()
-        self.broken = True
+        self.mail, self.recipients, self.later = False, [], True
         self.says(replies.OUR_FAULT)
 
     @commands("line")
@@ -396,6 +425,7 @@ class Dialogue(RuleBasedStateMachine):
         assert self.state.errors == self.errors or not self.waiting
         assert bool(self.state.helo) == self.greeted or not self.waiting
         assert bool(self.state.tls) == self.tls
+        assert (self.state.later, self.state.stray) == (self.later, self.stray) or not self.waiting
         if self.state.mail is not None:
             assert [each.mailbox for each in self.state.mail.recipients] == self.recipients
 

@@ -30,11 +30,8 @@ from services.ingest.effects import (
     TlsStarted,
 )
 from services.ingest.facts import Accept, Envelope
-from services.ingest.limits import (
-    COMMAND_OCTETS,
-    FULL_PATIENCE,
-    Limits,
-)
+from services.ingest.limits import COMMAND_OCTETS, Limits
+from services.ingest.patience import FULL_PATIENCE
 from services.ingest.session import Session, ahead, step
 
 LIMITS = Limits("mx1.backup.example", ("PIPELINING",), 1000, max_errors=5, max_recipients=3, tls=True)
@@ -98,7 +95,7 @@ def test_the_rest_of_a_group_is_not_to_blame_for_our_exception(line: bytes) -> N
     assert effect == Say(replies.OUR_FAULT, line[:4].decode())
     assert after.errors == 0
     _, effect = step(state, Line(b"DATA", more=True), LIMITS)
-    assert effect == SayAndClose(replies.OUR_FAULT, "DATA")  # whoever sends the content at once
+    assert effect == SayAndClose(replies.EARLY_NOW, "DATA")  # whoever sends the content at once
     for again in (b"RSET", b"EHLO x"):
         fresh, _ = step(state, Line(again, more=False), LIMITS)
         _, effect = step(fresh, Line(line, more=False), LIMITS)
