@@ -3,7 +3,9 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import structlog
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -19,6 +21,7 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
+    GET and POST /domains/NAME/recipients;
     POST /domains/NAME/flush; GET and POST /access; POST /access/remove."""
 
     async def domain_list(_: Request) -> Any:
@@ -37,6 +40,16 @@ def application(desk: Desk) -> Starlette:
     async def domain_remove(request: Request) -> Any:
         return await desk.domain_remove(request.path_params["name"])
 
+    async def recipients(request: Request) -> Any:
+        after = request.query_params.get("after")
+        return await desk.rolls.page(
+            request.path_params["name"], None if after is None else _number("after", after)
+        )
+
+    async def recipients_tell(request: Request) -> Any:
+        said = await _said(request)
+        return await desk.rolls.tell(request.path_params["name"], said.verb, said.addresses, said.by)
+
     async def flush(request: Request) -> Any:
         return await desk.queue_flush(request.path_params["name"], await _text(request, "by"))
 
@@ -53,7 +66,7 @@ def application(desk: Desk) -> Starlette:
     async def queue_list(request: Request) -> Any:
         query = request.query_params
         after = _cursor(query.get("after"))
-        return await desk.queue_page(query.get("domain"), after, _number(query.get("limit")))
+        return await desk.queue_page(query.get("domain"), after, _number("limit", query.get("limit")))
 
     async def queue_show(request: Request) -> Any:
         return await desk.queue_show(request.path_params["id"])
@@ -68,6 +81,8 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}", _page(desk, domain_show), methods=["GET"]),
             Route("/domains/{name}", _page(desk, domain_set), methods=["PATCH"]),
             Route("/domains/{name}", _page(desk, domain_remove), methods=["DELETE"]),
+            Route("/domains/{name}/recipients", _page(desk, recipients), methods=["GET"]),
+            Route("/domains/{name}/recipients", _page(desk, recipients_tell), methods=["POST"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
             Route("/access", _page(desk, access_list), methods=["GET"]),
             Route("/access", _page(desk, access_add), methods=["POST"]),
@@ -120,12 +135,28 @@ async def _texts(request: Request) -> dict[str, str]:
     return given
 
 
-def _number(text: str | None) -> int:
-    """A page's length. Raises Malformed."""
+class Said(Struct):
+    """What the operator says of recipients: `verb` import, allow or forget."""
+
+    verb: str
+    addresses: list[str]
+    by: str
+
+
+async def _said(request: Request) -> Said:
+    """Raises Malformed."""
+    try:
+        return msgspec.json.decode(await request.body(), type=Said)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"the request is malformed: {error}") from error
+
+
+def _number(name: str, text: str | None) -> int:
+    """A parameter; where it was not given, a page's length. Raises Malformed."""
     if text is None:
         return PAGE
     if not text.isascii() or not text.isdigit():
-        raise Malformed("`limit` must be a number")
+        raise Malformed(f"`{name}` must be a number")
     return int(text)
 
 

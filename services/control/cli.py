@@ -9,6 +9,7 @@ import typer
 from libs.runtime.config import Config
 from services.control import access as permissions
 from services.control.caller import ask, call, calling
+from services.control.cli_recipients import recipients
 from services.control.desk import PAGE
 from services.control.terminal import (
     DEFAULT_CONFIG,
@@ -28,6 +29,7 @@ from services.control.terminal import (
 )
 
 domain = typer.Typer(no_args_is_help=True, help="The relay domains.")
+domain.add_typer(recipients, name="recipients")
 access = typer.Typer(no_args_is_help=True, help="Who may send mail here, and who may not.")
 queue = typer.Typer(no_args_is_help=True, help="The mail that waits.")
 

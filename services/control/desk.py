@@ -11,7 +11,6 @@ from contextlib import aclosing
 from typing import Any
 
 from libs.log.contract import (
-    BEGIN,
     Gone,
     Record,
     Superseded,
@@ -23,10 +22,8 @@ from libs.mail.records import (
     Access,
     Flush,
     PrimaryState,
-    RecipientStatus,
     Undecodable,
     decode,
-    decode_recipient,
     encode,
 )
 from libs.mail.settings import complete
@@ -35,17 +32,16 @@ from libs.topics import (
     EVENTS,
     PRIMARIES,
     QUEUE,
-    RECIPIENTS,
     REQUESTS,
     partition_of,
 )
 from services.control import access, domains, queue
 from services.control.domains import Refused, Unknown
 from services.control.register import WITHIN_S, Register
+from services.control.roll import Rolls
 from services.control.trace import Trail
 
 ANSWER_S = 30.0  # until deliver has applied a request
-COUNT_S = 30.0
 PAGE = 250
 
 
@@ -60,6 +56,7 @@ class Desk:
         self._queue: Table[queue.Place] = deps.table(
             QUEUE.name, lambda record: queue.place(record, lambda name: names.setdefault(name, name))
         )
+        self.rolls = Rolls(deps, self.register, self._primaries)
         self._trail = Trail(deps)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
@@ -133,7 +130,7 @@ class Desk:
             "waiting_bytes": 0 if primary is None else primary.bytes,
             "oldest": 0.0 if primary is None else primary.oldest,
             "last_reply": "" if primary is None else primary.last_reply,
-            "recipients": await self._recipients(name),
+            "recipients": await self.rolls.count(name),
         }
 
     def _settings(self, name: str) -> dict[str, Any]:
@@ -262,31 +259,6 @@ class Desk:
                         return event
         raise Unavailable("the log was closed")
 
-    async def _recipients(self, name: str) -> int:
-        """How many recipients of a domain are known: read when asked, so that nobody keeps a copy."""
-        partition, suffix, known = partition_of(name, self.deps.partitions), f"@{name}".encode(), set()
-        try:
-            async with asyncio.timeout(COUNT_S):
-                async with aclosing(self.deps.log.follow(RECIPIENTS.name, {partition: BEGIN})) as batches:
-                    async for batch in batches:
-                        for record in batch.records:
-                            if record.key.endswith(suffix) and _is_status(record):
-                                known.add(record.key)
-                            else:
-                                known.discard(record.key)
-                        if batch.position >= batch.end:
-                            break
-        except TimeoutError as error:
-            raise Unavailable("the recipients could not be counted in time") from error
-        return len(known)
-
 
 def _primary(record: Record) -> PrimaryState:
     return decode(record.value or b"", PrimaryState)
-
-
-def _is_status(record: Record) -> bool:
-    try:
-        return record.value is not None and isinstance(decode_recipient(record.value), RecipientStatus)
-    except Undecodable:
-        return False

@@ -1,0 +1,135 @@
+"""The recipients of a domain as a person sees them: changes of `recipients`, folded."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from libs.log.contract import Record
+from libs.mail.address import BadAddress, mailbox
+from libs.mail.records import (
+    Allowed,
+    Forgotten,
+    Imported,
+    RecipientStatus,
+    RecipientTry,
+    Status,
+    Told,
+    decode_recipient,
+)
+from services.control.domains import Malformed
+
+Change = dict[str, Any]  # key: of the mailbox; status, or tried: what is known now, None for nothing
+Row = dict[str, Any]
+
+VERBS: dict[str, type[Told]] = {"import": Imported, "allow": Allowed, "forget": Forgotten}
+TRY = "try:"
+
+
+def told(verb: str, address: str, domain: str, by: str) -> tuple[str, Told]:
+    """Key and record that say `verb` of an address of `domain`. Raises Malformed."""
+    if verb not in VERBS:
+        raise Malformed(f"{verb!r} is nothing that can be said of a recipient; there are {', '.join(VERBS)}")
+    try:
+        found = mailbox(address)
+    except BadAddress as error:
+        raise Malformed(f"{address!r} is no mail address") from error
+    if found.domain != domain:
+        raise Malformed(f"{found} is not of {domain}")
+    return found.key, VERBS[verb](str(found), by)
+
+
+def change(record: Record, domain: str) -> Change | None:
+    """What a record of `recipients` changes for `domain`; None: nothing. Raises Undecodable."""
+    name = record.key.decode("utf-8", "replace")
+    key = name.removeprefix(TRY)
+    local, _, of = key.rpartition("@")
+    if of != domain or not local:
+        return None
+    found = None if record.value is None else decode_recipient(record.value)
+    if key != name:
+        return {"key": key, "tried": _tried(found) if isinstance(found, RecipientTry) else None}
+    return {"key": key, "status": _status(found) if isinstance(found, RecipientStatus) else None}
+
+
+def _status(found: RecipientStatus) -> Row:
+    return {
+        "address": found.mailbox,
+        "status": found.status.value,
+        "since": found.since,
+        "confirmed": found.confirmed,
+        "source": found.source,
+    }
+
+
+def _tried(found: RecipientTry) -> Row:
+    return {
+        "address": found.mailbox,
+        "tried": found.last_tried,
+        "outcome": found.last_outcome,
+        "doubted_since": found.against_since,
+        "imported": found.imported,
+    }
+
+
+class Roll:
+    """What is known of the recipients of a domain, as far as it was read."""
+
+    def __init__(self) -> None:
+        self._status: dict[str, Row | None] = {}
+        self._tried: dict[str, Row] = {}
+
+    def fold(self, change: Change) -> None:
+        key = change["key"]
+        if "status" in change:
+            self._status[key] = change["status"]
+        elif change["tried"] is None:
+            self._tried.pop(key, None)
+        else:
+            self._tried[key] = change["tried"]
+
+    def spoken_of(self, key: str) -> bool:
+        """Was anything read of it, be it that it was forgotten?"""
+        return key in self._status or key in self._tried
+
+    def settled(self, key: str) -> bool:
+        """Was a status read of it, or that it was forgotten?"""
+        return key in self._status
+
+    def answered(self, key: str) -> bool:
+        """Is it asked about no more?"""
+        tried = self._tried.get(key)
+        return not tried["imported"] if tried is not None else key in self._status
+
+    def row(self, key: str) -> Row:
+        """`status` is unknown for one that was asked about in vain, or not yet; times are wall seconds, 0 for
+        never; `imported` 0: no question waits."""
+        nothing: Row = {"tried": 0.0, "outcome": "", "doubted_since": 0.0, "imported": 0.0}
+        unknown: Row = {"address": key, "status": "unknown", "since": 0.0, "confirmed": 0.0, "source": ""}
+        tried = self._tried.get(key) or nothing
+        return unknown | nothing | tried | (self._status.get(key) or {})
+
+    def rows(self) -> list[Row]:
+        """Of all of whom something is known, by address."""
+        known = {key for key, status in self._status.items() if status is not None}
+        return [self.row(key) for key in sorted(known | self._tried.keys())]
+
+    def known(self) -> int:
+        """How many have a status."""
+        return sum(status is not None for status in self._status.values())
+
+
+def deliverable(rows: Iterable[Row]) -> list[str]:
+    return [row["address"] for row in rows if row["status"] == Status.DELIVERABLE.value]
+
+
+def summary(rows: Iterable[Row]) -> str:
+    """`2 deliverable, 1 undeliverable, 1 unknown (catch_all)`."""
+    counts: dict[str, int] = {}
+    reasons: dict[str, None] = {}
+    for row in rows:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+        if row["status"] == "unknown" and row["outcome"]:
+            reasons[row["outcome"]] = None
+    words = [
+        f"{counts[word]} {word}" for word in ("deliverable", "undeliverable", "unknown") if word in counts
+    ]
+    return ", ".join(words) + (f" ({', '.join(reasons)})" if reasons else "")

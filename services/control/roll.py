@@ -1,0 +1,107 @@
+"""The recipients of a domain: read from the log when asked, so that nobody keeps a copy; what the operator
+says of them goes to verify, which alone writes them."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from libs.log.contract import BEGIN, Batch, Unavailable
+from libs.log.table import Table
+from libs.mail.records import PrimaryState, Undecodable, encode
+from libs.runtime.deps import Deps
+from libs.topics import CALLOUTS, RECIPIENTS, partition_of
+from services.control import domains
+from services.control.domains import Malformed, Refused
+from services.control.recipients import Change, Roll, change, told
+from services.control.register import WITHIN_S, Register
+
+READ_S = 30.0
+CHANGES = 5000  # in a page
+SAID = 500  # addresses in a request
+
+
+class Rolls:
+    """Of every domain."""
+
+    def __init__(self, deps: Deps, register: Register, primaries: Table[PrimaryState]) -> None:
+        self._deps, self._register, self._primaries = deps, register, primaries
+
+    async def page(self, text: str, after: int | None) -> dict[str, Any]:
+        """Changes of the recipients of a domain, oldest first, from all that is known or from where the page
+        before ended. `end`: no more can be read now; who asks again then waits for a moment. Raises Refused,
+        LogError."""
+        name = domains.named(text)
+        domains.known(self._register.book(), name)
+        primary = self._primaries.get(name.encode())
+        found: list[Change] = []
+        waited, at, end = after is None, BEGIN, False
+
+        def enough(batch: Batch) -> bool:
+            nonlocal waited, at, end
+            found.extend(_changes(batch, name))
+            at, end = batch.position, batch.position >= batch.end
+            done = len(found) >= CHANGES or (end and (waited or bool(found)))
+            waited = waited or end
+            return done
+
+        await self._read(name, BEGIN if after is None else after, enough)
+        health = "unknown" if primary is None else primary.health.value
+        return {"changes": found, "after": at, "end": end, "primary": health}
+
+    async def count(self, name: str) -> int:
+        """How many recipients of `name` are known. Raises LogError."""
+        roll = Roll()
+
+        def enough(batch: Batch) -> bool:
+            for each in _changes(batch, name):
+                roll.fold(each)
+            return batch.position >= batch.end
+
+        await self._read(name, BEGIN, enough)
+        return roll.known()
+
+    async def tell(self, text: str, verb: str, addresses: Sequence[str], by: str) -> dict[str, Any]:
+        """Tell verify what the operator says of recipients. `after`: where to read on what came of it. Raises
+        Refused, LogError."""
+        name = domains.named(text)
+        domain = domains.known(self._register.book(), name)
+        if len(addresses) > SAID:
+            raise Malformed(f"a request is for {SAID} addresses at most")
+        records = [told(verb, address, name, by) for address in addresses]
+        if verb == "import" and (domain.suspended or not domain.active_since):
+            state = "suspended" if domain.suspended else "pending"
+            raise Refused(f"{name} is {state}: its primary is asked about nobody")
+        partition = partition_of(name, self._deps.partitions)
+        end = (await self._deps.log.bounds(RECIPIENTS.name, partition)).end
+        append = self._deps.log.append
+        await asyncio.gather(
+            *(
+                append(CALLOUTS.name, partition, key.encode(), encode(record), within=WITHIN_S)
+                for key, record in records
+            )
+        )
+        return {"domain": name, "told": len(records), "after": end}
+
+    async def _read(self, name: str, start: int, enough: Callable[[Batch], bool]) -> None:
+        """Batches of the partition of `name` until there are enough. Raises Unavailable."""
+        partition = partition_of(name, self._deps.partitions)
+        try:
+            async with asyncio.timeout(READ_S):
+                async with aclosing(self._deps.log.follow(RECIPIENTS.name, {partition: start})) as batches:
+                    async for batch in batches:
+                        if enough(batch):
+                            return
+        except TimeoutError as error:
+            raise Unavailable("the recipients could not be read in time") from error
+        raise Unavailable("the log was closed")
+
+
+def _changes(batch: Batch, name: str) -> Iterator[Change]:
+    for record in batch.records:
+        try:
+            each = change(record, name)
+        except Undecodable:
+            continue  # verify's to say
+        if each is not None:
+            yield each

@@ -1,0 +1,141 @@
+"""`domain recipients` against real processes: imported, listed, exported, allowed, forgotten."""
+
+from pathlib import Path
+
+from tests.helpers.client import Client
+from tests.helpers.primary import Primary
+from tests.helpers.running import Running
+from tests.helpers.zone import Zone
+
+ZONE = """
+    office.example       MX 10 mail.office.example
+                         MX 20 mx1.backup.example
+    mail.office.example  A 127.0.0.2
+    pending.example      MX 10 mail.office.example
+    sender.example       TXT "v=spf1 ip4:127.0.0.1 -all"
+"""
+ANN, BOB, EVE = "ann@office.example", "bob@office.example", "eve@office.example"
+
+
+async def test_the_life_of_a_recipient(tmp_path: Path) -> None:
+    """A file is imported; what the primary said holds in an outage; the operator's word overrides it."""
+    file = tmp_path / "relay_recipients"
+    file.write_text(f"# as of spring\n{ANN} OK\n{BOB} OK\n{EVE}\n")
+    async with (
+        Zone(ZONE) as zone,
+        Primary(address="127.0.0.2", known={ANN, BOB}) as primary,
+        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
+    ):
+        await running.ask("domain", "add", "office.example")
+        recipients = ("domain", "recipients")
+        said = await running.ask(*recipients, "list", "office.example")
+        assert said.out == "Nothing is known: backupmx domain recipients import office.example FILE\n"
+        said = await running.ask(*recipients, "import", "office.example", str(file))
+        assert said == (0, "office.example: 3 imported: 2 deliverable, 1 undeliverable\n", "")
+        said = await running.ask(*recipients, "import", "office.example", str(file), "--json")
+        assert [(row["address"], row["status"]) for row in said.rows] == [
+            (ANN, "deliverable"), (BOB, "deliverable"), (EVE, "undeliverable")
+        ]  # fmt: skip
+        assert {row["source"] for row in said.rows} == {"callout"}
+        assert sum(line.startswith("RCPT") for visit in primary.visits for line in visit.commands) == 3
+
+        await primary.down()
+        async with Client(running.smtp_port) as client:
+            await client.greet()
+            assert (await client.mail(ANN)).startswith("250")
+        said = await running.ask(*recipients, "allow", "office.example", EVE)
+        assert said == (0, f"{EVE} is allowed.\n", "")
+        async with Client(running.smtp_port) as client:
+            await client.greet()
+            assert (await client.mail(EVE)).startswith("250")
+        (row,) = [row for row in (await running.ask(*recipients, "list", "office.example", "--json")).rows
+                  if row["address"] == EVE]  # fmt: skip
+        assert (row["status"], row["source"], row["confirmed"]) == ("deliverable", "operator", 0.0)
+        said = await running.ask(*recipients, "export", "office.example")
+        assert said == (0, f"{ANN}\n{BOB}\n{EVE}\n", "")
+        said = await running.ask(*recipients, "export", "office.example", "--format", "postfix")
+        assert said == (0, f"{ANN} OK\n{BOB} OK\n{EVE} OK\n", "")
+        said = await running.ask(*recipients, "list", "office.example")
+        assert [line.split()[0] for line in said.out.splitlines()] == ["recipient", ANN, BOB, EVE]
+
+        said = await running.ask(*recipients, "forget", "office.example", EVE, "--json")
+        assert [(row["address"], row["status"]) for row in said.rows] == [(EVE, "unknown")]
+        assert (await running.ask(*recipients, "forget", "office.example", "--all")).code == 0
+        assert (await running.ask(*recipients, "list", "office.example", "--json")).rows == []
+        said = await running.ask(*recipients, "forget", "office.example", "--all")
+        assert said == (0, "Nothing is known of the recipients of office.example.\n", "")
+        texts = [event["text"] for event in running.events("Recipient", recipient=EVE)]
+        assert [text.partition(":")[0] for text in texts] == [
+            "unknown -> undeliverable", "undeliverable -> deliverable", "deliverable -> unknown"
+        ]  # fmt: skip
+
+
+async def test_what_is_refused(tmp_path: Path) -> None:
+    """Each wrong line in a sentence, and nothing is imported; wrong use is exit code 2."""
+    file = tmp_path / "list"
+    file.write_text(f"{ANN}\n@office.example OK\nbob@other.example\n")
+    async with (
+        Zone(ZONE) as zone,
+        Primary(address="127.0.0.2", known={ANN}) as primary,
+        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
+    ):
+        await running.ask("domain", "add", "office.example")
+        await running.ask("domain", "add", "pending.example")
+        ask = ("domain", "recipients")
+        said = await running.ask(*ask, "import", "office.example", str(file))
+        assert (said.code, said.out) == (2, "")
+        assert said.err.splitlines() == [
+            f"backupmx: {file}, line 2: @office.example stands for every address of a domain, "
+            "and tells of none that it exists",
+            f"backupmx: {file}, line 3: bob@other.example is not of office.example",
+            "backupmx: nothing is imported: correct these lines, or leave them out with --skip-bad",
+        ]
+        assert (await running.ask(*ask, "list", "office.example", "--json")).rows == []
+        said = await running.ask(*ask, "import", "office.example", str(file), "--skip-bad")
+        assert (said.code, said.out) == (0, "office.example: 1 imported: 1 deliverable\n")
+
+        file.write_text("x@pending.example\n")
+        said = await running.ask(*ask, "import", "pending.example", str(file))
+        sentence = "pending.example is pending: its primary is asked about nobody"
+        assert said == (1, "", f"backupmx: {sentence}\n")
+        said = await running.ask(*ask, "import", "office.example", str(tmp_path / "none"))
+        assert said == (2, "", f"backupmx: {tmp_path / 'none'}: No such file or directory\n")
+        file.write_text("# nobody\n")
+        said = await running.ask(*ask, "import", "office.example", str(file))
+        assert said == (2, "", f"backupmx: {file} holds no address of office.example\n")
+        said = await running.ask(*ask, "allow", "office.example", "bob@other.example")
+        assert said == (2, "", "backupmx: bob@other.example is not of office.example\n")
+        said = await running.ask(*ask, "allow", "other.example", "bob@other.example")
+        assert said == (1, "", "backupmx: other.example is no relay domain\n")
+        said = await running.ask(*ask, "forget", "office.example")
+        assert said == (2, "", "backupmx: forget whom? Give addresses, or --all\n")
+        said = await running.ask(*ask, "export", "office.example", "--format", "xml")
+        assert said == (2, "", "backupmx: --format must be list or postfix, not 'xml'\n")
+
+        assert await running.stop("solo") == 0
+        said = await running.ask(*ask, "export", "office.example")  # without a service
+        assert said == (0, f"{ANN}\n", "")
+        said = await running.ask(*ask, "allow", "office.example", ANN)
+        assert said.code == 1
+        assert "this needs a running control" in said.err
+
+
+async def test_an_import_goes_on_without_its_command(tmp_path: Path) -> None:
+    """While the primary cannot be reached the import waits; it outlives the command, and a restart."""
+    file = tmp_path / "list"
+    file.write_text(f"{ANN}\n{EVE}\n")
+    async with (
+        Zone(ZONE) as zone,
+        Primary(address="127.0.0.2", known={ANN}) as primary,
+        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
+    ):
+        await running.ask("domain", "add", "office.example")
+        await primary.down()
+        said = await running.ask("domain", "recipients", "import", "office.example", str(file), "--no-wait")
+        assert said == (0, "office.example: 2 imported; 2 to be asked about\n", "")
+        await running.kill("solo")
+        await primary.up()
+        await running.start("solo")
+        await running.ready()
+        said = await running.ask("domain", "recipients", "import", "office.example", str(file))
+        assert said == (0, "office.example: 2 imported: 1 deliverable, 1 undeliverable\n", "")
