@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from libs.log.contract import BEGIN, Claim
+from libs.log.contract import BEGIN, Claim, Record
 from libs.log.open import newest_installation, read_installation, write_installation
 from libs.log.sqlite import SqliteLog
 from libs.mail.event import Event, EventType
@@ -90,15 +90,20 @@ class Office:
 
     async def domains(self) -> list[Domain | Installation]:
         """Every record of `domains` in the order of writing."""
-        found = []
+        found = await self.records("domains")
+        return [newest_installation([each]) or decode(each.value or b"", Domain) for each in found]
+
+    async def records(self, topic: str) -> list[Record]:
+        """All of them, in the order of writing."""
+        found: list[Record] = []
         for partition in range(PARTITIONS):
-            async with aclosing(self.log.follow("domains", {partition: BEGIN})) as batches:
+            async with aclosing(self.log.follow(topic, {partition: BEGIN})) as batches:
                 async for batch in batches:
                     found += batch.records
                     if batch.position >= batch.end:
                         break
         found.sort(key=lambda each: each.time)
-        return [newest_installation([each]) or decode(each.value or b"", Domain) for each in found]
+        return found
 
 
 @asynccontextmanager
@@ -390,6 +395,16 @@ async def test_the_api_says_what_is_wrong(tmp_path: Path) -> None:
             ("GET", "/queue?after=x", None, 400, "`after` is not what a page gave"),
             ("GET", "/queue?limit=x", None, 400, "`limit` must be a number"),
             ("GET", "/trace/nix", None, 404, "names a mail nix"),
+            ("GET", "/domains/nix.example/recipients", None, 404, "is no relay domain"),
+            ("GET", "/domains/office.example/recipients?after=x", None, 400, "`after` must be a number"),
+            ("POST", "/domains/office.example/recipients", {}, 400, "the request is malformed"),
+            (
+                "POST",
+                "/domains/office.example/recipients",
+                {"verb": "x", "addresses": ["ann@office.example"], "by": "root"},
+                400,
+                "'x' is nothing that can be said of a recipient",
+            ),
         ):
             response = await client.request(method, path, json=body)
             assert (response.status_code, sentence in response.json()["error"]) == (code, True), (
