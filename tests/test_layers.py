@@ -89,6 +89,7 @@ SHELL = {
     "services/deliver/carrier.py": "runs connections and probes",
     "services/deliver/observations.py": "appends to the log",
     "services/deliver/partition.py": "writes to the log",
+    "services/deliver/requests.py": "writes to the log",
     "services/deliver/service.py": "runs the service",
     "services/deliver/settlement.py": "writes to the log",
     "services/deliver/shard.py": "follows the log",

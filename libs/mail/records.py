@@ -374,7 +374,25 @@ class Flush(Struct, frozen=True, tag="flush"):
     by: str
 
 
-RequestRecord = Flush  # becomes a union as verbs are added
+class Release(Struct, frozen=True, tag="release"):
+    """Let the held mail `id` of `domain` be delivered. `by`: who asked."""
+
+    request_id: str
+    domain: str
+    id: str
+    by: str
+
+
+class Delete(Struct, frozen=True, tag="delete"):
+    """End the mail `id` of `domain` undelivered; nobody is told. `by`: who asked."""
+
+    request_id: str
+    domain: str
+    id: str
+    by: str
+
+
+RequestRecord = Flush | Release | Delete
 
 
 # --- codec ---
@@ -421,6 +439,11 @@ def decode_callout(value: bytes) -> CalloutRecord:
 def decode_recipient(value: bytes) -> RecipientRecord:
     """Raises Undecodable."""
     return decode(value, RecipientRecord)  # type: ignore[arg-type]
+
+
+def decode_request(value: bytes) -> RequestRecord:
+    """Raises Undecodable."""
+    return decode(value, RequestRecord)  # type: ignore[arg-type]
 
 
 def new_entry(mail: Mail, state: State = State.QUEUED) -> QueueEntry:

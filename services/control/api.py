@@ -21,8 +21,8 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
-    GET and POST /domains/NAME/recipients;
-    POST /domains/NAME/flush; GET and POST /access; POST /access/remove."""
+    GET and POST /domains/NAME/recipients; POST /domains/NAME/flush, /queue/ID/release and
+    /queue/ID/delete; GET and POST /access; POST /access/remove."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
@@ -71,6 +71,12 @@ def application(desk: Desk) -> Starlette:
     async def queue_show(request: Request) -> Any:
         return await desk.queue_show(request.path_params["id"])
 
+    async def queue_release(request: Request) -> Any:
+        return await desk.queue_release(request.path_params["id"], await _text(request, "by"))
+
+    async def queue_delete(request: Request) -> Any:
+        return await desk.queue_delete(request.path_params["id"], await _text(request, "by"))
+
     async def trace(request: Request) -> Any:
         return await desk.trace(request.path_params["id"])
 
@@ -89,6 +95,8 @@ def application(desk: Desk) -> Starlette:
             Route("/access/remove", _page(desk, access_remove), methods=["POST"]),
             Route("/queue", _page(desk, queue_list), methods=["GET"]),
             Route("/queue/{id:path}", _page(desk, queue_show), methods=["GET"]),
+            Route("/queue/{id:path}/release", _page(desk, queue_release), methods=["POST"]),
+            Route("/queue/{id:path}/delete", _page(desk, queue_delete), methods=["POST"]),
             Route("/trace/{id:path}", _page(desk, trace), methods=["GET"]),
         ]
     )

@@ -11,6 +11,7 @@ from services.control import access as permissions
 from services.control.caller import ask, call, calling
 from services.control.cli_recipients import recipients
 from services.control.desk import PAGE
+from services.control.queue import mail_id
 from services.control.terminal import (
     DEFAULT_CONFIG,
     AsJson,
@@ -19,12 +20,14 @@ from services.control.terminal import (
     columns,
     configured,
     console,
+    fail,
     formed,
     named_domain,
     only,
     print_pairs,
     print_rows,
     run,
+    sure,
     when,
 )
 
@@ -209,6 +212,35 @@ def queue_flush(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
         print_rows([row])
     else:
         print(f"{row['domain']}: {row['text']}")
+
+
+@queue.command("release")
+def queue_release(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
+    """Let a held mail be delivered after all."""
+    _do_to_mail("release", formed(mail_id, id), configured(config), json=json)
+
+
+@queue.command("delete")
+def queue_delete(
+    id: str,  # noqa: A002
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: AsJson = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether you are sure.")] = False,
+) -> None:
+    """Delete a mail for ever, undelivered; nobody is told."""
+    formed(mail_id, id)
+    settings = configured(config)
+    if not yes and not sure(f"Delete mail {id} for ever?"):
+        fail("nothing is deleted", 1)
+    _do_to_mail("delete", id, settings, json=json)
+
+
+def _do_to_mail(verb: str, id_: str, settings: Config, *, json: bool) -> None:
+    row = run(ask(settings, "POST", f"/queue/{id_}/{verb}", {"by": by_whom()}, running=True))
+    if json:
+        print_rows([row])
+    else:
+        print(f"{row['queue_id']} is {verb}d.")
 
 
 For = Annotated[

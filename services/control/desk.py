@@ -20,8 +20,11 @@ from libs.log.table import Table
 from libs.mail.event import Event, EventType, decode_event
 from libs.mail.records import (
     Access,
+    Delete,
     Flush,
     PrimaryState,
+    Release,
+    RequestRecord,
     Undecodable,
     decode,
     encode,
@@ -199,18 +202,41 @@ class Desk:
         """Ask for an attempt now, and wait until deliver has applied that. Raises Refused, LogError."""
         name = domains.named(text)
         domains.known(self.register.book(), name)
-        partition = partition_of(name, self.deps.partitions)
+        request = Flush(secrets.token_hex(8), name, by)
+        event = await self._asked(partition_of(name, self.deps.partitions), request)
+        return {"domain": name, "request_id": request.request_id, "text": event.text}
+
+    async def queue_release(self, text: str, by: str) -> dict[str, Any]:
+        """Let a held mail be delivered; deliver has written that down. Raises Refused, LogError."""
+        return await self._done_to_mail(Release, text, by)
+
+    async def queue_delete(self, text: str, by: str) -> dict[str, Any]:
+        """End a mail undelivered; deliver has written that down. Raises Refused, LogError."""
+        return await self._done_to_mail(Delete, text, by)
+
+    async def _done_to_mail(self, verb: type[Release | Delete], text: str, by: str) -> dict[str, Any]:
+        id_ = queue.mail_id(text)
+        place = self._queue.get(id_.encode())
+        if place is None:
+            raise Unknown(f"there is no mail {id_} in the queue")
+        request = verb(secrets.token_hex(8), place.domain, id_, by)
+        event = await self._asked(place.partition, request)
+        if event.type is EventType.REQUEST:
+            raise Refused(event.text)
+        return {"queue_id": id_, "domain": place.domain, "request_id": request.request_id, "text": event.text}
+
+    async def _asked(self, partition: int, request: RequestRecord) -> Event:
+        """Write a request; the event that says what came of it. Raises Refused, LogError."""
         end = (await self.deps.log.bounds(EVENTS.name, partition)).end
-        request = Flush(request_id=secrets.token_hex(8), domain=name, by=by)
-        await self.deps.log.append(REQUESTS.name, partition, name.encode(), encode(request), within=WITHIN_S)
+        key, value = request.domain.encode(), encode(request)
+        await self.deps.log.append(REQUESTS.name, partition, key, value, within=WITHIN_S)
         try:
             async with asyncio.timeout(ANSWER_S):
-                event = await self._answer(partition, end, request.request_id)
+                return await self._answer(partition, end, request.request_id)
         except TimeoutError as error:
             raise Refused(
                 f"request {request.request_id} is written, but deliver did not answer within {ANSWER_S:.0f} s"
             ) from error
-        return {"domain": name, "request_id": request.request_id, "text": event.text}
 
     async def trace(self, mail_id: str) -> list[dict[str, Any]]:
         """What happened to a mail, oldest first. Raises Refused, LogError."""
@@ -250,12 +276,12 @@ class Desk:
             changed.cancel()
 
     async def _answer(self, partition: int, start: int, request_id: str) -> Event:
-        """The event that says the request was applied."""
+        """The event that says what came of a request."""
         async with aclosing(self.deps.log.follow(EVENTS.name, {partition: start})) as batches:
             async for batch in batches:
                 for record in batch.records:
                     event = decode_event(record.value or b"")
-                    if event.type is EventType.REQUEST and event.request_id == request_id:
+                    if event.request_id == request_id:
                         return event
         raise Unavailable("the log was closed")
 

@@ -1,5 +1,6 @@
 """The queue as a person sees it: one row a mail, with postqueue -j's field names where they exist."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from heapq import nsmallest
 from typing import Any, NamedTuple
@@ -15,8 +16,11 @@ from libs.mail.records import (
     decode,
     mail_of,
 )
+from services.control.domains import Malformed
 
 Row = dict[str, Any]
+
+_ID = re.compile(r"[a-z0-9]{1,64}")
 
 
 class Place(NamedTuple):
@@ -33,6 +37,13 @@ class Cursor(NamedTuple):
 
     arrived: float
     id: str
+
+
+def mail_id(text: str) -> str:
+    """`text`, which could be the id of a mail. Raises Malformed."""
+    if not _ID.fullmatch(text):
+        raise Malformed(f"{text!r} is no id of a mail")
+    return text
 
 
 def place(record: Record, domain: Callable[[str], str]) -> Place | None:

@@ -65,6 +65,12 @@ def run(asking: Coroutine[None, None, T]) -> T:
         fail(f"the log: {error}", 1)
 
 
+def sure(question: str) -> bool:
+    """Ask on standard error: standard output is for what the command says. No answer is no."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def fail(sentence: str, code: int) -> NoReturn:
     """Say it on standard error and leave."""
     print(f"backupmx: {sentence}", file=sys.stderr)

@@ -15,11 +15,12 @@ import structlog
 
 from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, Unavailable
 from libs.mail.event import Event, EventType
-from libs.mail.records import Health, PrimaryState, RequestRecord, Undecodable, decode
+from libs.mail.records import Health, PrimaryState, Undecodable, decode, decode_request
 from services.deliver.carrier import Carriers
-from services.deliver.destination import Flushed, Opened, ProbeNow, Probing, Send, Shut, permit
+from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, permit
 from services.deliver.ledger import Todo, confirmed_domain
 from services.deliver.partition import Hop, Partition, Shared
+from services.deliver.requests import Requests
 from services.deliver.settlement import Settlement
 from services.deliver.upkeep import Upkeep
 
@@ -38,6 +39,7 @@ class Shard:
         self.settlement = Settlement(part)
         self.carriers = Carriers(part, self.settlement)
         self.upkeep = Upkeep(part, self.settlement, self.carriers)
+        self.requests = Requests(part, self.carriers)
         self.caught_up = asyncio.Event()
         self.passed_at = part.clock.mono()
         self._claim, self._shared = claim, shared
@@ -199,7 +201,7 @@ class Shard:
             async for batch in batches:
                 for record in batch.records:
                     if record.value is not None:
-                        self._apply(record)
+                        await self._apply(record)
                 if batch.records:
                     await self._store(batch.position)
 
@@ -213,31 +215,16 @@ class Shard:
     async def _store(self, position: int) -> None:
         try:
             await self._shared.deps.log.commit(self._claim, "requests", position)
-        except Unavailable as error:  # the next batch stores it; a flush applied twice does no harm
+        except Unavailable as error:  # the next batch stores it; applied twice it does no harm
             log.warning("the position in requests is not stored", error=str(error))
 
-    def _apply(self, record: Record) -> None:
+    async def _apply(self, record: Record) -> None:
         try:
-            request = decode(record.value or b"", RequestRecord)
+            request = decode_request(record.value or b"")
         except Undecodable:
             self._quarantined(record)
             return
-        part = self.partition
-        hop = part.hops.get(request.domain)
-        hurried = 0
-        if hop is not None:
-            part.saw(hop, Flushed())
-            hurried = part.index.hurry_all(request.domain)
-            part.stir(request.domain)
-        waiting = part.index.count(request.domain).mails
-        self._shared.deps.events.emit(
-            Event(
-                type=EventType.REQUEST,
-                domain=request.domain,
-                request_id=request.request_id,
-                text=f"flush by {request.by}: {waiting} mails wait, {hurried} of them were deferred",
-            )
-        )
+        await self.requests.apply(record, request)
 
     # --- serve ---
 

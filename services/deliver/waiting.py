@@ -52,8 +52,8 @@ class Count(NamedTuple):
 
 
 class _Hop:
-    """The lanes of one next hop. `all`: every mail that is not parked or lost, for age and expiry;
-    `total`: how many mails there are, `mails` and `octets` without parked and lost ones."""
+    """The lanes of one next hop. `all`: every mail that is not still, for age and expiry; `total`: how
+    many mails there are, `mails` and `octets` without those that are still."""
 
     __slots__ = ("all", "mails", "octets", "ready", "slow", "total")
 
@@ -184,7 +184,7 @@ class Index:
         return hop.slow[0][0] if hop.slow else None
 
     def count(self, next_hop: str) -> Count:
-        """What waits for `next_hop`, held mail included, parked and lost mail not."""
+        """What waits for `next_hop`: neither held nor parked nor lost mail."""
         hop = self._hops.get(next_hop)
         if hop is None:
             return Count(0, 0, 0.0)
@@ -193,7 +193,7 @@ class Index:
         return Count(hop.mails, hop.octets, hop.all[0].arrived if hop.all else 0.0)
 
     def oldest(self, next_hop: str) -> Waiting | None:
-        """The oldest mail for `next_hop` that is not parked or lost."""
+        """The oldest mail for `next_hop` that is not still."""
         if not self.count(next_hop).mails:
             return None
         return self._mails[self._hops[next_hop].all[0].id]
@@ -275,4 +275,4 @@ class Index:
 
 
 def _counts(mail: Waiting) -> bool:
-    return mail.state not in (State.PARKED, State.CONTENT_LOST)
+    return not mail.still

@@ -181,6 +181,8 @@ async def test_a_log_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
         (("domain", "add", "no domain"), {}, "'no domain' is no domain name"),
         (("domain", "add", "localhost"), {}, "'localhost' is no domain name that can receive mail"),
         (("queue", "flush", "a/b"), {}, "'a/b' is no domain name"),
+        (("queue", "release", "../domains"), {}, "'../domains' is no id of a mail"),
+        (("queue", "delete", "ID", "--yes"), {}, "'ID' is no id of a mail"),
         (("access", "block", "192.0.2.7/24"), {}, "did you mean 192.0.2.7 or 192.0.2.0/24?"),
         (
             ("access", "allow", "sender.example"),

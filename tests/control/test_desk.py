@@ -22,9 +22,9 @@ from libs.mail.records import (
     PrimaryState,
     RecipientStatus,
     RecipientTry,
-    RequestRecord,
     Status,
     decode,
+    decode_request,
     encode,
 )
 from libs.runtime.clock import SystemClock
@@ -269,7 +269,7 @@ async def deliver(at: Office, text: str) -> None:
     async with aclosing(at.log.follow("requests", {partition: BEGIN})) as batches:
         async for batch in batches:
             for each in batch.records:
-                request = decode(each.value or b"", RequestRecord)
+                request = decode_request(each.value or b"")
                 assert isinstance(request, Flush)
                 at.desk.deps.events.emit(
                     Event(

@@ -24,6 +24,7 @@ from libs.mail.records import (
     Progress,
     QueueEntry,
     Recipient,
+    RequestRecord,
     Undecodable,
     decode,
     encode,
@@ -152,8 +153,11 @@ class House:
         return id_
 
     async def flush(self, request_id: str, domain: str = "office.example") -> None:
-        request = Flush(request_id, domain, "a test")
-        await self.log.append("requests", self.partition(domain), domain.encode(), encode(request), within=5)
+        await self.ask(Flush(request_id, domain, "a test"))
+
+    async def ask(self, request: RequestRecord) -> None:
+        number, key = self.partition(request.domain), request.domain.encode()
+        await self.log.append("requests", number, key, encode(request), within=5)
 
     async def state(self, domain: str = "office.example") -> dict[str, Progress | None]:
         """The newest record of each mail: its progress, None for a tombstone."""

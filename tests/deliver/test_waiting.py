@@ -105,7 +105,7 @@ class Model(RuleBasedStateMachine):
         assert {m.id: m for m in self.index} == self.known
         assert self.index.lowest_content() == min((m.content for m in self.known.values()), default=None)
         for hop in HOPS:
-            counted = [m for m in self.known.values() if m.next_hop == hop and m.state is not State.PARKED]
+            counted = [m for m in self.known.values() if m.next_hop == hop and not m.still]
             count = self.index.count(hop)
             assert count.mails == len(counted)
             assert count.octets == 10 * len(counted)

@@ -10,7 +10,7 @@ from libs import topics
 from libs.log.contract import Log
 from libs.mail.address import mailbox
 from libs.mail.event import EventType
-from libs.mail.records import Mail, RequestRecord, Sight, decode
+from libs.mail.records import Mail, Sight, decode_request
 from services.ingest.sights import hashed, salt
 from tests.helpers.clock import Later
 from tests.ingest.cases import Case, described
@@ -68,7 +68,7 @@ async def play(case: Case, house: House) -> None:
     for name, times in case.limited.items():
         value = house.metrics.registry.get_sample_value("backupmx_limited_total", {"limit": name})
         assert value == times, f"limited {name}: {value}"
-    requests = [decode(record.value or b"", RequestRecord) for record in await house.records("requests")]
+    requests = [decode_request(record.value or b"") for record in await house.records("requests")]
     assert sorted(request.domain for request in requests) == sorted(case.requested)
     if case.asked:
         assert sorted(house.asked) == sorted(case.asked)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from libs.log.contract import NotStored
 from libs.mail import replies
-from libs.mail.records import Domain, Flush, RequestRecord, decode
+from libs.mail.records import Domain, Flush, decode_request
 from services.ingest.flushes import CLIENT_FLUSHES, FLUSH_OWN_S, FLUSH_S, Flushes
 from services.ingest.limits import HOUR_S
 from tests.ingest.house import House
@@ -43,7 +43,7 @@ async def test_a_request_is_written(tmp_path: Path) -> None:
                 await client.send(b"ETRN office.example\r\n")
                 assert await client.reply() == reply.wire().decode().rstrip()
         [record] = await house.records("requests")
-        request = decode(record.value or b"", RequestRecord)
+        request = decode_request(record.value or b"")
         assert request == Flush(request.request_id, "office.example", "ETRN from 127.0.0.1")
         assert record.partition == house.partition("office.example")
 

@@ -23,10 +23,9 @@ from libs.mail.records import (
     PrimaryState,
     RecipientStatus,
     RecipientTry,
-    RequestRecord,
     Sight,
     Status,
-    decode,
+    decode_request,
     encode,
 )
 from libs.mail.records import (
@@ -542,7 +541,7 @@ async def test_an_answer_during_an_outage_wakes_deliver(tmp_path: Path) -> None:
         partition = topics.partition_of("office.example", PARTITIONS)
         record = await it.deps.log.read("requests", partition, 0, b"office.example")
         assert record.value is not None
-        flush = decode(record.value, RequestRecord)
+        flush = decode_request(record.value)
         assert isinstance(flush, Flush)
         assert (flush.domain, flush.by) == ("office.example", "callout")
         assert (await it.deps.log.bounds("requests", partition)).end == 1
