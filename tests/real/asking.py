@@ -1,5 +1,8 @@
 """Asks our port about a recipient, and looks at what came of the callout."""
 
+from libs.mail.reply import parse_line
+from libs.mail.stance import stance
+from libs.mail.trouble import server, trouble
 from tests.helpers.client import Client
 from tests.real.place import EVE, Place
 
@@ -37,3 +40,16 @@ async def since(at: Place, before: dict[str, float]) -> dict[str, float]:
 def learnt(at: Place, recipient: str) -> list[str]:
     """What verify published of a recipient, oldest first."""
     return [event["text"] for event in at.backup.events("Recipient", recipient=recipient)]
+
+
+def advised(greeting: str, reply: str) -> str:
+    """What the owner of a primary is told to do, and where, when it says `reply` to our RCPT; "" nothing."""
+    said = parse_line(reply)
+    stuck = trouble(stance("RCPT", said), said)
+    return f"{stuck} at {server(greeting, said)}" if stuck else ""
+
+
+def primary(at: Place, domain: str) -> str:
+    """What verify last published of callouts at a domain's primary."""
+    texts = [str(event["text"]) for event in at.backup.events("Primary", domain=domain)]
+    return [text for text in texts if text.startswith("callouts ")][-1]

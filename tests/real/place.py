@@ -40,6 +40,8 @@ ZONE = """
                          MX 20 mx1.backup.example
     wary.example         MX 10 mail.wary.example
                          MX 20 mx1.backup.example
+    deaf.example         MX 10 mail.deaf.example
+                         MX 20 mx1.backup.example
     exim.example         MX 10 mail.exim.example
                          MX 20 mx1.backup.example
     gateway.example      MX 10 mail.exim.example
@@ -52,6 +54,7 @@ ZONE = """
     mail.grey.example    A 127.0.0.5
     mail.wary.example    A 127.0.0.6
     mail.exim.example    A 127.0.0.7
+    mail.deaf.example    A 127.0.0.8
     mx1.backup.example   A 127.0.0.1
     sender.example       TXT "v=spf1 ip4:127.0.0.1 -all"
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.real.asking import learnt, questions, rcpt, since
+from tests.real.asking import advised, learnt, primary, questions, rcpt, since
 from tests.real.exim import Exim
 from tests.real.place import BEHIND, Place, add
 
@@ -110,6 +110,7 @@ async def test_verify_recipient(at: Place, exim: Exim) -> None:
     assert sessions(exim) == 1
     assert learnt(at, "ann@exim.example") == ["unknown -> deliverable: 250 Accepted"]
     assert learnt(at, "nobody@exim.example") == ["unknown -> undeliverable: 550 Unrouteable address"]
+    assert (primary(at, "exim.example"), advised("", "550 Unrouteable address")) == ("callouts open", "")
 
 
 async def test_verify_recipient_with_a_callout(at: Place, exim: Exim) -> None:
@@ -120,7 +121,9 @@ async def test_verify_recipient_with_a_callout(at: Place, exim: Exim) -> None:
     assert await since(at, before) == {"deliverable": 1, "undeliverable": 1}
     assert learnt(at, BEHIND) == ["unknown -> deliverable: 250 Accepted"]
     (denied,) = learnt(at, nobody)
-    assert denied.startswith("unknown -> undeliverable: 550 Callout verification failed: 550 5.1.1 ")
+    _, _, reply = denied.partition("unknown -> undeliverable: ")
+    assert reply.startswith("550 Callout verification failed: 550 5.1.1 ")
+    assert (primary(at, "gateway.example"), advised("", reply)) == ("callouts open", "")
     assert (sessions(exim), len(at.office.visits) - office) == (1, 2)
 
 
@@ -135,3 +138,4 @@ async def test_verify_sender_with_a_callout(at: Place, exim: Exim) -> None:
     assert (sessions(exim), at.tap.sessions) == (1, 1)
     assert await since(at, before) == {"deliverable": 1, "undeliverable": 1}
     assert len(at.office.visits) == office
+    assert primary(at, "careful.example") == "callouts open"

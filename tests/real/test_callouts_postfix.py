@@ -1,5 +1,6 @@
 """Callouts at real Postfixes: one that knows its users, one that greylists, one that calls back."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest_asyncio
 
 from tests.helpers.client import Client
 from tests.helpers.mailing import content
-from tests.real.asking import learnt, questions, rcpt, since
+from tests.real.asking import advised, learnt, primary, questions, rcpt, since
 from tests.real.place import Place, add
+from tests.real.ports import free_port
 from tests.real.postfix import Postfix
 from tests.real.postgrey import Postgrey
 
@@ -49,22 +51,49 @@ async def greylists(
         yield postfix
 
 
+def calling_back(
+    folder: Path, packages: Path, domain: str, resolver: str, *, address: str, port: int, us: int
+) -> Postfix:
+    """It asks the MX of a sender's domain, for ours at the port `us`, whether the sender exists, before it
+    answers RCPT."""
+    host = "mx1.backup.example"
+    server = Postfix(
+        folder, packages, [f"ann@{domain}"], address=address, port=port, disable_dns_lookups="no",
+        smtpd_sender_restrictions="reject_unverified_sender",
+        transport_maps=f"inline:{{ {{{host} = smtp:{host}:{us}}} }}",
+    )  # fmt: skip
+    (server.room.etc / "resolv.conf").write_text(resolver)
+    return server
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def calls_back(
     tmp_path: Path, unpacked: Callable[[str], Path], at: Place, resolver: str
 ) -> AsyncIterator[Postfix]:
-    """It asks the MX of a sender's domain whether the sender exists, before it answers RCPT."""
-    us = "mx1.backup.example"
-    server = Postfix(
-        tmp_path / "room", unpacked("postfix"), ["ann@wary.example"], address="127.0.0.6",
-        port=at.office.port, disable_dns_lookups="no",
-        smtpd_sender_restrictions="reject_unverified_sender",
-        transport_maps=f"inline:{{ {{{us} = smtp:{us}:{at.tap.port}}} }}",
-    )  # fmt: skip
-    (server.room.etc / "resolv.conf").write_text(resolver)
-    async with server as postfix:
+    async with calling_back(
+        tmp_path / "room", unpacked("postfix"), "wary.example", resolver, address="127.0.0.6",
+        port=at.office.port, us=at.tap.port,
+    ) as postfix:  # fmt: skip
         await add(at.backup, "wary.example")
         yield postfix
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def cannot_call_back(
+    tmp_path: Path, unpacked: Callable[[str], Path], at: Place, resolver: str
+) -> AsyncIterator[Postfix]:
+    """A firewall is between it and us: nobody answers its callouts."""
+    async with calling_back(
+        tmp_path / "room", unpacked("postfix"), "deaf.example", resolver, address="127.0.0.8",
+        port=at.office.port, us=free_port(),
+    ) as postfix:  # fmt: skip
+        await add(at.backup, "deaf.example")
+        yield postfix
+
+
+def refusals(postfix: Postfix) -> list[str]:
+    """Its replies to RCPT that refuse."""
+    return re.findall(r"reject: RCPT from \S+: (.*?); from=", postfix.log())
 
 
 def sessions(postfix: Postfix) -> int:
@@ -81,6 +110,8 @@ async def test_local_recipient_maps(at: Place, local: Postfix) -> None:
     assert learnt(at, "ann@local.example") == ["unknown -> deliverable: 250 2.1.5 Ok"]
     (denied,) = learnt(at, "nobody@local.example")
     assert denied.startswith("unknown -> undeliverable: 550 5.1.1 <nobody@local.example>: ")
+    assert primary(at, "local.example") == "callouts open"
+    assert [advised("", reply) for reply in refusals(local)] == [""]
     assert sessions(local) == 1
     assert "DATA" not in local.log()
 
@@ -96,7 +127,8 @@ async def test_greylisting(at: Place, greylists: Postfix, postgrey: Postgrey) ->
         assert sent.startswith("250 2.0.0 Ok: queued as ")
     assert await since(at, before) == {"greylisted": 2}
     assert learnt(at, ann) == learnt(at, nobody) == []
-    assert "450 4.2.0 <ann@grey.example>: Recipient address rejected: Greylisted, see " in greylists.log()
+    assert primary(at, "grey.example") == "callouts open"
+    assert {advised("", reply) for reply in refusals(greylists)} == {"greylist at postgrey"}
     assert "sender=postmaster@mx1.backup.example, recipient=ann@grey.example" in postgrey.log()
     while not (learnt(at, ann) and learnt(at, nobody)):
         assert (await at.backup.ask("queue", "flush", "grey.example")).code == 0
@@ -121,3 +153,16 @@ async def test_a_primary_that_calls_back(at: Place, calls_back: Postfix) -> None
     assert (sessions(calls_back), at.tap.sessions) == (1, 1)
     assert await since(at, before) == {"deliverable": 1, "undeliverable": 1}
     assert len(at.office.visits) == office
+    assert primary(at, "wary.example") == "callouts open"
+
+
+async def test_a_primary_that_cannot_call_back(at: Place, cannot_call_back: Postfix) -> None:
+    """It refuses our callouts' sender, whomever we ask about: both are taken on suspicion, nothing is learnt
+    of them, and its callouts are blocked; the owner is told to let our postmaster pass."""
+    before = await questions(at)
+    ann, nobody = "ann@deaf.example", "nobody@deaf.example"
+    assert await rcpt(at, ann, nobody) == ["250 2.1.5", "250 2.1.5"]
+    assert learnt(at, ann) == learnt(at, nobody) == []
+    assert primary(at, "deaf.example") == "callouts blocked"
+    assert {advised("", reply) for reply in refusals(cannot_call_back)} == {"sender at postfix"}
+    assert sum((await since(at, before)).values()) == 2
