@@ -67,6 +67,12 @@ _SERVER = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 _ENDPOINT = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\]):([0-9]{1,5})")
 
 
+def _file(value: Path) -> Path:
+    if "\0" in str(value):  # no call of the system takes it
+        raise ValueError(f"{str(value)!r} is no path of a file")
+    return value
+
+
 def _server(value: str) -> str:
     match = _SERVER.fullmatch(value)
     if match is None or not 0 < int(match[1]) < 65536:
@@ -107,6 +113,7 @@ IPv6 = Annotated[str, AfterValidator(_ipv6)]
 Network = Annotated[str, AfterValidator(_network)]
 SomeNetwork = Annotated[str, AfterValidator(_some)]
 Server = Annotated[str, AfterValidator(_server)]
+File = Annotated[Path, AfterValidator(_file)]
 # Strict: "25" and true are no numbers, and neither inf nor nan is a duration.
 Count = Annotated[int, Field(strict=True, ge=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -175,8 +182,8 @@ class SmtpPart(_Part):
     proxy_listen: tuple[Endpoint, ...] = ()
     proxy_networks: tuple[SomeNetwork, ...] = ()
     listen: tuple[Endpoint, ...] = (Endpoint(address="0.0.0.0", port=25),)
-    tls_certificate: Path | None = None
-    tls_key: Path | None = None
+    tls_certificate: File | None = None
+    tls_key: File | None = None
     processes: Count = 1
     max_connections: Count = 2000
     max_connections_per_client: Count = 50
@@ -282,7 +289,7 @@ class Config(_Part):
 
     installation: InstallationPart
     host: HostPart
-    state_directory: Path
+    state_directory: File
     log: LogPart = LogPart()
     smtp: SmtpPart = SmtpPart()
     dial: DialPart = DialPart()

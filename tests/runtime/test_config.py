@@ -93,6 +93,10 @@ KNOWN = "proxy_listen, proxy_networks, listen, tls_certificate, tls_key"
         ("[smtp]\nlisten = ['1.2.3.456:25']\n", "smtp.listen.0: '1.2.3.456' does not appear to be an IPv4"),
         ("[smtp]\ntls_key = 'a.pem'\n", "smtp: `tls_certificate` and `tls_key` belong together"),
         ("[smtp]\ntls_key = 'a'\ntls_certificate = 'b'\n", "smtp.tls_certificate: b cannot be read"),
+        (
+            '[smtp]\ntls_key = "a"\ntls_certificate = "\\u0000"\n',
+            "smtp.tls_certificate: '\\x00' is no path of a file",
+        ),
         ("[smtp]\nbare_newline = 'keep'\n", "smtp.bare_newline: must be 'normalize' or 'reject', not 'keep'"),
         (
             "[smtp]\nproxy_listen = ['127.0.0.1:26']\n",
