@@ -5,7 +5,12 @@ addresses in it. One table, after each server's manual: which trouble, at which 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from libs.mail.trouble import Server, Trouble
+from libs.mail.records import Callouts, Health, PrimaryFacts, PrimaryState
+from libs.mail.reply import Foreign, parse_line
+from libs.mail.stance import Stance
+from libs.mail.trouble import Server, Trouble, before, server, trouble
+
+_LATELY_S = 7 * 86_400.0  # a greylisting that is older says nothing of today
 
 
 class Advice(NamedTuple):
@@ -198,6 +203,46 @@ def hint(stuck: Trouble, at: Server, us: Us) -> str:
     if us.others and stuck not in (Trouble.CATCH_ALL, Trouble.LATE):
         text += f" The same for the addresses of {_and(us.others)}."
     return text
+
+
+def for_owner(facts: PrimaryFacts | None, primary: PrimaryState | None, us: Us, now: float) -> str:
+    """What the owner of a domain should know of its primary now (wall seconds), "" for nothing: from what
+    callouts learnt (`facts`) and from what deliveries did (`primary`)."""
+    stance, reply, reason = _stands(facts, primary, now)
+    stuck = trouble(stance, reply, reason)
+    if stuck is None:
+        return ""
+    at = Server(facts.server) if facts is not None and facts.server in set(Server) else Server.ANY
+    return hint(stuck, before(at, server("", reply)), us)
+
+
+def _stands(
+    facts: PrimaryFacts | None, primary: PrimaryState | None, now: float
+) -> tuple[Stance, Foreign | None, str]:
+    """The stance, the reply that shows it, and the reason where there was none; the worst first."""
+    callouts = Callouts.OPEN if facts is None else facts.callouts
+    if facts is not None and callouts is Callouts.BLOCKED:
+        return Stance.BLOCKING, _said(facts.reply)[0], ""
+    if primary is not None and primary.health in (Health.REFUSING, Health.DOWN):
+        reply, reason = _said(primary.last_reply)
+        refusing = primary.health is Health.REFUSING
+        return Stance.BLOCKING if refusing else Stance.NOTHING, reply, reason
+    if callouts is Callouts.CATCH_ALL:
+        return Stance.CATCH_ALL, None, ""
+    if callouts is Callouts.LATE_REJECT:
+        return Stance.LATE_REJECTING, None, ""
+    if facts is not None and facts.greylisted and now - facts.greylisted < _LATELY_S:
+        return Stance.GREYLISTING, None, ""
+    return Stance.FINE, None, ""
+
+
+def _said(line: str) -> tuple[Foreign | None, str]:
+    """A reply, or a Fault's reason, of `554 no`, `BANNER: 554 no` or `CONNECT: timeout`."""
+    stage, colon, rest = line.partition(": ")
+    rest = rest if colon and stage.isupper() else line
+    if rest[:3].isdigit():
+        return parse_line(rest), ""
+    return None, rest
 
 
 def _and(words: Sequence[str]) -> str:

@@ -261,7 +261,9 @@ class Callouts(StrEnum):
 
 
 class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
-    """Key: `@` + domain. What callouts learnt about the primary. `size` 0: unknown or none."""
+    """Key: `@` + domain. What callouts learnt about the primary. `size` 0: unknown or none. `reply`: the line
+    that says it blocks us, "" while it does not; `host`: which of ours it blocks; `server`: a trouble.Server,
+    by its greeting, "" unknown; `greylisted`: when it last greylisted us, to the day."""
 
     domain: str
     callouts: Callouts
@@ -271,6 +273,10 @@ class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
     smtputf8: bool | None = None
     dsn: bool | None = None
     starttls: bool | None = None
+    reply: str = ""
+    host: str = ""
+    server: str = ""
+    greylisted: float = 0.0
 
 
 RecipientRecord = RecipientStatus | RecipientTry | PrimaryFacts

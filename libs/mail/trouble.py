@@ -115,6 +115,7 @@ _LIMITED = re.compile(  # by the client, not by the recipient or the transaction
     r"|too much mail from|rate for this client",
     re.IGNORECASE,
 )
+_ORDER = (*(server for server, _ in SERVERS), Server.ANY)
 _SERVERS = tuple((server, re.compile(pattern, re.IGNORECASE)) for server, pattern in SERVERS)
 
 
@@ -140,6 +141,13 @@ def trouble(stance: Stance, reply: Foreign | None, reason: str = "") -> Trouble 
 
 def server(greeting: str, reply: Foreign | None) -> Server:
     """Which server greeted with `greeting` ("" unknown) and said `reply`."""
-    texts = (greeting, "" if reply is None else reply.line())
-    found = (server for server, marks in _SERVERS if any(marks.search(text) for text in texts))
-    return next(found, Server.ANY)
+    return before(_recognised(greeting), Server.ANY if reply is None else _recognised(reply.line()))
+
+
+def before(one: Server, other: Server) -> Server:
+    """The more particular of two: a filter before its mail server, a name before words that others have."""
+    return min(one, other, key=_ORDER.index)
+
+
+def _recognised(text: str) -> Server:
+    return next((server for server, marks in _SERVERS if marks.search(text)), Server.ANY)

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from libs.mail.address import BadAddress, domain_name, mailbox
+from libs.mail.hints import Us
 from libs.mail.records import Admission, Unverified
 from libs.mail.settings import DAY_S, Defaults
 
@@ -297,6 +298,12 @@ class Config(_Part):
     health: HealthPart = HealthPart()
     defaults: DefaultsPart = DefaultsPart()
     timing: TimingPart = TimingPart()
+
+    @property
+    def us(self) -> Us:
+        """As a primary's owner has to know us."""
+        others = tuple(name for name in self.installation.hosts if name != self.host.name)
+        return Us((*self.host.ipv4, *self.host.ipv6), self.host.name, others)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Config":

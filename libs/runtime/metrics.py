@@ -67,6 +67,12 @@ class Metrics:
         # verify, callouts
         self.callouts = counter("callouts_total", "Questions by what became of them", "outcome")
         self.callouts_stale = counter("callouts_stale_total", "Questions read when nobody waited any more")
+        self.primary_callouts = gauge(
+            "primary_callouts",
+            "1: how asking the primary stands, in every verify alike",
+            "domain",
+            "state",
+        )
         self.callout_seconds = histogram("callout_seconds", "Question read to the primary's answer")
 
         # deliver
@@ -74,6 +80,9 @@ class Metrics:
         self.queue_bytes = gauge("queue_bytes", "Octets of waiting mails", "domain")
         self.queue_oldest_seconds = gauge("queue_oldest_seconds", "Age of the oldest waiting mail", "domain")
         self.primary_up = gauge("primary_up", "1: the primary takes mail, 0: it is away", "domain")
+        self.primary_refusing = gauge(
+            "primary_refusing", "1: the primary refuses mail from us whosesoever it is", "domain"
+        )
         self.braked = gauge("braked", "1: the bounce brake of the domain is pulled", "domain")
         self.attempts = counter("attempts_total", "Recipients of attempts by outcome", "outcome")
         self.probes = counter("probes_total", "Probes of primaries", "outcome")

@@ -75,14 +75,20 @@ class Dialer:
     async def _session(self, target: Target, *, encrypt: bool) -> Connection:
         wire = await self._dial(target)
         try:
-            await self._welcome(wire)
+            greeting = await self._welcome(wire)
             capabilities = await self._hello(wire)
             tls = ""
             if encrypt and "STARTTLS" in capabilities:
                 tls = await self._encrypt(wire, target)
                 capabilities = await self._hello_again(wire)
             return Connection(
-                wire, target, capabilities, tls=tls, opened=self._clock.mono(), timeouts=self._timeouts
+                wire,
+                target,
+                capabilities,
+                tls=tls,
+                opened=self._clock.mono(),
+                timeouts=self._timeouts,
+                greeting=greeting,
             )
         except BaseException:
             wire.abort()
@@ -105,10 +111,11 @@ class Dialer:
             raise Fault(Stage.CONNECT, None, reason) from error
         return wire
 
-    async def _welcome(self, wire: Wire) -> None:
+    async def _welcome(self, wire: Wire) -> str:
         banner = await read_reply(wire, Stage.BANNER, self._timeouts.banner_s)
         if banner.code != 220:
             raise Fault(Stage.BANNER, banner, "rejected")
+        return banner.line()
 
     async def _hello(self, wire: Wire) -> Capabilities:
         ask(wire, Stage.EHLO, f"EHLO {self._host.name}\r\n".encode())

@@ -82,7 +82,7 @@ class Fault(Exception):  # noqa: N818 the word of the design
 class Connection:
     """A session past EHLO. Not for two users at once; after a Fault only abort() makes sense.
 
-    `tls`: protocol and cipher, "" in clear; `opened`: monotonic seconds."""
+    `tls`: protocol and cipher, "" in clear; `opened`: monotonic seconds; `greeting`: a line."""
 
     def __init__(
         self,
@@ -93,7 +93,9 @@ class Connection:
         tls: str,
         opened: float,
         timeouts: "Timeouts",
+        greeting: str = "",
     ) -> None:
+        self.greeting = greeting
         self.target, self.capabilities, self.tls, self.opened = target, capabilities, tls, opened
         transport = wire.transport
         self.source_address = str(transport.get_extra_info("sockname")[0]) if transport else ""

@@ -138,7 +138,7 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
         print_rows([row])
         return
     row |= row.pop("settings")
-    for key in ("added", "active_since", "primary_since", "oldest"):
+    for key in ("added", "active_since", "primary_since", "callouts_since", "oldest"):
         row[key] = when(row[key])
     print_pairs(row)
 

@@ -18,6 +18,7 @@ from libs.log.contract import (
 )
 from libs.log.table import Table
 from libs.mail.event import Event, EventType, decode_event
+from libs.mail.hints import for_owner
 from libs.mail.records import (
     Access,
     Delete,
@@ -124,6 +125,7 @@ class Desk:
         row = self.domain_row(name)
         domain = domains.known(self.register.book(), name)
         primary = self._primaries.get(name.encode())
+        recipients, facts = await self.rolls.learnt(name)
         return row | {
             "hosts": list(self.deps.config.installation.hosts),
             "settings": self._settings(name),
@@ -133,7 +135,11 @@ class Desk:
             "waiting_bytes": 0 if primary is None else primary.bytes,
             "oldest": 0.0 if primary is None else primary.oldest,
             "last_reply": "" if primary is None else primary.last_reply,
-            "recipients": await self.rolls.count(name),
+            "callouts": "unknown" if facts is None else facts.callouts.value,
+            "callouts_since": 0.0 if facts is None else facts.since,
+            "callouts_reply": "" if facts is None else facts.reply,
+            "hint": for_owner(facts, primary, self.deps.config.us, self.deps.clock.wall()),
+            "recipients": recipients,
         }
 
     def _settings(self, name: str) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from libs.log.contract import BEGIN, Batch, Unavailable
+from libs.log.contract import BEGIN, Batch, Record, Unavailable
 from libs.log.table import Table
-from libs.mail.records import PrimaryState, Undecodable, encode
+from libs.mail.records import PrimaryFacts, PrimaryState, Undecodable, decode_recipient, encode
 from libs.runtime.deps import Deps
 from libs.topics import CALLOUTS, RECIPIENTS, partition_of
 from services.control import domains
@@ -49,17 +49,23 @@ class Rolls:
         health = "unknown" if primary is None else primary.health.value
         return {"changes": found, "after": at, "end": end, "primary": health}
 
-    async def count(self, name: str) -> int:
-        """How many recipients of `name` are known. Raises LogError."""
+    async def learnt(self, name: str) -> tuple[int, PrimaryFacts | None]:
+        """How many recipients of `name` are known, and what callouts learnt of its primary. Raises
+        LogError."""
         roll = Roll()
+        facts: PrimaryFacts | None = None
 
         def enough(batch: Batch) -> bool:
+            nonlocal facts
             for each in _changes(batch, name):
                 roll.fold(each)
+            for record in batch.records:
+                if record.key == b"@" + name.encode():
+                    facts = _facts(record)
             return batch.position >= batch.end
 
         await self._read(name, BEGIN, enough)
-        return roll.known()
+        return roll.known(), facts
 
     async def tell(self, text: str, verb: str, addresses: Sequence[str], by: str) -> dict[str, Any]:
         """Tell verify what the operator says of recipients. `after`: where to read on what came of it. Raises
@@ -105,3 +111,12 @@ def _changes(batch: Batch, name: str) -> Iterator[Change]:
             continue  # verify's to say
         if each is not None:
             yield each
+
+
+def _facts(record: Record) -> PrimaryFacts | None:
+    """None: nothing is known any more, or it cannot be read, which is verify's to say."""
+    try:
+        found = None if record.value is None else decode_recipient(record.value)
+    except Undecodable:
+        return None
+    return found if isinstance(found, PrimaryFacts) else None

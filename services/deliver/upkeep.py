@@ -203,6 +203,7 @@ class Upkeep:
             metrics.queue_bytes.labels(hop.name).set(count.octets)
             metrics.queue_oldest_seconds.labels(hop.name).set(max(0.0, age))
             metrics.primary_up.labels(hop.name).set(hop.destination.health is Health.UP)
+            metrics.primary_refusing.labels(hop.name).set(hop.destination.health is Health.REFUSING)
             metrics.braked.labels(hop.name).set(bounce_brake.braked(hop.brake, part.clock.mono()))
             self._measured.add(hop.name)
 
@@ -214,6 +215,7 @@ class Upkeep:
             metrics.queue_bytes,
             metrics.queue_oldest_seconds,
             metrics.primary_up,
+            metrics.primary_refusing,
             metrics.braked,
         )
         for name in self._measured:

@@ -7,29 +7,33 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from libs.mail.records import Callouts, PrimaryFacts
+from libs.mail.trouble import Server
 
 UNREACHABLE_S = 15.0  # after all its addresses failed, nobody waits for another time-out
 BLOCKED_S = 900.0  # a primary that blocks us is tried so often
 NEGATIVES, NEGATIVES_S = 30, 3600.0  # more are a dictionary attack through us
 FLIPS, FLIPS_S = 3, 3600.0  # so many contradicted recipients pull the callout brake
+DAY_S = 86_400.0
 POLICIES = 2  # different recipients refused for policy in a row: it is about us
 
 
 class Asked(Struct, frozen=True):
     """What this process remembers of one primary. Times are monotonic seconds; `negatives`, `flips`: when
-    (and who); `refused`: recipients refused for policy since the last that was not."""
+    (and who); `refused`: recipients refused for policy since the last that was not; `reply`: the
+    last line of that kind."""
 
     held_until: float = 0.0
     hold: str = ""
     negatives: tuple[float, ...] = ()
     flips: tuple[tuple[float, str], ...] = ()
     refused: frozenset[str] = frozenset()
+    reply: str = ""
 
 
 class Heard(NamedTuple):
     """One answer about one recipient: `outcome` deliverable, undeliverable or an Unverifiable's reason;
     `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status; `guess`:
-    a client named it."""
+    a client named it; `reply`: the line."""
 
     mailbox: str
     outcome: str
@@ -37,6 +41,7 @@ class Heard(NamedTuple):
     pending: bool = False
     known: bool = False
     guess: bool = True
+    reply: str = ""
 
 
 def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float, anew: bool = False) -> str:
@@ -59,9 +64,9 @@ def unreachable(asked: Asked, reason: str, now: float) -> Asked:
 def heard(asked: Asked, h: Heard, now: float) -> Asked:
     """After an answer."""
     if h.outcome == "policy" and not h.blocked:
-        return _held(replace(asked, refused=asked.refused | {h.mailbox}), now)
+        return _held(replace(asked, refused=asked.refused | {h.mailbox}, reply=h.reply), now)
     if h.blocked:
-        return replace(asked, held_until=now + BLOCKED_S, hold="blocked")
+        return replace(asked, held_until=now + BLOCKED_S, hold="blocked", reply=h.reply)
     if h.outcome not in ("deliverable", "undeliverable", "contradicted"):
         return asked
     negatives = _recent(asked.negatives, now - NEGATIVES_S)
@@ -86,22 +91,26 @@ def _recent(times: tuple[float, ...], after: float) -> tuple[float, ...]:
 
 
 class Offered(NamedTuple):
-    """What EHLO said."""
+    """What EHLO said, and which server the greeting names."""
 
     size: int = 0
     smtputf8: bool = False
     dsn: bool = False
     starttls: bool = False
+    server: Server = Server.ANY
 
 
 class Said(NamedTuple):
     """What an answer brought. `now`: wall seconds; `offered`: None where no EHLO was heard; `answered`: the
-    primary spoke of a mailbox; `confirmed`: a recipient with a status was accepted, which ends the brake."""
+    primary spoke of a mailbox; `confirmed`: a recipient with a status was accepted, which ends the brake;
+    `host`: who of us asked; `greylisted`: it wants us to come again."""
 
     now: float
     offered: Offered | None
     answered: bool
     confirmed: bool
+    host: str = ""
+    greylisted: bool = False
 
 
 def facts(old: PrimaryFacts | None, domain: str, asked: Asked, said: Said) -> PrimaryFacts:
@@ -115,9 +124,16 @@ def facts(old: PrimaryFacts | None, domain: str, asked: Asked, said: Said) -> Pr
     braked = (before.braked or len(asked.flips) >= FLIPS) and not said.confirmed
     new = replace(before, callouts=callouts, braked=braked)
     if said.offered is not None:
-        size, smtputf8, dsn, starttls = said.offered
-        new = replace(new, size=size, smtputf8=smtputf8, dsn=dsn, starttls=starttls)
-    return replace(new, since=said.now) if callouts is not before.callouts else new
+        size, smtputf8, dsn, starttls, server = said.offered
+        name = "" if server is Server.ANY else server.value
+        new = replace(new, size=size, smtputf8=smtputf8, dsn=dsn, starttls=starttls, server=name)
+    if said.greylisted and said.now - new.greylisted >= DAY_S:
+        new = replace(new, greylisted=said.now)
+    if callouts is before.callouts:
+        return new
+    blocked = callouts is Callouts.BLOCKED
+    reply, host = (asked.reply, said.host) if blocked else ("", "")
+    return replace(new, since=said.now, reply=reply, host=host)
 
 
 def rejects_late(old: PrimaryFacts | None, domain: str, now: float, *, late: bool) -> PrimaryFacts:

@@ -346,13 +346,20 @@ class Callouts:
         blocked = isinstance(finding, Unverifiable) and finding.blocked
         had_status = known.status is not None
         outcome = _outcome(finding, learnt)
-        heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, guess)
+        heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, guess, reply=finding.reply)
         asked = asking.heard(self._asked.get(domain, Asked()), heard, self._deps.clock.mono())
         self._asked[domain] = asked
         old = self._known.facts(domain)
         answered = not isinstance(finding, Unverifiable)
         confirmed = isinstance(finding, Deliverable) and had_status
-        said = asking.Said(circumstances.now, self._offered.get(domain), answered, confirmed)
+        said = asking.Said(
+            circumstances.now,
+            self._offered.get(domain),
+            answered,
+            confirmed,
+            host=circumstances.host,
+            greylisted=outcome == "greylisted",
+        )
         self._publish(claim, domain, old, asking.facts(old, domain, asked, said))
         if learnt.status is not None:
             self._storing.say_recipient(domain, known.status, learnt.status)

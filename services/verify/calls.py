@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from libs.mail.reply import Foreign
+from libs.mail.trouble import server
 from libs.runtime.deps import Deps
 from libs.smtp.client import Connection, Dialer, Fault, Stage
 from services.verify.asking import PACE_BURST, PACE_PER_S, Offered
@@ -257,4 +258,5 @@ def _offered(connection: Connection) -> Offered:
         "SMTPUTF8" in offered,
         "DSN" in offered,
         bool(connection.tls),
+        server(connection.greeting, None),
     )

@@ -34,6 +34,7 @@ class Known:
         defaults = deps.config.defaults.settings()
         self._controls: dict[bytes, dict[bytes, None]] = {}
         self.warming = Warming()
+        self._shown: dict[str, str] = {}  # the state of a primary in the metrics
         self._written: dict[bytes, tuple[RecipientRecord | None, float]] = {}  # and when, monotonic
 
         def domain(record: Record) -> DomainSettings | None:
@@ -41,7 +42,9 @@ class Known:
                 return None
             return complete(defaults, decode(record.value, Domain))
 
-        self.domains: Table[DomainSettings] = deps.table("domains", domain)
+        self.domains: Table[DomainSettings] = deps.table(
+            "domains", domain, lambda record: self._show(record.key.decode("ascii", "replace"))
+        )
         self.recipients: Table[RecipientRecord] = deps.table("recipients", _recipient, self._index)
         self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
 
@@ -103,6 +106,8 @@ class Known:
         if record.key.startswith(b"try:"):
             tried = self.recipients.get(record.key)
             self.warming.fold(record.key[4:], tried if isinstance(tried, RecipientTry) else None)
+        if record.key.startswith(b"@"):
+            self._show(record.key[1:].decode("ascii", "replace"))
         if record.key.startswith((b"try:", b"@")):
             return
         domain = record.key.rpartition(b"@")[2]
@@ -115,6 +120,17 @@ class Known:
             controls.pop(record.key, None)
             if not controls:
                 del self._controls[domain]
+
+    def _show(self, domain: str) -> None:
+        """In the metrics: the state of each primary whose domain we serve, and of no other."""
+        gauge, facts = self._deps.metrics.primary_callouts, self.facts(domain)
+        state = facts.callouts.value if facts is not None and self.settings(domain) is not None else ""
+        before = self._shown.pop(domain, "")
+        if before:
+            gauge.remove(domain, before)
+        if state:
+            gauge.labels(domain, state).set(1)
+            self._shown[domain] = state
 
 
 def _confirmed(found: RecipientRecord | None) -> bool:

@@ -9,6 +9,7 @@ import structlog
 from libs import topics
 from libs.log.contract import Claim, LogError, NotOwner
 from libs.mail.event import Event, EventType
+from libs.mail.hints import for_owner
 from libs.mail.records import Flush, PrimaryFacts, RecipientRecord, RecipientStatus, RecipientTry, encode
 from libs.runtime.deps import Deps
 from services.verify.known import Known
@@ -57,6 +58,8 @@ class Storing:
 
     def say_primary(self, facts: PrimaryFacts) -> None:
         text = f"callouts {facts.callouts}{', callout brake pulled' if facts.braked else ''}"
+        advice = for_owner(facts, None, self._deps.config.us, facts.since)
+        text += "".join(f": {each}" for each in (facts.reply, advice) if each)
         self._deps.events.emit(Event(EventType.PRIMARY, domain=facts.domain, text=text))
 
     def say_recipient(self, domain: str, old: RecipientStatus | None, new: RecipientStatus) -> None:

@@ -15,10 +15,12 @@ from libs.log.open import newest_installation, read_installation, write_installa
 from libs.log.sqlite import SqliteLog
 from libs.mail.event import Event, EventType
 from libs.mail.records import (
+    Callouts,
     Domain,
     Flush,
     Health,
     Installation,
+    PrimaryFacts,
     PrimaryState,
     RecipientStatus,
     RecipientTry,
@@ -261,6 +263,31 @@ async def test_known_recipients_are_counted(tmp_path: Path) -> None:
         shown = await at.desk.domain_show("office.example")
         assert shown["recipients"] == 1
         assert shown["settings"]["lifetime_s"] == 30 * 86400
+
+
+async def test_a_primary_that_blocks_us_is_seen(tmp_path: Path) -> None:
+    """The state, the line that shows it, and what its owner can do, with our address; nothing once it is
+    over."""
+    async with office(tmp_path) as at:
+        await at.desk.domain_add("office.example")
+        shown = await at.desk.domain_show("office.example")
+        assert (shown["callouts"], shown["hint"]) == ("unknown", "")
+        reply = "554 5.7.1 <mx1.backup.example[192.0.2.1]>: Client host rejected: Access denied"
+        facts = PrimaryFacts("office.example", Callouts.BLOCKED, 7.0, reply=reply, host="mx1.backup.example")
+        await at.append("recipients", "@office.example", encode(facts), "office.example")
+        shown = await at.desk.domain_show("office.example")
+        assert (shown["callouts"], shown["callouts_since"], shown["recipients"]) == ("blocked", 7.0, 0)
+        assert shown["callouts_reply"] == reply
+        assert "`192.0.2.1 OK` into /etc/postfix/backupmx.cidr" in shown["hint"]
+        assert shown["hint"].endswith("The same for the addresses of mx2.backup.example.")
+        facts = PrimaryFacts("office.example", Callouts.OPEN, 8.0)
+        await at.append("recipients", "@office.example", encode(facts), "office.example")
+        shown = await at.desk.domain_show("office.example")
+        assert (shown["callouts"], shown["callouts_reply"], shown["hint"]) == ("open", "", "")
+        state = PrimaryState("office.example", Health.REFUSING, 9.0, last_reply="BANNER: 554 go away")
+        await at.append("primaries", "office.example", encode(state), "office.example")
+        await at.until(lambda: at.desk.domain_row("office.example")["primary"] == "refusing")
+        assert "192.0.2.1" in (await at.desk.domain_show("office.example"))["hint"]
 
 
 async def deliver(at: Office, text: str) -> None:

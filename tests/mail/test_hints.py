@@ -2,7 +2,8 @@
 
 import pytest
 
-from libs.mail.hints import ADVICE, Us, hint
+from libs.mail.hints import ADVICE, Us, for_owner, hint
+from libs.mail.records import Callouts, Health, PrimaryFacts, PrimaryState
 from libs.mail.trouble import Server, Trouble
 
 US = Us(("192.0.2.1", "2001:db8::1"), "mx1.backup.example")
@@ -84,3 +85,45 @@ def test_other_hosts_and_no_addresses() -> None:
     several = hint(Trouble.ADDRESS, Server.ANY, US._replace(others=("mx2.backup.example",)))
     assert several.endswith(" The same for the addresses of mx2.backup.example.")
     assert "allow mx1.backup.example on" in hint(Trouble.ADDRESS, Server.ANY, US._replace(addresses=()))
+
+
+def facts(callouts: Callouts, **more: str | float) -> PrimaryFacts:
+    return PrimaryFacts("office.example", callouts, 1.0, **more)  # type: ignore[arg-type]
+
+
+def state(health: Health, last_reply: str = "") -> PrimaryState:
+    return PrimaryState("office.example", health, 1.0, last_reply=last_reply)
+
+
+LISTED = "554 5.7.1 Service unavailable; Client host [192.0.2.1] blocked using zen.spamhaus.org"
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("known", "primary", "stuck", "at"),
+    [
+        (None, None, None, Server.ANY),
+        (facts(Callouts.OPEN), state(Health.UP), None, Server.ANY),
+        (facts(Callouts.OPEN), state(Health.DEFERRING, "MAIL: 421 4.3.2 busy"), None, Server.ANY),
+        (facts(Callouts.BLOCKED, reply=LISTED), state(Health.UP), Trouble.LISTED, Server.POSTFIX),
+        (facts(Callouts.BLOCKED, reply=LISTED, server="zimbra"), None, Trouble.LISTED, Server.ZIMBRA),
+        (facts(Callouts.BLOCKED, reply="550 no", server="exim"), None, Trouble.ADDRESS, Server.EXIM),
+        (facts(Callouts.BLOCKED, server="a later version's"), None, Trouble.ADDRESS, Server.ANY),
+        (None, state(Health.REFUSING, f"RCPT: {LISTED}"), Trouble.LISTED, Server.POSTFIX),
+        (None, state(Health.REFUSING, "550 5.7.23 SPF fail"), Trouble.SPF, Server.ANY),
+        (facts(Callouts.OPEN, server="kerio"), state(Health.REFUSING), Trouble.ADDRESS, Server.KERIO),
+        (None, state(Health.DOWN, "CONNECT: timeout"), Trouble.DROPPED, Server.ANY),
+        (None, state(Health.DOWN, "BANNER: closed"), Trouble.DROPPED, Server.ANY),
+        (None, state(Health.DOWN, "BANNER: malformed"), None, Server.ANY),
+        (None, state(Health.DOWN, "no MX records"), None, Server.ANY),
+        (facts(Callouts.CATCH_ALL), state(Health.UP), Trouble.CATCH_ALL, Server.ANY),
+        (facts(Callouts.LATE_REJECT), None, Trouble.LATE, Server.ANY),
+        (facts(Callouts.OPEN, greylisted=NOW - 86_400), None, Trouble.GREYLIST, Server.ANY),
+        (facts(Callouts.OPEN, greylisted=NOW - 8 * 86_400), None, None, Server.ANY),
+    ],
+)
+def test_for_the_owner(
+    known: PrimaryFacts | None, primary: PrimaryState | None, stuck: Trouble | None, at: Server
+) -> None:
+    """The worst first; nothing where nothing is wrong that the owner could mend."""
+    assert for_owner(known, primary, US, NOW) == ("" if stuck is None else hint(stuck, at, US))

@@ -2,6 +2,7 @@
 pace."""
 
 from libs.mail.records import Callouts, PrimaryFacts
+from libs.mail.trouble import Server
 from services.verify.asking import (
     BLOCKED_S,
     NEGATIVES,
@@ -85,6 +86,29 @@ def test_blocked_is_published_and_ends_with_an_answer() -> None:
     assert facts(published, DOMAIN, Asked(), said()).callouts is Callouts.OPEN
 
 
+def test_what_blocked_us_is_published_for_the_owner() -> None:
+    """The line and the host, as long as it lasts; a second line while it lasts changes nothing."""
+    blocked = heard(Asked(), Heard("a", "policy", blocked=True, reply="554 no"), 100.0)
+    published = facts(OPEN, DOMAIN, blocked, said(answered=False)._replace(host="mx1.backup.example"))
+    assert (published.reply, published.host) == ("554 no", "mx1.backup.example")
+    again = heard(blocked, Heard("a", "policy", blocked=True, reply="554 still no"), 200.0)
+    assert facts(published, DOMAIN, again, said(answered=False)) == published
+    ended = facts(published, DOMAIN, heard(again, Heard("a", "deliverable"), 300.0), said())
+    assert (ended.callouts, ended.reply, ended.host) == (Callouts.OPEN, "", "")
+    one, other = Heard("a", "policy", reply="550 x"), Heard("b", "policy", reply="550 y")
+    both = heard(heard(Asked(), one, 1.0), other, 2.0)
+    assert facts(OPEN, DOMAIN, both, said(answered=False)).reply == "550 y"
+
+
+def test_greylisting_is_noted_once_a_day() -> None:
+    """When it last happened, to the day: no record for every new recipient."""
+    first = facts(OPEN, DOMAIN, Asked(), Said(1e6, None, answered=False, confirmed=False, greylisted=True))
+    assert first.greylisted == 1e6
+    for now, noted in ((1e6 + 3600, 1e6), (1e6 + 86_400, 1e6 + 86_400)):
+        later = Said(now, None, answered=False, confirmed=False, greylisted=True)
+        assert facts(first, DOMAIN, Asked(), later).greylisted == noted
+
+
 def pending(mailbox: str) -> Heard:
     return Heard(mailbox, "contradicted", pending=True, known=True)
 
@@ -106,8 +130,9 @@ def test_the_brake() -> None:
 
 def test_capabilities_are_published() -> None:
     """SIZE, SMTPUTF8, DSN and STARTTLS as EHLO said them; what was not heard stays as it was."""
-    known = facts(None, DOMAIN, Asked(), said(offered=Offered(1000, True, False, True)))
+    known = facts(None, DOMAIN, Asked(), said(offered=Offered(1000, True, False, True, Server.EXIM)))
     assert (known.size, known.smtputf8, known.dsn, known.starttls) == (1000, True, False, True)
+    assert known.server == "exim"
     assert facts(known, DOMAIN, Asked(), said()) == known
 
 

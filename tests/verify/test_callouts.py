@@ -61,8 +61,8 @@ mx1.backup.example  A 127.0.0.9
 class House:
     """verify's callouts with everything they need, and the one who asks."""
 
-    def __init__(self, deps: Deps, known: Known, callouts: Callouts, zone: Zone) -> None:
-        self.deps, self.known, self.callouts, self.zone = deps, known, callouts, zone
+    def __init__(self, deps: Deps, known: Known, callouts: Callouts, zone: Zone, out: io.StringIO) -> None:
+        self.deps, self.known, self.callouts, self.zone, self.out = deps, known, callouts, zone, out
 
     async def put(self, topic: str, key: str, record: Domain | Callout | Observed | PrimaryState) -> None:
         domain = key.rpartition("@")[2]
@@ -73,6 +73,14 @@ class House:
         record = Domain(domain, 1.0, **{"active_since": 1.0, **more})  # type: ignore[arg-type]
         await self.put("domains", domain, record)
         await until(lambda: self.known.settings(domain))
+
+    async def remove(self, domain: str = "office.example") -> None:
+        partition = topics.partition_of(domain, PARTITIONS)
+        await self.deps.log.append("domains", partition, domain.encode(), None, within=5)
+
+    def events(self) -> str:
+        """All that was said, a JSON object a line."""
+        return self.out.getvalue()
 
     async def ask(self, mailbox: str, *, anew: bool = False) -> RecipientStatus | RecipientTry:
         """As ingest does: watch, publish, wait for the recipient to change."""
@@ -137,10 +145,9 @@ async def house(
         SqliteLog(tmp_path / "log", partitions=PARTITIONS, clock=clock) as log,
     ):
         config = configuration(tmp_path, primary.port, dns_server)
+        out = io.StringIO()
         dns, metrics = Dns(dns_server.servers, clock, 2.0), Metrics()
-        events = Events(
-            log, clock, metrics, service="verify", host="h", partitions=PARTITIONS, out=io.StringIO()
-        )
+        events = Events(log, clock, metrics, service="verify", host="h", partitions=PARTITIONS, out=out)
         deps = Deps(config, log, clock, dns, events, metrics, PARTITIONS)
         known = Known(deps)
         callouts = Callouts(deps, known, tick_s=0.02, lifetimes=lifetimes, gently=gently, timeouts=timeouts)
@@ -149,7 +156,7 @@ async def house(
         try:
             await known.caught_up()
             async with log.own("verify", callouts):
-                yield House(deps, known, callouts, dns_server)
+                yield House(deps, known, callouts, dns_server, out)
                 await callouts.drain()
                 await running
         finally:
