@@ -157,6 +157,9 @@ async def test_refused_by_policy(tmp_path: Path) -> None:
             for name in ("a", "b", "c"):
                 await home.queue(reverse_path=f"{name}@sender.example")
             await until(lambda: any("refusing" in event.text for event in home.events(EventType.PRIMARY)))
+            labels = {"domain": "office.example"}
+            sample = home.metrics.registry.get_sample_value
+            await until(lambda: sample("backupmx_primary_refusing", labels) == 1)
         assert not home.events(EventType.BOUNCE)
         assert None not in (await home.state()).values()
 
