@@ -1,5 +1,9 @@
 """`domain recipients` against real processes: imported, listed, exported, allowed, forgotten."""
 
+import asyncio
+import os
+import pty
+import signal
 from pathlib import Path
 
 from tests.helpers.client import Client
@@ -139,3 +143,34 @@ async def test_an_import_goes_on_without_its_command(tmp_path: Path) -> None:
         await running.ready()
         said = await running.ask("domain", "recipients", "import", "office.example", str(file))
         assert said == (0, "office.example: 2 imported: 1 deliverable, 1 undeliverable\n", "")
+
+
+async def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    """It shows how many are answered; Ctrl-C ends the command with one sentence, not the import."""
+    file = tmp_path / "list"
+    file.write_text(f"{ANN}\n{EVE}\n")
+    async with (
+        Zone(ZONE) as zone,
+        Primary(address="127.0.0.2", known={ANN}) as primary,
+        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
+    ):
+        await running.ask("domain", "add", "office.example")
+        primary.say("RCPT", "450 4.2.0 greylisted", to=EVE)
+        ours, theirs = pty.openpty()
+        words = ("domain", "recipients", "import", "office.example", str(file))
+        process = await running.begin(*words, stderr=theirs)
+        os.close(theirs)
+        shown = bytearray()
+        while b"1/2" not in shown:
+            shown += await asyncio.to_thread(os.read, ours, 4096)
+        process.send_signal(signal.SIGINT)
+        while b"the same command goes on" not in shown:
+            shown += await asyncio.to_thread(os.read, ours, 4096)
+        out, _ = await process.communicate()
+        os.close(ours)
+        assert (process.returncode, out) == (1, b"")
+        rows = (await running.ask("domain", "recipients", "list", "office.example", "--json")).rows
+        assert [(row["address"], row["status"], row["outcome"]) for row in rows] == [
+            (ANN, "deliverable", ""), (EVE, "unknown", "greylisted")
+        ]  # fmt: skip
+        assert rows[1]["imported"]

@@ -294,12 +294,16 @@ class Running:
     def _command(self, *words: str) -> list[str]:
         return [sys.executable, "-c", _LEASHED, str(os.getpid()), *words, "--config", str(self.config)]
 
+    async def begin(self, *words: str, stderr: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
+        """Start `backupmx WORDS --config ...`; `stderr`: a file descriptor of its own."""
+        return await asyncio.create_subprocess_exec(
+            *self._command(*words), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            stderr=stderr, env=self.environment, cwd=ROOT,
+        )  # fmt: skip
+
     async def ask(self, *words: str, within: float = 90.0) -> Said:
         """Run `backupmx WORDS --config ...` and return what it said."""
-        process = await asyncio.create_subprocess_exec(
-            *self._command(*words), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE, env=self.environment, cwd=ROOT,
-        )  # fmt: skip
+        process = await self.begin(*words)
         try:
             out, err = await asyncio.wait_for(process.communicate(), within)
         except TimeoutError:
