@@ -29,6 +29,8 @@ ZONE = """
     isp.example          MX 10 mail.isp.example
     sender.example       MX 10 mail.sender.example
                          TXT "v=spf1 ip4:127.0.0.1 -all"
+    client.sender.example A 127.0.0.1
+                         TXT "v=spf1 a -all"
     mail.office.example  A 127.0.0.2
     mail.isp.example     A 127.0.0.3
     mx1.backup.example   A 127.0.0.1

@@ -16,6 +16,7 @@ PACKAGES = ("libs", "services")
 SERVICES = ("ingest", "verify", "deliver", "control")
 
 SHELL = {
+    "libs/log/deadlines.py": "sets timers",
     "libs/log/kafka.py": "speaks to Kafka",
     "libs/log/kafka_group.py": "is a member of groups",
     "libs/log/kafka_produce.py": "appends to Kafka",

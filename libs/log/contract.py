@@ -8,12 +8,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
+from msgspec import Struct
+
 BEGIN, END = -2, -1  # starts for `follow`: the oldest record still there; only what is appended from now on
 
 Headers = Sequence[tuple[str, bytes]]
 
 
-class Record(NamedTuple):
+class Record(Struct, frozen=True):
     """One record as stored. `value` None is a tombstone."""
 
     topic: str
@@ -26,17 +28,20 @@ class Record(NamedTuple):
 
     def header(self, name: str) -> bytes | None:
         """The first header called `name`, or None."""
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
 
 
-class Stored(NamedTuple):
+class Stored(Struct, frozen=True):
     """An acknowledgement: the record is durable at `offset`; `time` is the log's clock."""
 
     offset: int
     time: float
 
 
-class Batch(NamedTuple):
+class Batch(Struct, frozen=True):
     """What `follow` yields for one partition.
 
     `position` is the next offset that will be read, `end` the end of the partition as last seen: caught up

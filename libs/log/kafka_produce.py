@@ -28,6 +28,7 @@ from libs.log.contract import (
     Stored,
     Unavailable,
 )
+from libs.log.deadlines import Deadlines
 from libs.log.kafka_wire import Wire
 
 BATCH = 1_000_000  # octets; a topic takes batches of up to 1 MiB
@@ -218,6 +219,7 @@ class Lane:
         self._building: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._deadlines = Deadlines()
 
     async def start(self) -> None:
         """Raises Unavailable; may be called again, also after close()."""
@@ -258,9 +260,9 @@ class Lane:
         at = TopicPartition(topic, partition)
         self._waiting.setdefault(at, deque()).append(item)
         self._schedule(at)
+        self._deadlines.watch(item.future, within)
         try:
-            async with asyncio.timeout(within):
-                return await item.future
+            return await item.future
         except TimeoutError:
             if item.line is None:
                 raise NotStored(f"{topic}/{partition} took nothing within {within:g} s") from None

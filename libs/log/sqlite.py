@@ -30,6 +30,7 @@ from libs.log.contract import (
     Superseded,
     Unavailable,
 )
+from libs.log.deadlines import Deadlines
 from libs.log.sqlite_file import InUse, LogFile, Table
 from libs.log.sqlite_follow import Follower, Tail, first_since, read_one
 from libs.log.sqlite_writer import Append, Chore, Committed, Failed, Job, Writer, is_content
@@ -90,6 +91,7 @@ class SqliteLog:
         self._open = False
         self._free_every_s, self._room_until = free_every_s, 0.0
         self._turn: list[Append | Job | Chore] = []
+        self._deadlines = Deadlines()
 
     async def __aenter__(self) -> "SqliteLog":
         await self.start()
@@ -193,16 +195,12 @@ class SqliteLog:
         if is_content(table):
             self._refuse_without_room()
         future: asyncio.Future[Stored] = self._loop.create_future()
-        operation = Append(table, partition, key, value, packed, future)
-        timer = self._loop.call_later(within, _late, operation)
-        self._put(operation)
+        self._deadlines.watch(future, within)
+        self._put(Append(table, partition, key, value, packed, future))
         try:
             return await future
-        except asyncio.CancelledError:
-            operation.abandoned = True
-            raise
-        finally:
-            timer.cancel()
+        except TimeoutError:
+            raise Ambiguous("not acknowledged in time") from None
 
     def follow(self, topic: str, starts: Mapping[int, int]) -> AsyncGenerator[Batch, None]:
         table = self._table(topic, *starts)
@@ -391,9 +389,3 @@ class SqliteLog:
 
     def _owner_failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "an owner raised", "exception": error})
-
-
-def _late(operation: Append) -> None:
-    operation.abandoned = True
-    if not operation.future.done():
-        operation.future.set_exception(Ambiguous("not acknowledged in time"))

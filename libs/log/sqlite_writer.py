@@ -27,9 +27,9 @@ _pack = msgspec.msgpack.Encoder().encode
 
 
 class Append:
-    """One record on its way. `abandoned`: nobody waits for it any more; it need not be stored."""
+    """One record on its way. With `future` done nobody waits for it any more; it need not be stored."""
 
-    __slots__ = ("abandoned", "future", "headers", "key", "partition", "table", "value")
+    __slots__ = ("future", "headers", "key", "partition", "table", "value")
 
     def __init__(
         self,
@@ -42,7 +42,6 @@ class Append:
     ) -> None:
         self.table, self.partition, self.future = table, partition, future
         self.key, self.value, self.headers = key, value, headers
-        self.abandoned = False
 
 
 class Job:
@@ -158,7 +157,7 @@ class Writer:
         if self._broken:
             self._tell(Failed(group, NotStored(self._broken)))
             return
-        wanted = [each for each in group if not (isinstance(each, Append) and each.abandoned)]
+        wanted = [each for each in group if not (isinstance(each, Append) and each.future.done())]
         try:
             committed = self._transaction(wanted)
         except sqlite3.Error as error:

@@ -4,7 +4,8 @@ Every effect that does not close yields exactly one input.
 """
 
 from enum import StrEnum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from libs.mail.address import Mailbox
 from libs.mail.records import ContentRef
@@ -14,7 +15,7 @@ from services.ingest.facts import Accept, Envelope
 from services.ingest.limits import Limit
 
 
-class Content(NamedTuple):
+class Content(Struct, frozen=True):
     """Content as stored. `head`: its header, for want of a verdict; `began`, `arrived`: log time of the first
     and the last chunk's acknowledgement; `began_mono`: the first one's on a clock that never jumps."""
 
@@ -29,14 +30,14 @@ class Content(NamedTuple):
 # --- inputs ---
 
 
-class Connected(NamedTuple):
+class Connected(Struct, frozen=True):
     """`limit`: what is in the way, None where there is room; `early`: octets came before our banner."""
 
     limit: Limit | None
     early: bool
 
 
-class Line(NamedTuple):
+class Line(Struct, frozen=True):
     """A command without its CR LF; `more`: further octets wait behind it."""
 
     octets: bytes
@@ -51,11 +52,11 @@ class Interrupted(StrEnum):
     OURS = "ours"  # an exception of ours; logged by whoever caught it
 
 
-class RcptAnswer(NamedTuple):
+class RcptAnswer(Struct, frozen=True):
     answer: Reply | Accept
 
 
-class ContentEnd(NamedTuple):
+class ContentEnd(Struct, frozen=True):
     """Either `content` or `reply` is there; `close`: nothing the client says can be trusted any more."""
 
     content: Content | None
@@ -63,19 +64,19 @@ class ContentEnd(NamedTuple):
     close: bool = False
 
 
-class Committed(NamedTuple):
+class Committed(Struct, frozen=True):
     receipt: Receipt
 
 
-class Refused(NamedTuple):
+class Refused(Struct, frozen=True):
     reply: Reply
 
 
-class TlsStarted(NamedTuple):
+class TlsStarted(Struct, frozen=True):
     tls: str
 
 
-class FlushAnswer(NamedTuple):
+class FlushAnswer(Struct, frozen=True):
     reply: Reply
 
 
@@ -87,7 +88,7 @@ Input = (
 # --- effects ---
 
 
-class Say(NamedTuple):
+class Say(Struct, frozen=True):
     """Yields the next Line. `command`: what is answered; `recipient`: of a RCPT; no reply: say nothing.
     `sender`: mail from this domain is coming."""
 
@@ -97,7 +98,7 @@ class Say(NamedTuple):
     sender: str = ""
 
 
-class SayAndClose(NamedTuple):
+class SayAndClose(Struct, frozen=True):
     """`linger`: the client may still be talking."""
 
     reply: Reply
@@ -106,34 +107,34 @@ class SayAndClose(NamedTuple):
     linger: bool = True
 
 
-class StartTls(NamedTuple):
+class StartTls(Struct, frozen=True):
     """Say `reply`, forget all octets that came in clear, shake hands. Yields TlsStarted."""
 
     reply: Reply
 
 
-class AskRcpt(NamedTuple):
+class AskRcpt(Struct, frozen=True):
     """Yields RcptAnswer."""
 
     to: Mailbox
     envelope: Envelope
 
 
-class ReadContent(NamedTuple):
+class ReadContent(Struct, frozen=True):
     """Say `reply` and read to the end of data. Yields ContentEnd."""
 
     reply: Reply
     envelope: Envelope
 
 
-class Commit(NamedTuple):
+class Commit(Struct, frozen=True):
     """Yields Committed or Refused."""
 
     envelope: Envelope
     content: Content
 
 
-class RequestFlush(NamedTuple):
+class RequestFlush(Struct, frozen=True):
     """Ask for the mail of `domain` to be sent on now (lower-case A-label). Yields FlushAnswer."""
 
     domain: str

@@ -165,7 +165,7 @@ def _line(s: Session, line: Line, limits: Limits) -> Step:
     if verb == b"DATA" and not isinstance(effect, ReadContent):
         return _content_unasked(after) if line.more else (replace(after, stray=True), effect)
     if line.more and isinstance(effect, SayAndClose):
-        return after, effect._replace(linger=True)
+        return after, replace(effect, linger=True)
     return after, effect
 
 

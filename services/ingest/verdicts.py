@@ -10,6 +10,7 @@ from contextlib import aclosing
 import structlog
 
 from libs.log.contract import END, Record
+from libs.log.deadlines import Deadlines
 from libs.mail.records import Undecodable, Verdict, decode
 from libs.runtime.deps import Deps
 from services.ingest.patience import FULL_PATIENCE, Patience
@@ -22,8 +23,9 @@ class Verdicts:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
-        self._waiting: dict[bytes, asyncio.Future[Verdict | None]] = {}
+        self._waiting: dict[bytes, asyncio.Future[Verdict]] = {}
         self._patience: dict[int, Patience] = {}
+        self._deadlines = Deadlines()
 
     async def run(self) -> None:
         starts = dict.fromkeys(range(self._deps.partitions), END)
@@ -52,11 +54,9 @@ class Verdicts:
             if not patience.waits(now):
                 return None
             self._patience[partition] = patience.began(now)
-            timer = asyncio.get_running_loop().call_later(within, _give_up, future)
-            verdict = await future
-            timer.cancel()
-            if verdict is not None:
-                return verdict
+            self._deadlines.watch(future, within)
+            return await future
+        except TimeoutError:
             before = self._patience.get(partition, FULL_PATIENCE)
             self._patience[partition] = before.timed_out(self._deps.clock.mono())
             return None
@@ -71,8 +71,3 @@ class Verdicts:
             future.set_result(decode(record.value, Verdict))
         except Undecodable:
             self._deps.quarantined(record)
-
-
-def _give_up(future: "asyncio.Future[Verdict | None]") -> None:
-    if not future.done():
-        future.set_result(None)

@@ -95,15 +95,15 @@ def test_mail_of_a_primary_that_is_up_does_not_wait() -> None:
 def test_an_unreadable_record_is_no_row() -> None:
     """It is for the caller to count."""
     with pytest.raises(Undecodable):
-        row(record()._replace(value=b"\xc1"), None)
+        row(replace(record(), value=b"\xc1"), None)
     with pytest.raises(Undecodable):
-        place(record()._replace(value=b"\xc1"), str)
+        place(replace(record(), value=b"\xc1"), str)
 
 
 def test_the_index_keeps_places_only() -> None:
     """A record becomes partition, offset, domain and arrival; a tombstone nothing."""
     assert place(record(), str) == Place(3, 42, "office.example", NOW + 0.5)
-    assert place(record()._replace(value=None), str) is None
+    assert place(replace(record(), value=None), str) is None
 
 
 PLACES = {
