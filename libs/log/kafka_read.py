@@ -11,7 +11,8 @@ from typing import Any
 from aiokafka import errors
 
 from libs.log.contract import BEGIN, END, Batch, Misconfigured, Unavailable
-from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Fetched, Wire, fetch_request, fetched
+from libs.log.kafka_fetch import Fetched, fetch_request, fetched
+from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Wire
 
 WAIT_MS = 900  # how long a leader waits for new records; an empty answer after that proves freshness
 # A follower that has just read to the end lets records gather so long before it asks again: each answer costs

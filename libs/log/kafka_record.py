@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from aiokafka import errors
 
 from libs.log.contract import Gone, Record, Superseded, Unavailable
-from libs.log.kafka_wire import EARLIEST, Wire, fetch_request, fetched
+from libs.log.kafka_fetch import fetch_request, fetched
+from libs.log.kafka_wire import EARLIEST, Wire
 
 KEPT_OCTETS = 16 * 2**20
 KEPT_S = 5.0  # as late as this a record may be given that was compacted away meanwhile

@@ -5,7 +5,7 @@ the requests of one connection in order and a long poll would hold the others up
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import sample
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ from aiokafka import errors
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import DeleteRecordsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.types import (
@@ -25,10 +24,9 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from libs.log.contract import Misconfigured, Record, Unavailable
+from libs.log.contract import Misconfigured, Unavailable
 
 REQUEST_MS = 2000  # a frozen broker accepts connections and never answers: ask another one after this time
 RETRY_S = 0.05
@@ -223,56 +221,3 @@ class Wire:
         if code:
             await self.refresh()
             raise Unavailable(f"{topic}/{partition}: {errors.for_code(code).__name__}")
-
-
-class Fetched:
-    """What a leader answered about one partition. `records` may start before the offset asked for."""
-
-    __slots__ = ("code", "end", "position", "records")
-
-    def __init__(self, code: int, end: int, position: int, records: list[Record]) -> None:
-        self.code, self.end, self.position, self.records = code, end, position, records
-
-
-def fetch_request(
-    topic: str, offsets: Mapping[int, int], *, wait_ms: int, each: int, total: int
-) -> FetchRequest:
-    """A fetch from each partition's offset: at most `each` octets of a partition (but always one whole batch)
-    and `total` in all; the leader waits up to `wait_ms` for something to come."""
-    partitions = [(number, offset, each) for number, offset in offsets.items()]
-    return FetchRequest(wait_ms, 1, total, 0, [(topic, partitions)])
-
-
-def fetched(response: Any, topic: str, name: str, offsets: Mapping[int, int]) -> dict[int, Fetched]:
-    """Read a fetch response. `name` is the contract's name of Kafka's `topic`. A batch that fails its
-    checksum ends the reading of its partition; the position stays before it: it is fetched again."""
-    result = {}
-    for got, partitions in response.topics:
-        if got != topic:
-            continue
-        for part in partitions:
-            number, code, end, raw = part[0], part[1], part[2], part[-1]
-            position = offsets[number]
-            records: list[Record] = []
-            batches = MemoryRecords(raw or b"")
-            while not code and batches.has_next():
-                batch = batches.next_batch()
-                if not batch.validate_crc():
-                    break
-                if not batch.is_control_batch:
-                    records += (
-                        Record(
-                            name,
-                            number,
-                            r.offset,
-                            r.key or b"",
-                            r.value,
-                            tuple(r.headers),
-                            r.timestamp / 1000,
-                        )
-                        for r in batch
-                        if r.offset >= position
-                    )
-                position = max(position, batch.next_offset)
-            result[number] = Fetched(code, end, position, records)
-    return result
