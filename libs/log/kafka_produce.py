@@ -34,6 +34,9 @@ from libs.log.kafka_wire import Wire
 BATCH = 1_000_000  # octets; a topic takes batches of up to 1 MiB
 LARGEST = 2**20 - 512  # octets of one record with its headers: alone in a batch it still fits
 IN_FLIGHT = 2 * 2**20  # octets handed over and not acknowledged; more would only wait in a socket
+# So long after one hand-over records gather for the next: a request costs broker and producer as much as the
+# records of many mails. What comes alone does not wait.
+GATHER_S = 0.01
 START_S = 8.0
 RETRY_S = 0.25
 REBUILD_S = 5.0  # at most one new producer in this time
@@ -215,6 +218,7 @@ class Lane:
         self._scheduled: set[TopicPartition] = set()
         self._known: set[TopicPartition] = set()
         self._in_flight = 0
+        self._handed_at = float("-inf")
         self._built_at = float("-inf")
         self._building: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -282,11 +286,11 @@ class Lane:
         return asyncio.get_running_loop().time()
 
     def _schedule(self, at: TopicPartition) -> None:
-        """Hand over what waits for `at` at the end of this turn of the loop: appends of one turn share a
-        batch."""
+        """Hand over what waits for `at` at the end of this turn of the loop, or when the last hand-over is
+        GATHER_S ago. Appends until then share a batch, and batches of several partitions a request."""
         if at not in self._scheduled:
             self._scheduled.add(at)
-            asyncio.get_running_loop().call_soon(self._hand_over, at)
+            asyncio.get_running_loop().call_at(self._handed_at + GATHER_S, self._hand_over, at)
 
     def _hand_over(self, at: TopicPartition) -> None:
         self._scheduled.discard(at)
@@ -308,6 +312,7 @@ class Lane:
         builder, items, size = self._fill(line, queue)
         if items:
             self._in_flight += size
+            self._handed_at = self._now()
             future = line.send(at, builder, items)
             future.add_done_callback(lambda done: self._acknowledged(line, at, items, size, done))
 

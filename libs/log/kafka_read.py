@@ -17,7 +17,7 @@ from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Wire
 WAIT_MS = 900  # how long a leader waits for new records; an empty answer after that proves freshness
 # A follower that has just read to the end lets records gather so long before it asks again: each answer costs
 # broker and follower as much as the records of many mails. Who waits for a single record waits no longer.
-REST_S = {"content": 0.003, "verdicts": 0.003, "queue": 0.02, "events": 0.25}
+REST_S = {"content": 0.006, "verdicts": 0.006, "queue": 0.05, "events": 0.25}
 EACH, TOTAL = 2**20, 8 * 2**20  # octets of a partition, and of a broker, per fetch
 OUT_OF_RANGE = errors.OffsetOutOfRangeError.errno
 
