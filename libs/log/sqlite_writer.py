@@ -19,6 +19,9 @@ from libs.log.sqlite_file import PAGE, SHIFT, LogFile, Table
 
 _GROUP = 1000  # operations in one transaction at most
 _GROUP_OCTETS = 8 * 2**20
+# Where so many came at once others follow: they have so long to share the next transaction. Each transaction
+# costs as much as the records of some mails. Who comes alone does not wait.
+_CROWD, _GATHER_S = 8, 0.004
 _CHECKPOINT_OCTETS = 8 * 2**20
 _DAY_S = 86_400.0
 _SLICE_EVERY_S = 0.05  # housekeeping under load: one slice in this time
@@ -100,6 +103,7 @@ class Writer:
         self._ends = dict(file.ends)
         self._unchecked = 0  # octets in the WAL, about
         self._broken = ""
+        self._crowded = False
         self.commits = 0
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
@@ -120,6 +124,7 @@ class Writer:
             going = True
             while going:
                 group, going = self._take()
+                self._crowded = len(group) >= _CROWD
                 chores = [operation for operation in group if isinstance(operation, Chore)]
                 if writes := [each for each in group if not isinstance(each, Chore)]:
                     self._commit(writes)
@@ -140,6 +145,8 @@ class Writer:
         patience = max(0.0, next_slice - time.monotonic())
         try:
             operation = self._waiting.get(timeout=patience) if patience else self._waiting.get_nowait()
+            if self._crowded:
+                time.sleep(_GATHER_S)
             while True:
                 if operation is None:
                     return group, False
