@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -171,14 +172,17 @@ class _Reader:
         said = await call(self.client, "POST", self.path, body, None)
         self.after = said["after"] if self.after is None else self.after
 
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Read on until what verify was told is done. Raises Failed when nothing comes."""
-        heard = time.monotonic()
-        while not done():
-            if await self.more():
+    async def until_none(self, left: Callable[[], int]) -> None:
+        """Read on until nothing is left of what verify was told. Raises Failed when that gets no less."""
+        heard, before = time.monotonic(), left()
+        while before:
+            await self.more()
+            now = left()
+            if now < before:
                 heard = time.monotonic()
             elif time.monotonic() - heard > TAKEN_S:
                 raise Failed(f"verify has not answered within {TAKEN_S:.0f} s: is it running? Try again")
+            before = now
 
 
 async def _all(config: Config, domain: str) -> list[Row]:
@@ -193,7 +197,7 @@ async def _told(config: Config, domain: str, verb: str, keys: dict[str, str]) ->
     async with _reading(config, domain, running=True) as reader:
         for page in _pages(keys):
             await reader.say(verb, [keys[key] for key in page])
-            await reader.until(lambda page=page: all(map(reader.roll.settled, page)))  # type: ignore[misc]
+            await reader.until_none(partial(_without, reader.roll.settled, page))
         return [reader.roll.row(key) | {"address": keys[key]} for key in keys]
 
 
@@ -205,7 +209,7 @@ async def _import(config: Config, domain: str, keys: dict[str, str], *, wait: bo
             with _bar(len(keys)) as show:
                 for page in _pages(keys):
                     await reader.say("import", [keys[key] for key in page])
-                    await reader.until(lambda page=page: all(map(roll.spoken_of, page)))  # type: ignore[misc]
+                    await reader.until_none(partial(_without, roll.spoken_of, page))
                 while wait and (left := {key for key in left if not roll.answered(key)}):
                     show(len(keys) - len(left), reader.primary)
                     await reader.more()
@@ -225,6 +229,10 @@ async def _reading(config: Config, domain: str, *, running: bool) -> AsyncIterat
 def _pages(keys: Iterable[str]) -> Iterable[list[str]]:
     every = list(keys)
     return (every[start : start + SAID] for start in range(0, len(every), SAID))
+
+
+def _without(done: Callable[[str], bool], keys: Iterable[str]) -> int:
+    return sum(not done(key) for key in keys)
 
 
 def _so_far(roll: Roll, keys: Iterable[str]) -> str:
