@@ -1,7 +1,7 @@
 """`python -m bench`: measure this machine; prints lines `name value unit`, writes bench/results.json.
 
 CPU figures are user and system time of our processes a mail; they change less with what else the machine does
-than rates and latencies do. `--only recipients|sqlite|kafka|restore` measures a part and writes
+than rates and latencies do. `--only recipients|cache|sqlite|kafka|restore` measures a part and writes
 nothing.
 """
 
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bench.accept import accept
+from bench.cache import cache
 from bench.figures import Figures
 from bench.house import KNOWN, house
 from bench.idle import idle
@@ -23,7 +24,7 @@ from deploy.kafka.cluster import Cluster, prepared
 from deploy.kafka.jars import class_path
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = ("recipients", "sqlite", "kafka", "restore")
+PARTS = ("recipients", "cache", "sqlite", "kafka", "restore")
 
 
 async def asked(folder: Path, figures: Figures, cluster: Cluster | None = None) -> None:
@@ -48,6 +49,8 @@ async def measure(parts: tuple[str, ...], figures: Figures, folder: Path) -> Non
         await asked(folder / "asked-sqlite", figures)
         async with Cluster(3) as cluster:
             await asked(folder / "asked-kafka", figures, cluster)
+    if "cache" in parts:
+        await cache(folder / "cache", figures)
     if "sqlite" in parts:
         await path(folder / "sqlite", figures)
     if "kafka" in parts:

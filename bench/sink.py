@@ -1,9 +1,9 @@
 """The least mail server that can take mail: `python -m bench.sink`, a process of its own, for figures.
 
-It says 250 to everything, keeps nothing and judges nothing, so that it is seldom what is measured. `--delay`:
-seconds before each reply or group of pipelined replies. Each line on standard input is answered with a JSON
-object: `mails` taken, when the `first` and the `last` was (monotonic clock of this machine), `waits`: groups
-of replies so far, `most`: connections at a time, `cpu_s`.
+It says 250 to everything but a probe for servers that do, keeps nothing and judges nothing, so that it is
+seldom what is measured. `--delay`: seconds before each reply or group of pipelined replies. Each line on
+standard input is answered with a JSON object: `mails` taken, when the `first` and the `last` was (monotonic
+clock of this machine), `waits`: groups of replies so far, `most`: connections at a time, `cpu_s`.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import uvloop
 _HELLO = b"250-sink\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-ENHANCEDSTATUSCODES\r\n250 SIZE 104857600\r\n"
 _REPLIES = {b"EHLO": _HELLO, b"DATA": b"354 go on\r\n", b"QUIT": b"221 2.0.0 bye\r\n"}
 _END = b"\r\n.\r\n"
+_PROBE, _NO_USER = b"RCPT TO:<no-such-user-", b"550 5.1.1 no such user\r\n"  # or callouts would be skipped
 
 
 class Counts:
@@ -84,9 +85,9 @@ class Session(asyncio.Protocol):
             end = buffer.find(b"\r\n")
             if end < 0:
                 break
-            verb = bytes(buffer[:4]).upper()
+            verb, probe = bytes(buffer[:4]).upper(), buffer.startswith(_PROBE)
             del buffer[: end + 2]
-            replies += _REPLIES.get(verb, b"250 2.0.0 ok\r\n")
+            replies += _NO_USER if probe else _REPLIES.get(verb, b"250 2.0.0 ok\r\n")
             self._in_data = verb == b"DATA"
         if replies:
             self._say(replies)

@@ -63,6 +63,8 @@ SHELL = {
     "services/control/terminal.py": "speaks to people",
     "services/control/trace.py": "follows and reads events",
     "services/verify/background.py": "tells time",
+    "services/verify/releases.py": "follows requests",
+    "services/verify/upkeep.py": "tells time, has it asked and written",
     "services/verify/callouts.py": "follows and writes topics, tells time",
     "services/verify/calls.py": "speaks to primaries",
     "services/verify/reaching.py": "dials primaries",

@@ -229,8 +229,9 @@ OPERATOR = "operator"  # a status that no callout changes
 
 class RecipientStatus(Struct, frozen=True, omit_defaults=True, tag="status"):
     """Key: the mailbox in normal form. `since`: when `status` began; `confirmed`: when last said;
-    `source`: callout, delivery or OPERATOR; `reply`: the primary's, for events only. A status of the
-    operator's was never confirmed (0)."""
+    `source`: callout, delivery or OPERATOR; `reply`: the primary's, for events only; `against`: when the
+    first of two witnesses said that it is deliverable no more (0: it never was). A status of the operator's
+    was never confirmed (0). Which record counts: remembered.py."""
 
     mailbox: str
     status: Status
@@ -238,6 +239,7 @@ class RecipientStatus(Struct, frozen=True, omit_defaults=True, tag="status"):
     confirmed: float
     source: str = "callout"
     reply: str = ""
+    against: float = 0.0
 
 
 class RecipientTry(Struct, frozen=True, omit_defaults=True, tag="try"):
@@ -263,7 +265,8 @@ class Callouts(StrEnum):
 class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
     """Key: `@` + domain. What callouts learnt about the primary. `size` 0: unknown or none. `reply`: the line
     that says it blocks us, "" while it does not; `host`: which of ours it blocks; `server`: a trouble.Server,
-    by its greeting, "" unknown; `greylisted`: when it last greylisted us, to the day."""
+    by its greeting, "" unknown; `greylisted`: when it last greylisted us, to the day; `probed`: when it last
+    answered for a mailbox that nobody has (0: never)."""
 
     domain: str
     callouts: Callouts
@@ -277,6 +280,7 @@ class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
     host: str = ""
     server: str = ""
     greylisted: float = 0.0
+    probed: float = 0.0
 
 
 RecipientRecord = RecipientStatus | RecipientTry | PrimaryFacts
@@ -307,6 +311,11 @@ class PrimaryState(Struct, frozen=True, omit_defaults=True):
     bytes: int = 0
     oldest: float = 0.0
     last_reply: str = ""
+
+    @property
+    def away(self) -> bool:
+        """Known to be down or deferring."""
+        return self.health in (Health.DOWN, Health.DEFERRING)
 
 
 class Unverified(StrEnum):
@@ -398,7 +407,16 @@ class Delete(Struct, frozen=True, tag="delete"):
     by: str
 
 
-RequestRecord = Flush | Release | Delete
+class Unbrake(Struct, frozen=True, tag="unbrake"):
+    """End the callout brake of `domain`: what its primary says of recipients is believed again. `by`: who
+    asked."""
+
+    request_id: str
+    domain: str
+    by: str
+
+
+RequestRecord = Flush | Release | Delete | Unbrake
 
 
 # --- codec ---
@@ -442,14 +460,14 @@ def decode_callout(value: bytes) -> CalloutRecord:
     return decode(value, CalloutRecord)  # type: ignore[arg-type]
 
 
-def decode_recipient(value: bytes) -> RecipientRecord:
-    """Raises Undecodable."""
-    return decode(value, RecipientRecord)  # type: ignore[arg-type]
-
-
 def decode_request(value: bytes) -> RequestRecord:
     """Raises Undecodable."""
     return decode(value, RequestRecord)  # type: ignore[arg-type]
+
+
+def decode_recipient(value: bytes) -> RecipientRecord:
+    """Raises Undecodable."""
+    return decode(value, RecipientRecord)  # type: ignore[arg-type]
 
 
 def new_entry(mail: Mail, state: State = State.QUEUED) -> QueueEntry:

@@ -10,6 +10,7 @@ from libs import topics
 from libs.log.contract import Log, LogError
 from libs.mail.event import Event, encode_event
 from libs.runtime.clock import Clock
+from libs.runtime.clocks import Clocks, trusts_itself
 from libs.runtime.metrics import Metrics
 
 _GATHER_S = 0.05  # events wait so long for each other: the log stores many with one write
@@ -33,6 +34,7 @@ class Events:
     ) -> None:
         self._log, self._clock, self._metrics, self._out = log, clock, metrics, out
         self._service, self._host, self._partitions = service, host, partitions
+        self.clocks = Clocks(clock, lambda: trusts_itself(log))  # hears each event that the log takes
         self._flushing = False
         self._ahead_s: float | None = None  # our clock is so much ahead of the log's
         self._waiting: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(_ROOM)
@@ -78,6 +80,7 @@ class Events:
         try:
             stored = await self._log.append("events", partition, domain.encode(), line, within=30)
             self._ahead_s = self._clock.wall() - stored.time
+            self.clocks.heard(stored.time)
         except LogError:
             self._metrics.events_failed.inc()
         finally:

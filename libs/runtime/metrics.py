@@ -73,6 +73,9 @@ class Metrics:
             "domain",
             "state",
         )
+        self.callout_brake = gauge(
+            "callout_brake", "1: the primary denies recipients that it had, nobody is refused", "domain"
+        )
         self.callout_seconds = histogram("callout_seconds", "Question read to the primary's answer")
 
         # deliver

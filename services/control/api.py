@@ -21,7 +21,7 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
-    GET and POST /domains/NAME/recipients; POST /domains/NAME/flush, /queue/ID/release and
+    GET and POST /domains/NAME/recipients; POST /domains/NAME/flush and .../release, /queue/ID/release and
     /queue/ID/delete; GET and POST /access; POST /access/remove."""
 
     async def domain_list(_: Request) -> Any:
@@ -49,6 +49,9 @@ def application(desk: Desk) -> Starlette:
     async def recipients_tell(request: Request) -> Any:
         said = await _said(request)
         return await desk.rolls.tell(request.path_params["name"], said.verb, said.addresses, said.by)
+
+    async def release(request: Request) -> Any:
+        return await desk.domain_release(request.path_params["name"], await _text(request, "by"))
 
     async def flush(request: Request) -> Any:
         return await desk.queue_flush(request.path_params["name"], await _text(request, "by"))
@@ -90,6 +93,7 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}/recipients", _page(desk, recipients), methods=["GET"]),
             Route("/domains/{name}/recipients", _page(desk, recipients_tell), methods=["POST"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
+            Route("/domains/{name}/release", _page(desk, release), methods=["POST"]),
             Route("/access", _page(desk, access_list), methods=["GET"]),
             Route("/access", _page(desk, access_add), methods=["POST"]),
             Route("/access/remove", _page(desk, access_remove), methods=["POST"]),

@@ -143,6 +143,17 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
     print_pairs(row)
 
 
+@domain.command("release")
+def domain_release(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
+    """End the callout brake: what the primary says of its recipients is believed again."""
+    body = {"by": by_whom()}
+    row = run(ask(configured(config), "POST", f"/domains/{named_domain(name)}/release", body, running=True))
+    if json:
+        print_rows([row])
+    else:
+        print(f"{row['domain']}: {row['text']}")
+
+
 @domain.command("remove")
 def domain_remove(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Take no more mail for a domain; refused while mail for it waits."""

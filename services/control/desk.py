@@ -26,6 +26,7 @@ from libs.mail.records import (
     PrimaryState,
     Release,
     RequestRecord,
+    Unbrake,
     Undecodable,
     decode,
     encode,
@@ -138,6 +139,7 @@ class Desk:
             "callouts": "unknown" if facts is None else facts.callouts.value,
             "callouts_since": 0.0 if facts is None else facts.since,
             "callouts_reply": "" if facts is None else facts.reply,
+            "callout_brake": facts is not None and facts.braked,
             "hint": for_owner(facts, primary, self.deps.config.us, self.deps.clock.wall()),
             "recipients": recipients,
         }
@@ -206,10 +208,19 @@ class Desk:
 
     async def queue_flush(self, text: str, by: str) -> dict[str, Any]:
         """Ask for an attempt now, and wait until deliver has applied that. Raises Refused, LogError."""
+        return await self._done_to_domain(Flush, text, by)
+
+    async def domain_release(self, text: str, by: str) -> dict[str, Any]:
+        """End the callout brake of a domain, and wait until verify has. Raises Refused, LogError."""
+        return await self._done_to_domain(Unbrake, text, by, "verify")
+
+    async def _done_to_domain(
+        self, verb: type[Flush | Unbrake], text: str, by: str, service: str = "deliver"
+    ) -> dict[str, Any]:
         name = domains.named(text)
         domains.known(self.register.book(), name)
-        request = Flush(secrets.token_hex(8), name, by)
-        event = await self._asked(partition_of(name, self.deps.partitions), request)
+        request = verb(secrets.token_hex(8), name, by)
+        event = await self._asked(partition_of(name, self.deps.partitions), request, service)
         return {"domain": name, "request_id": request.request_id, "text": event.text}
 
     async def queue_release(self, text: str, by: str) -> dict[str, Any]:
@@ -231,8 +242,8 @@ class Desk:
             raise Refused(event.text)
         return {"queue_id": id_, "domain": place.domain, "request_id": request.request_id, "text": event.text}
 
-    async def _asked(self, partition: int, request: RequestRecord) -> Event:
-        """Write a request; the event that says what came of it. Raises Refused, LogError."""
+    async def _asked(self, partition: int, request: RequestRecord, service: str = "deliver") -> Event:
+        """Write a request; the event by which `service` says what came of it. Raises Refused, LogError."""
         end = (await self.deps.log.bounds(EVENTS.name, partition)).end
         key, value = request.domain.encode(), encode(request)
         await self.deps.log.append(REQUESTS.name, partition, key, value, within=WITHIN_S)
@@ -241,7 +252,8 @@ class Desk:
                 return await self._answer(partition, end, request.request_id)
         except TimeoutError as error:
             raise Refused(
-                f"request {request.request_id} is written, but deliver did not answer within {ANSWER_S:.0f} s"
+                f"request {request.request_id} is written, but {service} did not answer "
+                f"within {ANSWER_S:.0f} s"
             ) from error
 
     async def trace(self, mail_id: str) -> list[dict[str, Any]]:

@@ -28,13 +28,13 @@ from libs.mail.records import (
     queue_headers,
 )
 from libs.mail.settings import Defaults, DomainSettings, complete
+from libs.runtime.clocks import Clocks
 from libs.runtime.deps import Deps
 from libs.smtp.client import Dialer
 from libs.smtp.route import Ours
 from services.deliver import brake as bounce_brake
 from services.deliver.addresses import Addresses
 from services.deliver.brake import Brake
-from services.deliver.clocks import Clocks
 from services.deliver.destination import Destination, Gates, Pace, Seen, on, void
 from services.deliver.ledger import OWNER, Ledger
 from services.deliver.observations import Observations

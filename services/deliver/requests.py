@@ -5,7 +5,7 @@ An event with the request's id says what came of it: Released or Deleted, or a R
 
 from libs.log.contract import LogError, NotOwner, Record
 from libs.mail.event import Event, EventType
-from libs.mail.records import Delete, Flush, Release, RequestRecord, State, Undecodable
+from libs.mail.records import Delete, Flush, Release, State, Undecodable
 from libs.mail.states import bury, move
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Flushed
@@ -19,7 +19,7 @@ class Requests:
     def __init__(self, partition: Partition, carriers: Carriers) -> None:
         self._partition, self._carriers = partition, carriers
 
-    async def apply(self, record: Record, request: RequestRecord) -> None:
+    async def apply(self, record: Record, request: Flush | Release | Delete) -> None:
         """`record`: which `request` was read from. A request that is applied twice does no harm. Raises
         NotOwner: the next owner applies it."""
         if isinstance(request, Flush):
@@ -83,7 +83,7 @@ class Requests:
         part.emit(event, job, request_id=request.request_id, text=f"{what} by {request.by}")
         part.changed.add(job.mail.next_hop)
 
-    def _say(self, request: RequestRecord, text: str) -> None:
+    def _say(self, request: Flush | Release | Delete, text: str) -> None:
         self._partition.deps.events.emit(
             Event(type=EventType.REQUEST, domain=request.domain, request_id=request.request_id, text=text)
         )

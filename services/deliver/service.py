@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import structlog
 
@@ -13,12 +13,12 @@ from libs.log.contract import END, Claim, LogError, Record
 from libs.log.table import Table
 from libs.mail.event import Event, EventType, encode_event
 from libs.mail.records import Domain, decode
+from libs.runtime.clocks import Clocks, trusts_itself
 from libs.runtime.deps import Deps
 from libs.runtime.run import Life
 from libs.smtp.client import CALLOUT, STANDARD, Dialer
 from libs.smtp.route import Ours
 from services.deliver.addresses import Addresses
-from services.deliver.clocks import Clocks
 from services.deliver.observations import Observations
 from services.deliver.partition import Shared
 from services.deliver.shard import Shard
@@ -31,14 +31,6 @@ _TICK_S = 60.0
 _AGAIN_S = 1.0
 
 log = structlog.get_logger()
-
-
-@runtime_checkable
-class DoubtsItsClock(Protocol):
-    """A log that was started with a strange clock (rule 10)."""
-
-    @property
-    def clock_trusted(self) -> bool: ...
 
 
 class Shards:
@@ -122,7 +114,7 @@ async def follow_recipients(deps: Deps, shard_of: Callable[[int], Shard | None])
 
 def shared(deps: Deps, domains: Table[Domain]) -> Shared:
     """What the shards of a process have in common."""
-    config, own_log = deps.config, deps.log
+    config = deps.config
     hosts, timeouts = config.installation.hosts, STANDARD._replace(connect_s=10.0)
     # With the embedded log there is no former owner whose attempts might still run: its file is locked.
     settle_s = 0.0 if config.log.kind == "sqlite" else config.timing.settle_s
@@ -134,7 +126,7 @@ def shared(deps: Deps, domains: Table[Domain]) -> Shared:
         ours=Ours(config.installation.hosts, (*config.host.ipv4, *config.host.ipv6)),
         addresses=Addresses(),
         slots=asyncio.Semaphore(SLOTS),
-        clocks=Clocks(deps.clock, lambda: not isinstance(own_log, DoubtsItsClock) or own_log.clock_trusted),
+        clocks=Clocks(deps.clock, lambda: trusts_itself(deps.log)),
         observations=Observations(deps.log, deps.clock, deps.metrics, deps.partitions),
         settle_s=settle_s,
     )

@@ -15,7 +15,7 @@ import structlog
 
 from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, Unavailable
 from libs.mail.event import Event, EventType
-from libs.mail.records import Health, PrimaryState, Undecodable, decode, decode_request
+from libs.mail.records import Health, PrimaryState, Unbrake, Undecodable, decode, decode_request
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, permit
 from services.deliver.ledger import Todo, confirmed_domain
@@ -224,7 +224,8 @@ class Shard:
         except Undecodable:
             self._quarantined(record)
             return
-        await self.requests.apply(record, request)
+        if not isinstance(request, Unbrake):  # that one is verify's
+            await self.requests.apply(record, request)
 
     # --- serve ---
 

@@ -7,7 +7,6 @@ from msgspec import Struct
 from libs.mail.address import Mailbox
 from libs.mail.records import (
     Basis,
-    Health,
     Kind,
     PrimaryFacts,
     PrimaryState,
@@ -75,7 +74,7 @@ class Facts(Struct, frozen=True):
     @property
     def away(self) -> bool:
         """The primary is known to be down or deferring."""
-        return self.primary is not None and self.primary.health in (Health.DOWN, Health.DEFERRING)
+        return self.primary is not None and self.primary.away
 
     def tried_lately(self, now: float) -> bool:
         """A callout told nothing just now: another one is not worth its time yet."""

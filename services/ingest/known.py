@@ -19,8 +19,8 @@ from libs.mail.records import (
     RecipientTry,
     Undecodable,
     decode,
-    decode_recipient,
 )
+from libs.mail.remembered import counting, unpack
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
 from services.ingest import fallback
@@ -53,13 +53,13 @@ class Known:
         self._restored = False
         self._heard: dict[bytes, float] = {}
         self.domains: Table[DomainSettings | Installation] = deps.table("domains", domain, self._domain)
-        self.recipients: Table[RecipientRecord] = deps.table("recipients", _recipient, self._heard_of)
+        self.recipients: Table[bytes] = deps.table("recipients", self._recipient, self._heard_of)
         self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
 
     @property
     def tables(
         self,
-    ) -> "tuple[Table[DomainSettings | Installation], Table[RecipientRecord], Table[PrimaryState]]":
+    ) -> "tuple[Table[DomainSettings | Installation], Table[bytes], Table[PrimaryState]]":
         return self.domains, self.recipients, self.primaries
 
     async def caught_up(self) -> None:
@@ -120,9 +120,7 @@ class Known:
         if not isinstance(settings, DomainSettings):
             return Facts(self.names, self.whole(self.partition(to.domain)), None, load=load)
         key = to.key.encode()
-        status = self.recipients.get(key)
-        tried = self.recipients.get(b"try:" + key)
-        learnt = self.recipients.get(b"@" + domain)
+        status, tried, learnt = map(self._of_recipients, (key, b"try:" + key, b"@" + domain))
         return Facts(
             self.names,
             whole=True,
@@ -147,10 +145,18 @@ class Known:
         """A primary that spoke of a recipient just now is up. What is read at the start is old."""
         if not self._restored or not self.fallback.is_set():
             return
-        found = self.recipients.get(record.key)
+        found = self._of_recipients(record.key)
         at = 0.0 if found is None else fallback.heard_at(found)
         if abs(self._deps.clock.wall() - at) <= fallback.UP_S:
             self._heard[record.key.rpartition(b"@")[2]] = at
+
+    def _recipient(self, record: Record) -> bytes:
+        assert record.value is not None
+        return counting(record.key, self.recipients.get(record.key), record.value)
+
+    def _of_recipients(self, key: bytes) -> RecipientRecord | None:
+        kept = self.recipients.get(key)
+        return None if kept is None else unpack(key, kept)
 
     def max_size(self, domain: str) -> int:
         """Octets of a content for `domain`; for our own names and as a fallback the installation's."""
@@ -177,11 +183,6 @@ def our_names(deps: Deps) -> OurNames:
     hosts |= {f"[{address}]": host.name for address in host.ipv4}
     hosts |= {f"[IPv6:{address}]": host.name for address in host.ipv6}
     return OurNames(host.name, hosts, mailbox(deps.config.installation.operators))
-
-
-def _recipient(record: Record) -> RecipientRecord:
-    assert record.value is not None
-    return decode_recipient(record.value)
 
 
 def _primary(record: Record) -> PrimaryState:

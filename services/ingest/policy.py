@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 OWN = frozenset({"postmaster", "abuse", "mailer-daemon"})  # RFC 5321 section 4.5.1, RFC 2142
 NEGATIVE_S = 3 * HOUR_S  # while the primary is up an older negative is asked again before a 550
+CLOCKS_S = 120.0  # the clocks of two processes may differ by so much (rule 10)
 NEGATIVE_LATE_S = DAY_S  # when it cannot be asked, an older one is not enough for a 550
 
 
@@ -77,7 +78,7 @@ def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
 def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
     """A callout was answered since we asked, `f` is what is known after it."""
     if f.settings is not None and f.fresh and f.status is not None and _unready(f.settings) is None:
-        answer = _doubted(f) or _said(to, f.status, now, "callout")
+        answer = _doubted(f) or _said(to, f, f.status, now, "callout")
         if isinstance(answer, Accept):
             return fallback.sent_back(f, now) or answer
         if answer is not None:
@@ -92,7 +93,9 @@ def _unverified(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
         return unready
     if f.status is not None and f.status.status is Status.DELIVERABLE:
         return _accept(to, Basis.DELIVERABLE, "cache")
-    if f.status is not None and f.fresh and _age_s(f.status, f, now) <= NEGATIVE_LATE_S:
+    if _braked(f):
+        return replies.RECIPIENT_IN_DOUBT
+    if f.status is not None and f.fresh and _is_late_enough(f.status, f, now):
         return replies.UNKNOWN_RECIPIENT
     if f.settings.unverified is Unverified.DEFER:
         return replies.CANNOT_VERIFY
@@ -208,13 +211,13 @@ def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask | Remember
     if f.status is not None and f.fresh:
         answer: Reply | Accept | None = _doubted(f)
         if answer is None and (f.status.status is Status.DELIVERABLE or not away):
-            answer = _said(to, f.status, now, "cache")
+            answer = _said(to, f, f.status, now, "cache")
         if answer is not None:
             return answer
     if f.status is not None and f.status.status is Status.DELIVERABLE:
         return _accept(to, Basis.DELIVERABLE, "cache")
-    if f.learnt is not None and f.learnt.braked:
-        return replies.RECIPIENT_IN_DOUBT  # callout brake: nobody new is believed, nobody is refused
+    if _braked(f):
+        return replies.RECIPIENT_IN_DOUBT  # nobody new is believed, nobody is refused
     if away or f.tried_lately(now) or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
         return at_deadline(to, f, now)
     return Ask(wait=f.learnt is None or f.learnt.callouts is not Callouts.BLOCKED)
@@ -226,25 +229,31 @@ def _over_budget(f: Facts, now: float) -> bool:
     return f.tried is not None and f.tried.last_outcome == "budget" and f.tried_lately(now)
 
 
-def _said(to: Mailbox, status: RecipientStatus, now: float, source: str) -> Reply | Accept | None:
+def _said(to: Mailbox, f: Facts, status: RecipientStatus, now: float, source: str) -> Reply | Accept | None:
     """What a status says as long as it can be asked again; None: ask again."""
     if status.status is Status.DELIVERABLE:
         return _accept(to, Basis.DELIVERABLE, source)
-    return replies.UNKNOWN_RECIPIENT if now - status.confirmed <= NEGATIVE_S else None
+    believed = -CLOCKS_S <= now - status.confirmed <= NEGATIVE_S and not _braked(f)
+    return replies.UNKNOWN_RECIPIENT if believed else None
 
 
 def _doubted(f: Facts) -> Reply | None:
     """A recipient once deliverable that a callout contradicts is in doubt until a second witness comes."""
-    if f.tried is None or not f.tried.against_since or (f.learnt is not None and f.learnt.braked):
+    if f.tried is None or not f.tried.against_since or _braked(f):
         return None
     return replies.RECIPIENT_IN_DOUBT
 
 
-def _age_s(status: RecipientStatus, f: Facts, now: float) -> float:
-    """How old a status is, not counting the time of an outage: nothing expires during one."""
-    if f.primary is not None and f.away:
-        now = min(now, f.primary.since)
-    return now - status.confirmed
+def _braked(f: Facts) -> bool:
+    """The callout brake is pulled: the primary denies recipients that it had."""
+    return f.learnt is not None and f.learnt.braked
+
+
+def _is_late_enough(status: RecipientStatus, f: Facts, now: float) -> bool:
+    """Is a no that cannot be asked again believed? The time of an outage does not count: nothing expires
+    during one. Nor is a no believed that comes from the future: a clock was wrong."""
+    until = min(now, f.primary.since) if f.primary is not None and f.away else now
+    return now - status.confirmed >= -CLOCKS_S and until - status.confirmed <= NEGATIVE_LATE_S
 
 
 def _accept(to: Mailbox, basis: Basis, source: str) -> Accept:

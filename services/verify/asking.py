@@ -1,6 +1,7 @@
 """May this primary be asked now, and what did asking teach about it: hold-offs, blocks, budgets, the
 brake."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ POLICIES = 2  # different recipients refused for policy in a row: it is about us
 class Asked(Struct, frozen=True):
     """What this process remembers of one primary. Times are monotonic seconds; `negatives`, `flips`: when
     (and who); `refused`: recipients refused for policy since the last that was not; `reply`: the
-    last line of that kind."""
+    last line of that kind; `probed`: when it was last asked about a mailbox that nobody has."""
 
     held_until: float = 0.0
     hold: str = ""
@@ -28,6 +29,7 @@ class Asked(Struct, frozen=True):
     flips: tuple[tuple[float, str], ...] = ()
     refused: frozenset[str] = frozenset()
     reply: str = ""
+    probed: float = float("-inf")
 
 
 class Heard(NamedTuple):
@@ -144,6 +146,26 @@ def rejects_late(old: PrimaryFacts | None, domain: str, now: float, *, late: boo
     else:
         callouts = Callouts.OPEN if before.callouts is Callouts.LATE_REJECT else before.callouts
     return before if callouts is before.callouts else replace(before, callouts=callouts, since=now)
+
+
+def probed(old: PrimaryFacts | None, domain: str, now: float, *, accepted: bool) -> PrimaryFacts:
+    """It answered for a mailbox that nobody has. Who accepts that one accepts everything, or rejects late, as
+    only a delivery can tell. `now`: wall seconds."""
+    before = old or PrimaryFacts(domain, Callouts.OPEN, now)
+    callouts = before.callouts
+    if accepted and callouts is not Callouts.LATE_REJECT:
+        callouts = Callouts.CATCH_ALL
+    elif not accepted and callouts is not Callouts.BLOCKED:  # facts() ends a block
+        callouts = Callouts.OPEN
+    if callouts is before.callouts:
+        return replace(before, probed=now)
+    return replace(before, callouts=callouts, since=now, probed=now, reply="", host="")
+
+
+def since_start(doubts: Iterable[tuple[bytes, float]], wall: float, mono: float) -> Asked:
+    """What is remembered of a primary whose partition is new here: who of it is in doubt, since when (wall
+    seconds)."""
+    return Asked(flips=tuple((mono - max(0.0, wall - since), key.decode()) for key, since in doubts))
 
 
 class Pace(Struct, frozen=True):

@@ -5,8 +5,8 @@ import itertools
 from typing import Protocol
 
 from libs.mail.address import mailbox
-from libs.mail.records import Health, RecipientTry
-from libs.runtime.clock import Clock
+from libs.mail.records import RecipientTry
+from libs.runtime.deps import Deps
 from services.verify import warming
 from services.verify.known import Known
 from services.verify.learning import Known as KnownOfOne
@@ -38,24 +38,30 @@ class Asker(Protocol):
 class Background:
     """tick() now and then."""
 
-    def __init__(self, clock: Clock, known: Known, lifetimes: Lifetimes, asker: Asker) -> None:
-        self._clock, self._known, self._lifetimes, self._asker = clock, known, lifetimes, asker
-        # A heap of what is asked again: due (monotonic), key, mailbox, attempts.
+    def __init__(self, deps: Deps, known: Known, lifetimes: Lifetimes, asker: Asker) -> None:
+        self._clock, self._clocks = deps.clock, deps.events.clocks
+        self._known, self._lifetimes, self._asker = known, lifetimes, asker
+        # A heap of what is asked again: due (monotonic), key, mailbox, attempts; and the keys in it.
         self._again: list[tuple[float, bytes, str, int]] = []
+        self._awaited: set[bytes] = set()
 
     def again(self, after_s: float, key: bytes, address: str, attempts: int) -> None:
-        """Ask about it in `after_s` seconds; `attempts`: so often that was done before."""
-        heapq.heappush(self._again, (self._clock.mono() + after_s, key, address, attempts))
+        """Ask about it in `after_s` seconds, unless it waits already; `attempts`: so often that was done
+        before."""
+        if key not in self._awaited:
+            self._awaited.add(key)
+            heapq.heappush(self._again, (self._clock.mono() + after_s, key, address, attempts))
 
     def tick(self) -> None:
         now = self._clock.mono()
-        while self._again and self._again[0][0] <= now:
+        # Without the log's clock nobody knows how long ago a first witness spoke.
+        while self._clocks.agree and self._again and self._again[0][0] <= now:
             _, key, address, attempts = heapq.heappop(self._again)
+            self._awaited.discard(key)
             self._ask_again(key, address, attempts)
         for domain in self._known.warming.domains():
             primary = self._known.primary(domain)
-            away = primary is not None and primary.health in (Health.DOWN, Health.DEFERRING)
-            if self._asker.owns(domain) and not away:
+            if self._asker.owns(domain) and not (primary is not None and primary.away):
                 self._warm(domain)
 
     def _ask_again(self, key: bytes, address: str, attempts: int) -> None:

@@ -5,11 +5,13 @@ when it was last tried and why nothing is known), so that whoever waits for it w
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import NamedTuple
 
 import structlog
+from msgspec.structs import replace
 
 from libs import topics
 from libs.log.contract import Claim, Record
@@ -18,7 +20,6 @@ from libs.mail.records import (
     Allowed,
     Callout,
     Forgotten,
-    Health,
     Imported,
     Observed,
     PrimaryFacts,
@@ -26,6 +27,7 @@ from libs.mail.records import (
     Sight,
     Status,
     Told,
+    Unbrake,
     Undecodable,
     decode_callout,
 )
@@ -34,6 +36,7 @@ from libs.mail.speaks import Stage
 from libs.runtime.deps import Deps
 from libs.smtp.client import CALLOUT, Dialer, Timeouts
 from services.verify import asking, learning, orders, warming
+from services.verify.ageing import PROBE_AGAIN_S, probe_is_due
 from services.verify.asking import Asked, Heard, Offered
 from services.verify.background import Background
 from services.verify.calls import GENTLE, Calls, Gait, Question
@@ -41,8 +44,11 @@ from services.verify.finding import Deliverable, Finding, Undeliverable, Unverif
 from services.verify.known import Known
 from services.verify.learning import LIFETIMES, Circumstances, Learnt, Lifetimes
 from services.verify.reading import Reading
+from services.verify.releases import Releases
 from services.verify.storing import Storing
+from services.verify.upkeep import Upkeep
 
+NOBODY = "no-such-user-"  # how a mailbox begins that nobody has
 _NOBODYS = -1  # the offset of a question that nobody asked on the topic
 COMMIT_S = 2.0
 DRAIN_S = 3.0  # for the answers that are under way
@@ -88,12 +94,16 @@ class Callouts:
         self._storing = Storing(deps, known)
         self._flushed: dict[str, float] = {}
         self._flying: dict[bytes, _Flight] = {}
-        self._background = Background(deps.clock, known, lifetimes, self)
+        self._background = Background(deps, known, lifetimes, self)
+        self._upkeep = Upkeep(deps, known, self._storing, self._background, lifetimes, self)
+        self._releases = Releases(deps, self._released)
 
     # --- claims ---
 
     def gained(self, claim: Claim) -> None:
         self._readings[claim.partition] = Reading(claim)
+        self._upkeep.claimed()
+        self._releases.gained(claim)
         self._changed.set()
 
     def lost(self, claim: Claim) -> None:
@@ -101,6 +111,7 @@ class Callouts:
         if reading is not None and reading.claim is claim:
             del self._readings[claim.partition]
             self._changed.set()
+        self._releases.lost(claim)
 
     async def run(self, progress: Callable[[], None] = lambda: None) -> None:
         """Until drain(). Raises what cannot be gone on after."""
@@ -129,6 +140,7 @@ class Callouts:
     async def drain(self) -> None:
         """No more questions; what was heard is stored, the positions are committed."""
         self._stop.set()
+        await self._releases.close()
         await asyncio.gather(self._calls.close(DRAIN_S), self._gently.close(DRAIN_S))
         await self._storing.finish()
         await self._commit()
@@ -230,15 +242,23 @@ class Callouts:
             return "no domain"
         if not settings.active or settings.suspended:
             return "suspended" if settings.suspended else "pending"
-        asked = self._asked.get(domain, Asked())
-        mono = self._deps.clock.mono()
+        asked, mono = self._of(domain), self._deps.clock.mono()
         return asking.hold(asked, self._known.facts(domain), known=known, now=mono, anew=anew)
+
+    def _of(self, domain: str) -> Asked:
+        """What is remembered of a primary."""
+        if domain not in self._asked:
+            doubts, clock = self._known.index.doubts(domain.encode()), self._deps.clock
+            self._asked[domain] = asking.since_start(doubts.items(), clock.wall(), clock.mono())
+        return self._asked[domain]
 
     def _ask(
         self, flight: _Flight, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *,
         anew: bool = False,
     ) -> None:  # fmt: skip
         self._flying[key] = flight
+        if not flight.gentle and probe_is_due(self._known.facts(domain), self._deps.clock.wall()):
+            self.probe(domain, gentle=False)  # first: where this one is accepted, others say less
         deliverable = known.status is not None and known.status.status is Status.DELIVERABLE
         control = self._known.control(key) if deliverable else ""
         calls = self._gently if flight.gentle else self._calls
@@ -263,6 +283,38 @@ class Callouts:
         if (reading := self._reading_of(domain)) is not None:
             self._storing.store(reading.claim, key, domain, [tried])
 
+    def claim_of(self, domain: str) -> Claim | None:
+        reading = self._reading_of(domain)
+        return None if reading is None else reading.claim
+
+    def probe(self, domain: str, *, gentle: bool = True) -> None:
+        """Ask for a mailbox that nobody has, unless nobody is to be asked, or somebody waits and it was done
+        just now."""
+        asked, now = self._of(domain), self._deps.clock.mono()
+        lately = not gentle and now - asked.probed < PROBE_AGAIN_S
+        if not lately and not self.refusal(domain, known=True, anew=True):
+            if not gentle:
+                self._asked[domain] = replace(asked, probed=now)
+            nobody = f"{NOBODY}{secrets.token_hex(8)}@{domain}"
+            calls = self._gently if gentle else self._calls
+            calls.ask(Question(nobody, domain, b"", anew=True, gentle=gentle))
+
+    def _probed(self, domain: str, finding: Finding) -> None:
+        claim, accepted = self.claim_of(domain), isinstance(finding, Deliverable)
+        if claim is None or isinstance(finding, Unverifiable) or (accepted and finding.reply[:1] != "2"):
+            return  # it said nothing, or that whoever has no mailbox has no room left
+        old, now = self._known.facts(domain), self._deps.clock.wall()
+        self._publish(claim, domain, old, asking.probed(old, domain, now, accepted=accepted))
+
+    def _released(self, claim: Claim, release: Unbrake) -> None:
+        """Somebody says that the primary is right about its recipients."""
+        old = self._known.facts(release.domain)
+        self._asked[release.domain] = replace(self._of(release.domain), flips=())
+        if old is not None:
+            self._publish(claim, release.domain, old, replace(old, braked=False))
+        braked = old is not None and old.braked
+        self._storing.released(release.domain, release.request_id, release.by, braked=braked)
+
     def _reading_of(self, domain: str) -> Reading | None:
         reading = self._readings.get(topics.partition_of(domain, self._deps.partitions))
         return reading if reading is not None and reading.claim.held() else None
@@ -270,6 +322,8 @@ class Callouts:
     # --- what sessions and deliveries say ---
 
     def refused(self, question: Question) -> str:
+        if not question.key:
+            return self.refusal(question.domain, known=True, anew=True)
         if question.gentle:
             flight = self._flying.get(question.key)
             overtaken = flight is None or not flight.gentle
@@ -278,6 +332,9 @@ class Callouts:
         return self.refusal(question.domain, known=known.status is not None, anew=question.anew)
 
     def told(self, question: Question, finding: Finding, control: bool | None) -> None:
+        if not question.key:
+            self._probed(question.domain, finding)
+            return
         flight = self._flying.get(question.key)
         if flight is None or flight.gentle is not question.gentle:
             return  # a question that somebody waited for came after it: that answer counts
@@ -306,8 +363,7 @@ class Callouts:
 
     def failed(self, domain: str, finding: Unverifiable) -> None:
         mono = self._deps.clock.mono()
-        asked = self._asked.get(domain, Asked())
-        self._asked[domain] = asking.unreachable(asked, finding.reason, mono)
+        self._asked[domain] = asking.unreachable(self._of(domain), finding.reason, mono)
 
     def _observed(self, reading: Reading, key: bytes, domain: str, seen: Observed) -> None:
         """A delivery heard something about a recipient."""
@@ -347,7 +403,7 @@ class Callouts:
         had_status = known.status is not None
         outcome = _outcome(finding, learnt)
         heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, guess, reply=finding.reply)
-        asked = asking.heard(self._asked.get(domain, Asked()), heard, self._deps.clock.mono())
+        asked = asking.heard(self._of(domain), heard, self._deps.clock.mono())
         self._asked[domain] = asked
         old = self._known.facts(domain)
         answered = not isinstance(finding, Unverifiable)
@@ -368,12 +424,13 @@ class Callouts:
     def _circumstances(self, domain: str) -> Circumstances:
         facts = self._known.facts(domain)
         braked = facts is not None and facts.braked
-        return Circumstances(self._deps.clock.wall(), self._deps.config.host.name, braked=braked)
+        now, certain = self._deps.clock.wall(), self._deps.events.clocks.agree
+        return Circumstances(now, self._deps.config.host.name, braked=braked, certain=certain)
 
     def _is_up(self, domain: str) -> None:
         """It answered at RCPT: deliver, which believes it away, is asked to try at once."""
         primary = self._known.primary(domain)
-        if primary is None or primary.health not in (Health.DOWN, Health.DEFERRING):
+        if primary is None or not primary.away:
             return
         if self._flushed.get(domain) != primary.since:
             self._flushed[domain] = primary.since
@@ -399,6 +456,7 @@ class Callouts:
             if not self._readings:
                 progress()
             self._background.tick()
+            self._upkeep.tick()
             if now - committed_at >= COMMIT_S:
                 await self._commit()
                 committed_at = now

@@ -6,36 +6,35 @@ from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
 from libs.mail.records import (
-    OPERATOR,
     Domain,
     PrimaryFacts,
     PrimaryState,
     RecipientRecord,
     RecipientStatus,
     RecipientTry,
-    Status,
     decode,
-    decode_recipient,
 )
+from libs.mail.remembered import counting, pack, unpack
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
 from services.verify import learning
+from services.verify.index import Index
 from services.verify.warming import Warming
 
 _WRITTEN_S = 5.0  # what the replica has not shown by then was not stored
-_CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
 
 
 class Known:
-    """`run()` each of `tables`, and wait for caught_up() before the first question."""
+    """`run()` each of `tables`, and wait for caught_up() before the first question. `overruled`: keys under
+    which the log ends with a record that does not count (remembered.counting)."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         defaults = deps.config.defaults.settings()
-        self._controls: dict[bytes, dict[bytes, None]] = {}
-        self.warming = Warming()
+        self.index, self.warming = Index(), Warming()
+        self.overruled: set[bytes] = set()
         self._shown: dict[str, str] = {}  # the state of a primary in the metrics
-        self._written: dict[bytes, tuple[RecipientRecord | None, float]] = {}  # and when, monotonic
+        self._written: dict[bytes, tuple[bytes | None, float]] = {}  # and when, monotonic
 
         def domain(record: Record) -> DomainSettings | None:
             if record.value is None or not topics.is_relay_domain(record.key):
@@ -45,7 +44,7 @@ class Known:
         self.domains: Table[DomainSettings] = deps.table(
             "domains", domain, lambda record: self._show(record.key.decode("ascii", "replace"))
         )
-        self.recipients: Table[RecipientRecord] = deps.table("recipients", _recipient, self._index)
+        self.recipients: Table[bytes] = deps.table("recipients", self._recipient, self._folded)
         self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
 
     @property
@@ -58,7 +57,7 @@ class Known:
 
     def recipient(self, key: bytes, mailbox: str) -> learning.Known:
         """Status and last try; `key`: of the mailbox in normal form."""
-        status, tried = self._newest(key), self._newest(b"try:" + key)
+        status, tried = self.newest(key), self.newest(b"try:" + key)
         return learning.Known(
             mailbox,
             status if isinstance(status, RecipientStatus) else None,
@@ -66,20 +65,22 @@ class Known:
         )
 
     def facts(self, domain: str) -> PrimaryFacts | None:
-        found = self._newest(b"@" + domain.encode())
+        found = self.newest(b"@" + domain.encode())
         return found if isinstance(found, PrimaryFacts) else None
 
     def remember(self, key: bytes, record: RecipientRecord | None) -> None:
-        """What was just written under `key` counts at once, until the replica has it."""
-        self._written[key] = record, self._deps.clock.mono()
+        """What was just written under `key` (None: a tombstone) counts at once, until the replica has it."""
+        self._written[key] = None if record is None else pack(key, record), self._deps.clock.mono()
 
-    def _newest(self, key: bytes) -> RecipientRecord | None:
+    def newest(self, key: bytes) -> RecipientRecord | None:
+        """What is known under `key`."""
+        kept = self.recipients.get(key)
         if (written := self._written.get(key)) is not None:
-            record, at = written
-            if self._deps.clock.mono() - at < _WRITTEN_S:
-                return record
-            del self._written[key]  # it was not stored, or another owner wrote since
-        return self.recipients.get(key)
+            if self._deps.clock.mono() - written[1] < _WRITTEN_S:
+                kept = written[0]
+            else:
+                del self._written[key]  # it was not stored, or another owner wrote since
+        return None if kept is None else unpack(key, kept)
 
     def settings(self, domain: str) -> DomainSettings | None:
         return self.domains.get(domain.encode())
@@ -89,59 +90,51 @@ class Known:
 
     def control(self, key: bytes) -> str:
         """Another recipient of the same domain that is known deliverable, "" for none."""
-        for other in self._controls.get(key.rpartition(b"@")[2], ()):
-            found = self.recipients.get(other)
-            if other != key and isinstance(found, RecipientStatus) and not self._doubted(other):
-                return found.mailbox
+        domain = key.rpartition(b"@")[2]
+        doubts = self.index.doubts(domain)
+        for other in self.index.controls(domain):
+            if other != key and other not in doubts and (found := self.recipients.get(other)) is not None:
+                status = unpack(other, found)
+                assert isinstance(status, RecipientStatus)
+                return status.mailbox
         return ""
 
-    def _doubted(self, key: bytes) -> bool:
-        tried = self.recipients.get(b"try:" + key)
-        return isinstance(tried, RecipientTry) and tried.against_since > 0
+    def _recipient(self, record: Record) -> bytes | None:
+        if record.value is None:
+            return None
+        old = self.recipients.get(record.key)
+        kept = counting(record.key, old, record.value)
+        if kept is old:
+            self.overruled.add(record.key)
+        else:
+            self.overruled.discard(record.key)
+        return kept
 
-    def _index(self, record: Record) -> None:
-        """Keep some deliverable recipients of each domain at hand; forget what the replica has now."""
-        if (written := self._written.get(record.key)) and written[0] == self.recipients.get(record.key):
+    def _folded(self, record: Record) -> None:
+        """Forget what was written once the replica has it."""
+        kept = self.recipients.get(record.key)
+        if (written := self._written.get(record.key)) and written[0] == kept:
             del self._written[record.key]
+        self.index.folded(record.key, kept)
         if record.key.startswith(b"try:"):
-            tried = self.recipients.get(record.key)
+            tried = None if kept is None else unpack(record.key, kept)
             self.warming.fold(record.key[4:], tried if isinstance(tried, RecipientTry) else None)
         if record.key.startswith(b"@"):
             self._show(record.key[1:].decode("ascii", "replace"))
-        if record.key.startswith((b"try:", b"@")):
-            return
-        domain = record.key.rpartition(b"@")[2]
-        status = self.recipients.get(record.key)
-        controls = self._controls.setdefault(domain, {})
-        if _confirmed(status):
-            if len(controls) < _CONTROLS:
-                controls[record.key] = None
-        else:
-            controls.pop(record.key, None)
-            if not controls:
-                del self._controls[domain]
 
     def _show(self, domain: str) -> None:
         """In the metrics: the state of each primary whose domain we serve, and of no other."""
-        gauge, facts = self._deps.metrics.primary_callouts, self.facts(domain)
+        gauge, brake = self._deps.metrics.primary_callouts, self._deps.metrics.callout_brake
+        facts = self.facts(domain)
         state = facts.callouts.value if facts is not None and self.settings(domain) is not None else ""
         before = self._shown.pop(domain, "")
         if before:
             gauge.remove(domain, before)
+            brake.remove(domain)
         if state:
             gauge.labels(domain, state).set(1)
+            brake.labels(domain).set(facts is not None and facts.braked)
             self._shown[domain] = state
-
-
-def _confirmed(found: RecipientRecord | None) -> bool:
-    """Did the primary itself say so? The operator's word is no witness against it."""
-    return (
-        isinstance(found, RecipientStatus) and found.status is Status.DELIVERABLE and found.source != OPERATOR
-    )
-
-
-def _recipient(record: Record) -> RecipientRecord | None:
-    return None if record.value is None else decode_recipient(record.value)
 
 
 def _primary(record: Record) -> PrimaryState | None:

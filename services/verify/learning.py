@@ -5,7 +5,8 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.mail.records import OPERATOR, Health, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.records import OPERATOR, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.remembered import WITNESS_S
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -13,16 +14,20 @@ _GREYLIST_TIMES = 5
 
 
 class Lifetimes(Struct, frozen=True):
-    """Seconds. `deliverable_s`: asked again after; `recheck_s`: a negative is asked again after, while the
-    primary is up; `unverifiable_s`: tried again after; `witness_s`: between the two callouts of a flip,
-    `alone_s` when no other recipient could be asked in the same session; `greylist_s`: asked again in the
-    background; `import_s`: an imported recipient is asked about for so long, again after
-    `import_again_s`."""
+    """Seconds. `deliverable_s`: asked again after, `forget_s`: forgotten without a confirmation for so long;
+    `undeliverable_s`: a negative is valid; `recheck_s`: it is asked again after, while the primary is up;
+    `try_s`: a try that told nothing is forgotten after, `unverifiable_s`: tried again after; `witness_s`:
+    between the two callouts of a flip, `alone_s` when no other recipient could be asked in the same session;
+    `greylist_s`: asked again in the background; `import_s`: an imported recipient is asked about for so
+    long, again after `import_again_s`."""
 
     deliverable_s: float = 7 * DAY_S
+    forget_s: float = 365 * DAY_S
+    undeliverable_s: float = 3 * DAY_S
+    try_s: float = DAY_S
     recheck_s: float = 3 * HOUR_S
     unverifiable_s: float = 60.0
-    witness_s: float = 900.0
+    witness_s: float = WITNESS_S
     alone_s: float = DAY_S
     greylist_s: float = 310.0
     refresh_s: float = DAY_S  # a delivery confirms what is known; written at most so often
@@ -69,13 +74,15 @@ class Known(NamedTuple):
 class Circumstances(NamedTuple):
     """`now`: wall seconds; `host`: whose callout; `control`: was another known recipient accepted in the same
     session (None: none could be asked); `braked`: the callout brake is pulled; `source`: callout,
-    delivery."""
+    delivery; `certain`: the log's clock agrees (rule 10), so that hours can be told from a clock that
+    jumped."""
 
     now: float
     host: str
     control: bool | None = None
     braked: bool = False
     source: str = "callout"
+    certain: bool = True
 
 
 def learn(known: Known, finding: Finding, c: Circumstances, t: Lifetimes = LIFETIMES) -> Learnt:
@@ -101,11 +108,18 @@ def learn(known: Known, finding: Finding, c: Circumstances, t: Lifetimes = LIFET
 
 
 def _contradicted(known: Known, reply: str, c: Circumstances, t: Lifetimes) -> Learnt:
+    if not c.certain:
+        return Learnt(None, _in_vain(known, "uncertain", c))  # a witness must know when it speaks
     since = known.tried.against_since if known.tried is not None else 0.0
     host = known.tried.against_host if known.tried is not None else ""
+    if since > c.now:
+        since = 0.0  # the clock was set back: count anew
     apart = t.witness_s if c.control else t.alone_s
-    if since and not c.braked and c.control is not False and c.now - since >= apart:
-        return Learnt(_status(known, Status.UNDELIVERABLE, reply, c), _settled(known, "undeliverable", c))
+    believed = not c.braked and c.control is not False
+    assert known.status is not None
+    if since and believed and c.now - since >= apart and c.now >= known.status.confirmed:
+        status = replace(_status(known, Status.UNDELIVERABLE, reply, c), against=since)
+        return Learnt(status, _settled(known, "undeliverable", c))
     tried = RecipientTry(known.mailbox, c.now, "contradicted", since or c.now, host or c.host)
     return Learnt(None, tried, pending=True)
 
@@ -141,10 +155,31 @@ def worth_writing(known: Known, learnt: Learnt, t: Lifetimes = LIFETIMES) -> boo
     return new.confirmed - old.confirmed >= t.refresh_s
 
 
+def is_over(s: RecipientStatus, primary: PrimaryState | None, now: float, t: Lifetimes = LIFETIMES) -> bool:
+    """Is a status to be forgotten at `now` (wall seconds)? While the primary is away nothing grows older, and
+    the operator's word never does."""
+    if s.source == OPERATOR:
+        return False
+    if primary is not None and primary.away:
+        now = min(now, primary.since)
+    return now - s.confirmed >= (t.forget_s if s.status is Status.DELIVERABLE else t.undeliverable_s)
+
+
+def try_is_over(known: Known, now: float, t: Lifetimes = LIFETIMES) -> bool:
+    """Is the last try to be forgotten? A doubt stays as long as what it doubts, an import until it ends, and
+    its reason where it was never asked about."""
+    if known.tried is None or known.tried.imported or not known.tried.last_tried:
+        return False
+    if now - known.tried.last_tried < t.try_s:
+        return False
+    doubts = known.status is not None and known.status.status is Status.DELIVERABLE
+    return not (doubts and known.tried.against_since)
+
+
 def next_probe(s: RecipientStatus, primary: PrimaryState | None, t: Lifetimes = LIFETIMES) -> float | None:
     """From when (wall seconds) the status is worth another question; None: not while the primary is away,
     when nothing that was valid expires."""
-    if primary is not None and primary.health in (Health.DOWN, Health.DEFERRING):
+    if primary is not None and primary.away:
         return None
     return s.confirmed + (t.deliverable_s if s.status is Status.DELIVERABLE else t.recheck_s)
 

@@ -51,6 +51,10 @@ class Storing:
             self._known.remember(name, record)
         self._spawn(self._store(claim, domain, keyed, then))
 
+    def released(self, domain: str, request_id: str, by: str, *, braked: bool) -> None:
+        text = f"callout brake released by {by}" if braked else "the callout brake was not pulled"
+        self._deps.events.emit(Event(EventType.REQUEST, domain=domain, request_id=request_id, text=text))
+
     def flush(self, domain: str) -> None:
         """Ask deliver to try the domain's mail at once: its primary has just answered."""
         request = Flush(secrets.token_hex(8), domain, "callout")
@@ -101,7 +105,8 @@ class Storing:
         value = None if record is None else encode(record)
         partition = topics.partition_of(domain, self._deps.partitions)
         try:
-            await self._deps.log.append(topic, partition, key, value, within=STORE_S, claim=claim)
+            stored = await self._deps.log.append(topic, partition, key, value, within=STORE_S, claim=claim)
+            self._deps.events.clocks.heard(stored.time)
         except NotOwner:
             return  # the new owner asks for itself
         except LogError as error:

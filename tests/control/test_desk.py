@@ -25,6 +25,7 @@ from libs.mail.records import (
     RecipientStatus,
     RecipientTry,
     Status,
+    Unbrake,
     decode,
     decode_request,
     encode,
@@ -262,6 +263,7 @@ async def test_known_recipients_are_counted(tmp_path: Path) -> None:
         await at.append("recipients", "bob@office.example", None, "office.example")
         shown = await at.desk.domain_show("office.example")
         assert shown["recipients"] == 1
+        assert (shown["callouts"], shown["callout_brake"], shown["hint"]) == ("unknown", False, "")
         assert shown["settings"]["lifetime_s"] == 30 * 86400
 
 
@@ -290,6 +292,27 @@ async def test_a_primary_that_blocks_us_is_seen(tmp_path: Path) -> None:
         assert "192.0.2.1" in (await at.desk.domain_show("office.example"))["hint"]
 
 
+async def test_a_primary_that_accepts_everything_is_shown(tmp_path: Path) -> None:
+    """What callouts found, and what the owner can do about it."""
+    async with office(tmp_path) as at:
+        await at.desk.domain_add("office.example")
+        facts = PrimaryFacts("office.example", Callouts.CATCH_ALL, 1.0, braked=True)
+        await at.append("recipients", "@office.example", encode(facts), "office.example")
+        shown = await at.desk.domain_show("office.example")
+        assert (shown["callouts"], shown["callout_brake"]) == ("catch_all", True)
+        assert shown["hint"].startswith("Your mail server accepts every recipient: make it refuse")
+
+
+async def test_release_waits_for_verify(tmp_path: Path) -> None:
+    """The brake is ended by verify; its event carries the id of the request."""
+    async with office(tmp_path) as at:
+        await at.desk.domain_add("office.example")
+        answering = asyncio.create_task(deliver(at, "callout brake released by me"))
+        answer = await at.desk.domain_release("office.example", "me")
+        await answering
+        assert (answer["domain"], answer["text"]) == ("office.example", "callout brake released by me")
+
+
 async def deliver(at: Office, text: str) -> None:
     """Answer the next request as deliver does."""
     partition = partition_of("office.example", PARTITIONS)
@@ -297,7 +320,7 @@ async def deliver(at: Office, text: str) -> None:
         async for batch in batches:
             for each in batch.records:
                 request = decode_request(each.value or b"")
-                assert isinstance(request, Flush)
+                assert isinstance(request, Flush | Unbrake)
                 at.desk.deps.events.emit(
                     Event(
                         type=EventType.REQUEST, text=text,

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from libs.mail.records import Kind, State
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Stage
+from libs.runtime.clocks import Clocks
 from services.deliver import brake
 from services.deliver.brake import Brake
-from services.deliver.clocks import Clocks
 from services.deliver.dsn import dsn_id
 from services.deliver.outgoing import Replies, answers, header, kept
 from services.deliver.retention import Seen, ended, truncate_before, young_since

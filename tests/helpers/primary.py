@@ -15,7 +15,7 @@ offered or goes past DATA, bare line ends) is answered as RFC 5321 says and writ
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -41,7 +41,8 @@ def server_context(*names: str) -> ssl.SSLContext:
 
 
 class Primary:
-    """`known`: the mailboxes there are, lower case; None: any. `capabilities`: the EHLO lines; with `tls`,
+    """`known`: the mailboxes there are, lower case; None: any but those that a probe for
+    primaries that accept everything makes up. `capabilities`: the EHLO lines; with `tls`,
     STARTTLS too. `tls_broken`: 220 to STARTTLS, then noise. `data_without_recipients`: 354 even when every
     RCPT was refused, as RFC 2920 section 3.1 warns of."""
 
@@ -66,6 +67,9 @@ class Primary:
         self.visits: list[Visit] = []
         self.violations: list[str] = []
         self.most_at_once = 0
+        self.calls_back: Callable[[str], Awaitable[None]] | None = (
+            None  # awaited with the sender of each RCPT
+        )
         self._said: dict[str, list[_Said]] = {}
         self._delays: dict[str, float] = {}
         self._changed = asyncio.Event()

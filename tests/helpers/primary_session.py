@@ -279,7 +279,10 @@ class Session(asyncio.Protocol):
         path, params = parsed
         if not path.isascii() and "SMTPUTF8" not in self._params:
             self._violation(f"RCPT {path!r} without SMTPUTF8")
-        there = self.primary.known is None or path.lower() in self.primary.known
+        if self.primary.calls_back is not None:
+            await self.primary.calls_back(self._reverse_path)
+        known = self.primary.known
+        there = not path.startswith("no-such-user-") if known is None else path.lower() in known
         reply = "250 2.1.5 ok" if there else f"550 5.1.1 <{path}>: no such user here"
         if (await self._say("RCPT", reply, path)).startswith("25"):
             self._recipients.append((path, params))

@@ -14,7 +14,7 @@ from libs.mail.records import Callouts, RecipientTry, Status
 from libs.smtp.client import CALLOUT
 from tests.helpers.clock import Clock
 from tests.helpers.primary import Primary
-from tests.verify.test_callouts import ANN, BOB, EVE, House, at, house
+from tests.verify.house import ANN, BOB, EVE, House, at, house
 
 QUICK = CALLOUT._replace(
     connect_s=0.4, banner_s=0.4, ehlo_s=0.4, starttls_s=0.4, mail_s=0.4, rcpt_s=0.4, quit_s=0.2, verify_s=0.8

@@ -18,18 +18,12 @@ from libs.mail.records import (
 )
 from services.verify.calls import GENTLE
 from tests.helpers.clock import Clock
-from tests.helpers.primary import Primary
-from tests.verify.test_callouts import ANN, BOB, EVE, House, at, house, until
+from tests.verify.house import ANN, BOB, EVE, House, asked, at, house, until
 
 
 async def say(it: House, kind: type[Told], mailboxes: Iterable[str]) -> None:
     for mailbox in mailboxes:
         await it.put("callouts", mailbox.lower(), kind(mailbox, "root"))  # type: ignore[arg-type]
-
-
-def asked(primary: Primary) -> list[str]:
-    """The recipients that the primary was asked about, in order."""
-    return [line[9:-1] for visit in primary.visits for line in visit.commands if line.startswith("RCPT TO:<")]
 
 
 async def test_imported_recipients_are_asked_about_one_by_one(tmp_path: Path) -> None:

@@ -1,16 +1,30 @@
 """Does this process's clock agree with the log's (rule 10)? Nothing expires or is deleted unless it does."""
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
+from libs.log.contract import Log
 from libs.runtime.clock import Clock
 
 AGREE_S = 120.0  # so far apart they may be
 FRESH_S = 120.0  # so old an acknowledgement may be
 
 
+@runtime_checkable
+class DoubtsItsClock(Protocol):
+    """A log that was started with a strange clock."""
+
+    @property
+    def clock_trusted(self) -> bool: ...
+
+
+def trusts_itself(log: Log) -> bool:
+    """Does the log trust the clock that it was started with?"""
+    return not isinstance(log, DoubtsItsClock) or log.clock_trusted
+
+
 class Clocks:
-    """`heard` is told the log's time of each acknowledgement at once. `trusted`: does the log trust
-    the clock that it was started with?"""
+    """`heard` is told the log's time of each acknowledgement at once. `trusted`: see trusts_itself()."""
 
     def __init__(self, clock: Clock, trusted: Callable[[], bool] = lambda: True) -> None:
         self._clock, self._trusted = clock, trusted
