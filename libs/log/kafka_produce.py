@@ -9,7 +9,7 @@ batch.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
@@ -35,7 +35,7 @@ BATCH = 1_000_000  # octets; a topic takes batches of up to 1 MiB
 LARGEST = 2**20 - 512  # octets of one record with its headers: alone in a batch it still fits
 IN_FLIGHT = 2 * 2**20  # octets handed over and not acknowledged; more would only wait in a socket
 # So long after one hand-over records gather for the next: a request costs broker and producer as much as the
-# records of many mails. What comes alone does not wait.
+# records of many mails. What comes alone does not wait, nor what belongs to a topic of `prompt`.
 GATHER_S = 0.01
 START_S = 8.0
 RETRY_S = 0.25
@@ -204,13 +204,19 @@ class Lane:
     """Everything of one kind (content; queue and state) goes through one producer at a time.
 
     Bulk and state have lanes of their own: a producer has one request under way to a broker, and a commit
-    must not wait behind a megabyte.
+    must not wait behind a megabyte. `prompt`: topics whose records nobody shall wait for.
     """
 
     def __init__(
-        self, bootstrap: Sequence[str], topics: Sequence[str], name: str, timeout_ms: int, wire: Wire
+        self,
+        bootstrap: Sequence[str],
+        topics: Sequence[str],
+        name: str,
+        timeout_ms: int,
+        wire: Wire,
+        prompt: Collection[str] = (),
     ) -> None:
-        self._bootstrap, self._topics, self._name = bootstrap, tuple(topics), name
+        self._bootstrap, self._topics, self._name, self._prompt = bootstrap, tuple(topics), name, prompt
         self._timeout_ms, self._wire = timeout_ms, wire
         self._watching: asyncio.Task[None] | None = None
         self._line: Line | None = None
@@ -290,7 +296,8 @@ class Lane:
         GATHER_S ago. Appends until then share a batch, and batches of several partitions a request."""
         if at not in self._scheduled:
             self._scheduled.add(at)
-            asyncio.get_running_loop().call_at(self._handed_at + GATHER_S, self._hand_over, at)
+            due = 0.0 if at.topic in self._prompt else self._handed_at + GATHER_S
+            asyncio.get_running_loop().call_at(due, self._hand_over, at)
 
     def _hand_over(self, at: TopicPartition) -> None:
         self._scheduled.discard(at)

@@ -12,8 +12,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from libs.log.contract import LogError
-from services.control.desk import PAGE, Desk
+from services.control.desk import Desk
 from services.control.domains import Malformed, Refused, Unknown
+from services.control.door import PAGE
 from services.control.queue import Cursor
 
 _Page = Callable[[Request], Awaitable[Any]]

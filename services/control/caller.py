@@ -3,27 +3,16 @@ one, takes that log and asks the same application in this process.
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import httpx
 
-from libs.log.open import open_sqlite
-from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config
-from libs.runtime.deps import Deps
-from libs.runtime.dns import Dns
-from libs.runtime.events import Events
-from libs.runtime.metrics import Metrics
-from libs.runtime.run import CannotStart
-from services.control.api import application
-from services.control.desk import ANSWER_S, Desk
-from services.control.register import WITHIN_S
-from services.control.service import SOCKET
+from services.control.door import ANSWER_S, SOCKET, WITHIN_S
 
 
 class Failed(Exception):  # noqa: N818
@@ -81,12 +70,11 @@ async def calling(config: Config, *, running: bool) -> AsyncIterator[httpx.Async
         return
     if running or config.log.kind != "sqlite":
         raise Failed(f"no service answers on {path}: this needs a running control")
-    async with _own_desk(config) as desk:
-        transport = httpx.ASGITransport(application(desk))
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://control", timeout=timeout
-        ) as client:
-            yield client
+    async with (
+        _own(config) as transport,
+        httpx.AsyncClient(transport=transport, base_url="http://control", timeout=timeout) as client,
+    ):
+        yield client
 
 
 async def _answers(path: Path) -> bool:
@@ -99,35 +87,15 @@ async def _answers(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def _own_desk(config: Config) -> AsyncIterator[Desk]:
-    """A desk over the embedded log, which this process takes for as long as it asks. Raises Failed."""
-    clock, metrics = SystemClock(), Metrics()
-    dns = Dns([(at.address, at.port) for at in config.dns.servers], clock, config.dns.timeout_s)
+async def _own(config: Config) -> AsyncIterator[httpx.AsyncBaseTransport]:
+    """The application in this process. Imported here: most commands find a service, and start in half the
+    time. Raises Failed."""
+    from libs.runtime.run import CannotStart
+    from services.control.api import application
+    from services.control.borrowed import borrowed
+
     try:
-        async with open_sqlite(config, clock) as (log, partitions), _nowhere() as nowhere:
-            events = Events(
-                log, clock, metrics, service="control", host=config.host.name, partitions=partitions,
-                out=nowhere,
-            )  # fmt: skip
-            desk = Desk(Deps(config, log, clock, dns, events, metrics, partitions))
-            tasks = [asyncio.ensure_future(each) for each in (*desk.followers(), events.run())]
-            try:
-                async with log.own("control", desk.register.claims):
-                    await desk.restored()
-                    yield desk
-                    await events.flush()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        async with borrowed(config) as desk:
+            yield httpx.ASGITransport(application(desk))
     except CannotStart as error:
         raise Failed(str(error)) from error
-    finally:
-        await dns.close()
-
-
-@asynccontextmanager
-async def _nowhere() -> AsyncIterator[TextIO]:
-    """Events of a command go to the log alone: standard output is for its answer."""
-    with Path(os.devnull).open("w") as nowhere:  # noqa: ASYNC230 nothing is waited for
-        yield nowhere

@@ -10,7 +10,7 @@ from libs.runtime.config import Config
 from services.control import access as permissions
 from services.control.caller import ask, call, calling
 from services.control.cli_recipients import recipients
-from services.control.desk import PAGE
+from services.control.door import PAGE
 from services.control.queue import mail_id
 from services.control.terminal import (
     DEFAULT_CONFIG,

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from libs.runtime.config import Config
 from services.control.addresses import read, write
 from services.control.caller import Failed, call, calling
+from services.control.door import SAID
 from services.control.recipients import Roll, Row, deliverable, summary, told
-from services.control.roll import SAID
 from services.control.terminal import (
     DEFAULT_CONFIG,
     AsJson,

@@ -42,12 +42,10 @@ from libs.topics import (
 )
 from services.control import access, domains, queue
 from services.control.domains import Refused, Unknown
-from services.control.register import WITHIN_S, Register
+from services.control.door import ANSWER_S, PAGE, WITHIN_S
+from services.control.register import Register
 from services.control.roll import Rolls
 from services.control.trace import Trail
-
-ANSWER_S = 30.0  # until deliver has applied a request
-PAGE = 250
 
 
 class Desk:

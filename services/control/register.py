@@ -18,8 +18,8 @@ from libs.topics import ACCESS_KEY, DOMAINS, INSTALLATION_KEY, is_relay_domain, 
 from services.control import access, domains
 from services.control.access import Listed
 from services.control.domains import Book, Refused, Step
+from services.control.door import WITHIN_S
 
-WITHIN_S = 30.0  # what one write may take
 JOIN_S = 15.0  # until a claim is gained
 SEEN_S = 10.0  # until the own table shows what was written
 AT_ONCE = 20  # pending domains looked up at once

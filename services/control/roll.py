@@ -13,12 +13,12 @@ from libs.runtime.deps import Deps
 from libs.topics import CALLOUTS, RECIPIENTS, partition_of
 from services.control import domains
 from services.control.domains import Malformed, Refused
+from services.control.door import SAID, WITHIN_S
 from services.control.recipients import Change, Roll, change, told
-from services.control.register import WITHIN_S, Register
+from services.control.register import Register
 
 READ_S = 30.0
 CHANGES = 5000  # in a page
-SAID = 500  # addresses in a request
 
 
 class Rolls:

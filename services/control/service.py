@@ -7,8 +7,8 @@ from libs.runtime.http import serving, unix_socket
 from libs.runtime.run import CannotStart, Life
 from services.control.api import application
 from services.control.desk import Desk
+from services.control.door import SOCKET
 
-SOCKET = "control.sock"  # in the state directory
 TEND_S = 1.0
 
 
