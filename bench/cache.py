@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.figures import Figures
 from bench.house import DOMAIN, ROOT
 from libs.log.sqlite import SqliteLog
-from libs.mail.records import RecipientStatus, Status, encode
+from libs.mail.codec import encode
+from libs.mail.knowledge import RecipientStatus, Status
 from libs.runtime.clock import SystemClock
 from libs.topics import PARTITIONS, partition_of
 

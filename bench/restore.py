@@ -9,7 +9,8 @@ from bench.figures import Figures
 from bench.house import DOMAIN, KNOWN, house
 from libs.log.open import LOG_FILE
 from libs.log.sqlite import SqliteLog
-from libs.mail.records import Basis, ContentRef, Kind, Mail, Recipient, encode, new_entry, queue_headers
+from libs.mail.codec import encode, new_entry, queue_headers
+from libs.mail.records import Basis, ContentRef, Kind, Mail, Recipient
 from libs.runtime.clock import SystemClock
 from libs.topics import PARTITIONS, partition_of
 

@@ -1,6 +1,7 @@
 """What the ingest under fuzz knows: domains, recipients, limits; and what its verify says when asked."""
 
-from libs.mail.records import Domain, Overrides, RecipientStatus, Status
+from libs.mail.knowledge import RecipientStatus, Status
+from libs.mail.records import Domain, Overrides
 
 HOST = "mx1.backup.example"
 OPERATORS = "ops@operators.example"

@@ -24,21 +24,9 @@ from libs import topics
 from libs.log.contract import BEGIN, END
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
-from libs.mail.records import (
-    Action,
-    Callout,
-    ContentRef,
-    Installation,
-    QueueEntry,
-    RecipientStatus,
-    Status,
-    Trace,
-    Verdict,
-    decode,
-    decode_callout,
-    encode,
-    mail_of,
-)
+from libs.mail.codec import decode, decode_callout, encode, mail_of
+from libs.mail.knowledge import Callout, RecipientStatus, Status
+from libs.mail.records import Action, ContentRef, Installation, QueueEntry, Trace, Verdict
 from libs.runtime import logs
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config

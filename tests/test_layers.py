@@ -65,6 +65,7 @@ SHELL = {
     "services/control/terminal.py": "speaks to people",
     "services/control/trace.py": "follows and reads events",
     "services/verify/background.py": "tells time",
+    "services/verify/primaries.py": "tells time, has it written",
     "services/verify/releases.py": "follows requests",
     "services/verify/upkeep.py": "tells time, has it asked and written",
     "services/verify/callouts.py": "follows and writes topics, tells time",

@@ -14,7 +14,8 @@ import structlog
 from libs.log.contract import BEGIN, Claim, Log, LogError, Record, Unavailable
 from libs.log.kafka import KafkaLog
 from libs.log.sqlite import InUse, SqliteLog
-from libs.mail.records import Installation, decode, encode
+from libs.mail.codec import decode, encode
+from libs.mail.records import Installation
 from libs.runtime.clock import Clock
 from libs.runtime.config import Config
 from libs.runtime.run import CannotStart

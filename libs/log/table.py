@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from libs.log.contract import BEGIN, Log, Record
-from libs.mail.records import Undecodable
+from libs.mail.codec import Undecodable
 from libs.runtime.clock import Clock
 
 T = TypeVar("T")

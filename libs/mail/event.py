@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from libs.mail.records import Undecodable
+from libs.mail.codec import Undecodable
 
 
 class EventType(StrEnum):

@@ -5,7 +5,7 @@ addresses in it. One table, after each server's manual: which trouble, at which 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from libs.mail.records import Callouts, Health, PrimaryFacts, PrimaryState
+from libs.mail.knowledge import Callouts, Health, PrimaryFacts, PrimaryState
 from libs.mail.reply import Foreign, parse_line
 from libs.mail.stance import Stance
 from libs.mail.trouble import Server, Trouble, before, server, trouble

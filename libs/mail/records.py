@@ -1,4 +1,5 @@
-"""What crosses topics, and its codec: msgspec structs, in msgpack (events: event.py).
+"""What crosses topics: msgspec structs (what is known of recipients and primaries: knowledge.py; events:
+event.py; in msgpack: codec.py).
 
 Times are wall seconds UTC, sizes octets; a float that is a duration ends in `_s`. Mailboxes, HELO, ENVID and
 ORCPT are `str` (the parser lets only ASCII or valid UTF-8 through); bytes are content and `prepend`, nothing
@@ -7,17 +8,8 @@ closed: an unknown one is `Undecodable` and the record is quarantined, never gue
 """
 
 from enum import StrEnum
-from typing import TypeVar
 
-import msgspec
 from msgspec import Raw, Struct
-
-FORMAT = b"1"  # the record header `format`: readable by every version
-
-
-class Undecodable(ValueError):  # noqa: N818 the word of the failure catalogue
-    """The record cannot be read by this version: keep it, count it, step over it."""
-
 
 # --- a mail and its place in the queue (topic `queue`) ---
 
@@ -165,157 +157,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     reply: str = ""
 
 
-# --- recipients (topics `callouts`, `recipients`) ---
-
-
-class Callout(Struct, frozen=True, omit_defaults=True, tag="callout"):
-    """A question. `asked_by`: the host name of the asking process; `anew`: whether the primary is up is the
-    question, so it is asked though what is known of the mailbox is still valid."""
-
-    mailbox: str
-    asked_by: str
-    anew: bool = False
-
-
-class Observed(Struct, frozen=True, tag="observed"):
-    """What a delivery saw: `stage`: a speaks.Stage; `reply`: a line of a Foreign, such as
-    `550 5.1.1 no such user`."""
-
-    mailbox: str
-    stage: str
-    reply: str
-
-
-class Sight(Struct, frozen=True, tag="sight"):
-    """Somebody's first try at a domain with admission `fallback`. Key: `sight:` + a hash of who it was
-    (ingest/sights.py); the record's time says when. `seen_by`: the host name of the process that saw it."""
-
-    seen_by: str
-
-
-class Imported(Struct, frozen=True, tag="imported"):
-    """The operator says that this recipient may exist: asked about in the background, believed when the
-    primary says so. `by`: who said it."""
-
-    mailbox: str
-    by: str
-
-
-class Allowed(Struct, frozen=True, tag="allowed"):
-    """The operator says that this recipient exists, whatever callouts say. `by`: who said it."""
-
-    mailbox: str
-    by: str
-
-
-class Forgotten(Struct, frozen=True, tag="forgotten"):
-    """Nothing is known of this recipient any more. `by`: who said it."""
-
-    mailbox: str
-    by: str
-
-
-Told = Imported | Allowed | Forgotten  # by the operator
-CalloutRecord = Callout | Observed | Sight | Told
-
-
-class Status(StrEnum):
-    DELIVERABLE = "deliverable"
-    UNDELIVERABLE = "undeliverable"
-
-
-OPERATOR = "operator"  # a status that no callout changes
-
-
-class RecipientStatus(Struct, frozen=True, omit_defaults=True, tag="status"):
-    """Key: the mailbox in normal form. `since`: when `status` began; `confirmed`: when last said;
-    `source`: callout, delivery or OPERATOR; `reply`: the primary's, for events only; `against`: when the
-    first of two witnesses said that it is deliverable no more (0: it never was). A status of the operator's
-    was never confirmed (0). Which record counts: remembered.py."""
-
-    mailbox: str
-    status: Status
-    since: float
-    confirmed: float
-    source: str = "callout"
-    reply: str = ""
-    against: float = 0.0
-
-
-class RecipientTry(Struct, frozen=True, omit_defaults=True, tag="try"):
-    """Key: `try:` + mailbox. When last tried and with which outcome; never overwrites what is known.
-    `against_since`: since when the primary contradicts the status (0: it does not). `imported`: when the
-    operator imported it, as long as it is asked about in the background (0: it is not)."""
-
-    mailbox: str
-    last_tried: float
-    last_outcome: str
-    against_since: float = 0.0
-    against_host: str = ""
-    imported: float = 0.0
-
-
-class Callouts(StrEnum):
-    OPEN = "open"
-    BLOCKED = "blocked"
-    CATCH_ALL = "catch_all"
-    LATE_REJECT = "late_reject"
-
-
-class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
-    """Key: `@` + domain. What callouts learnt about the primary. `size` 0: unknown or none. `reply`: the line
-    that says it blocks us, "" while it does not; `host`: which of ours it blocks; `server`: a trouble.Server,
-    by its greeting, "" unknown; `greylisted`: when it last greylisted us, to the day; `probed`: when it last
-    answered for a mailbox that nobody has (0: never)."""
-
-    domain: str
-    callouts: Callouts
-    since: float
-    braked: bool = False
-    size: int = 0
-    smtputf8: bool | None = None
-    dsn: bool | None = None
-    starttls: bool | None = None
-    reply: str = ""
-    host: str = ""
-    server: str = ""
-    greylisted: float = 0.0
-    probed: float = 0.0
-
-
-RecipientRecord = RecipientStatus | RecipientTry | PrimaryFacts
-
-
-# --- primaries, domains, requests ---
-
-
-class Health(StrEnum):
-    UP = "up"
-    DOWN = "down"
-    DEFERRING = "deferring"
-    REFUSING = "refusing"
-
-
-class PrimaryState(Struct, frozen=True, omit_defaults=True):
-    """Key: domain. `since`: when `health` began; `confirmed`: last seen up; `mx`: the last working MX hosts,
-    seen at `mx_seen`; `waiting`, `bytes`, `oldest`: the mail that waits (oldest: its arrival, 0 for none)."""
-
-    domain: str
-    health: Health
-    since: float
-    confirmed: float = 0.0
-    braked: bool = False
-    mx: tuple[str, ...] = ()
-    mx_seen: float = 0.0
-    waiting: int = 0
-    bytes: int = 0
-    oldest: float = 0.0
-    last_reply: str = ""
-
-    @property
-    def away(self) -> bool:
-        """Known to be down or deferring."""
-        return self.health in (Health.DOWN, Health.DEFERRING)
+# --- domains (topic `domains`), requests (topic `requests`) ---
 
 
 class Unverified(StrEnum):
@@ -417,69 +259,3 @@ class Unbrake(Struct, frozen=True, tag="unbrake"):
 
 
 RequestRecord = Flush | Release | Delete | Unbrake
-
-
-# --- codec ---
-
-_T = TypeVar("_T")
-_encoder = msgspec.msgpack.Encoder()
-_decoders: dict[object, msgspec.msgpack.Decoder[object]] = {
-    type_: msgspec.msgpack.Decoder(type_)
-    for type_ in (
-        Mail,
-        QueueEntry,
-        ContentRef,
-        Trace,
-        Verdict,
-        CalloutRecord,
-        RecipientRecord,
-        PrimaryState,
-        Domain,
-        Installation,
-        Access,
-        RequestRecord,
-    )
-}
-
-
-def encode(record: Struct) -> bytes:
-    """The msgpack form of any record of this file."""
-    return _encoder.encode(record)
-
-
-def decode(value: bytes, type_: type[_T]) -> _T:
-    """The record of `type_` in `value`. Raises Undecodable."""
-    try:
-        return _decoders[type_].decode(value)  # type: ignore[return-value]
-    except msgspec.MsgspecError as error:
-        raise Undecodable(str(error)) from error
-
-
-def decode_callout(value: bytes) -> CalloutRecord:
-    """Raises Undecodable."""
-    return decode(value, CalloutRecord)  # type: ignore[arg-type]
-
-
-def decode_request(value: bytes) -> RequestRecord:
-    """Raises Undecodable."""
-    return decode(value, RequestRecord)  # type: ignore[arg-type]
-
-
-def decode_recipient(value: bytes) -> RecipientRecord:
-    """Raises Undecodable."""
-    return decode(value, RecipientRecord)  # type: ignore[arg-type]
-
-
-def new_entry(mail: Mail, state: State = State.QUEUED) -> QueueEntry:
-    """A fresh `queue` entry, due now; HELD: somebody must look at it first."""
-    return QueueEntry(Raw(encode(mail)), Progress(state, since=mail.arrived))
-
-
-def mail_of(entry: QueueEntry) -> Mail:
-    """The mail of an entry. Raises Undecodable."""
-    return decode(bytes(entry.mail), Mail)
-
-
-def queue_headers(ref: ContentRef) -> tuple[tuple[str, bytes], ...]:
-    """The headers of a `queue` record (rule 5: readable by every version)."""
-    return (("format", FORMAT), ("content", encode(ref)))

@@ -7,16 +7,8 @@ its key. What is written for people, the primary's reply, is not kept.
 
 import struct
 
-from libs.mail.records import (
-    OPERATOR,
-    PrimaryFacts,
-    RecipientRecord,
-    RecipientStatus,
-    RecipientTry,
-    Status,
-    decode_recipient,
-    encode,
-)
+from libs.mail.codec import decode_recipient, encode
+from libs.mail.knowledge import OPERATOR, PrimaryFacts, RecipientRecord, RecipientStatus, RecipientTry, Status
 
 WITNESS_S = 900.0  # between the two callouts that make an undeliverable recipient of a deliverable one
 

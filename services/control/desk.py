@@ -17,20 +17,11 @@ from libs.log.contract import (
     Unavailable,
 )
 from libs.log.table import Table
+from libs.mail.codec import Undecodable, decode, encode
 from libs.mail.event import Event, EventType, decode_event
 from libs.mail.hints import for_owner
-from libs.mail.records import (
-    Access,
-    Delete,
-    Flush,
-    PrimaryState,
-    Release,
-    RequestRecord,
-    Unbrake,
-    Undecodable,
-    decode,
-    encode,
-)
+from libs.mail.knowledge import PrimaryState
+from libs.mail.records import Access, Delete, Flush, Release, RequestRecord, Unbrake
 from libs.mail.settings import complete
 from libs.runtime.deps import Deps
 from libs.topics import (

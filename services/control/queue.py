@@ -6,16 +6,9 @@ from heapq import nsmallest
 from typing import Any, NamedTuple
 
 from libs.log.contract import Record
-from libs.mail.records import (
-    ContentRef,
-    Health,
-    PrimaryState,
-    QueueEntry,
-    State,
-    Undecodable,
-    decode,
-    mail_of,
-)
+from libs.mail.codec import Undecodable, decode, mail_of
+from libs.mail.knowledge import Health, PrimaryState
+from libs.mail.records import ContentRef, QueueEntry, State
 from services.control.domains import Malformed
 
 Row = dict[str, Any]

@@ -5,16 +5,8 @@ from typing import Any
 
 from libs.log.contract import Record
 from libs.mail.address import BadAddress, mailbox
-from libs.mail.records import (
-    Allowed,
-    Forgotten,
-    Imported,
-    RecipientStatus,
-    RecipientTry,
-    Status,
-    Told,
-    decode_recipient,
-)
+from libs.mail.codec import decode_recipient
+from libs.mail.knowledge import Allowed, Forgotten, Imported, RecipientStatus, RecipientTry, Status, Told
 from services.control.domains import Malformed
 
 Change = dict[str, Any]  # key: of the mailbox; status, or tried: what is known now, None for nothing

@@ -9,8 +9,9 @@ import structlog
 
 from libs.log.contract import Ambiguous, Claim, LogError, NotOwner, Record
 from libs.log.table import Table
+from libs.mail.codec import decode, encode
 from libs.mail.event import Event, EventType
-from libs.mail.records import Access, Domain, Installation, decode, encode
+from libs.mail.records import Access, Domain, Installation
 from libs.runtime.deps import Deps
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Ours

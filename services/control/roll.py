@@ -8,7 +8,8 @@ from typing import Any
 
 from libs.log.contract import BEGIN, Batch, Record, Unavailable
 from libs.log.table import Table
-from libs.mail.records import PrimaryFacts, PrimaryState, Undecodable, decode_recipient, encode
+from libs.mail.codec import Undecodable, decode_recipient, encode
+from libs.mail.knowledge import PrimaryFacts, PrimaryState
 from libs.runtime.deps import Deps
 from libs.topics import CALLOUTS, RECIPIENTS, partition_of
 from services.control import domains

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import structlog
 
 from libs.log.contract import LogError, NotOwner
-from libs.mail.records import Undecodable
+from libs.mail.codec import Undecodable
 from libs.mail.states import open_recipients
 from libs.smtp.route import Found
 from services.deliver import attempt

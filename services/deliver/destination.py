@@ -7,7 +7,7 @@ All times are monotonic seconds; shares in [-1, 1] called `jitter` are drawn by 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.mail.records import Health
+from libs.mail.knowledge import Health
 
 PROBE_LATE_AFTER_S = 6 * 3600.0  # so long an outage is probed often
 REFUSING_S = 900.0  # a refusing primary gets one mail so often

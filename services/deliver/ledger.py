@@ -9,17 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from libs.log.contract import Record
-from libs.mail.records import (
-    FORMAT,
-    ContentRef,
-    Kind,
-    Progress,
-    RecipientStatus,
-    State,
-    Undecodable,
-    decode,
-    decode_recipient,
-)
+from libs.mail.codec import FORMAT, Undecodable, decode, decode_recipient
+from libs.mail.knowledge import RecipientStatus
+from libs.mail.records import ContentRef, Kind, Progress, State
 from libs.mail.states import fresh, merged
 from services.deliver.waiting import Index, Waiting
 

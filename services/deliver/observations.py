@@ -5,7 +5,8 @@ import asyncio
 from libs import topics
 from libs.log.contract import Log, LogError
 from libs.mail.address import BadAddress, mailbox
-from libs.mail.records import Observed, encode
+from libs.mail.codec import encode
+from libs.mail.knowledge import Observed
 from libs.runtime.clock import Clock
 from libs.runtime.metrics import Metrics
 

@@ -13,20 +13,10 @@ from msgspec.structs import replace
 
 from libs.log.contract import Claim, Headers, LogError, NotOwner, Stored
 from libs.log.table import Table
+from libs.mail.codec import decode, encode, mail_of, queue_headers
 from libs.mail.event import Event, EventType
-from libs.mail.records import (
-    ContentRef,
-    Domain,
-    Health,
-    Kind,
-    PrimaryState,
-    Progress,
-    QueueEntry,
-    decode,
-    encode,
-    mail_of,
-    queue_headers,
-)
+from libs.mail.knowledge import Health, PrimaryState
+from libs.mail.records import ContentRef, Domain, Kind, Progress, QueueEntry
 from libs.mail.settings import Defaults, DomainSettings, complete
 from libs.runtime.clocks import Clocks
 from libs.runtime.deps import Deps

@@ -4,8 +4,9 @@ An event with the request's id says what came of it: Released or Deleted, or a R
 """
 
 from libs.log.contract import LogError, NotOwner, Record
+from libs.mail.codec import Undecodable
 from libs.mail.event import Event, EventType
-from libs.mail.records import Delete, Flush, Release, State, Undecodable
+from libs.mail.records import Delete, Flush, Release, State
 from libs.mail.states import bury, move
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Flushed

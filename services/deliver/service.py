@@ -11,8 +11,9 @@ import structlog
 from libs import topics
 from libs.log.contract import END, Claim, LogError, Record
 from libs.log.table import Table
+from libs.mail.codec import decode
 from libs.mail.event import Event, EventType, encode_event
-from libs.mail.records import Domain, decode
+from libs.mail.records import Domain
 from libs.runtime.clocks import Clocks, trusts_itself
 from libs.runtime.deps import Deps
 from libs.runtime.run import Life

@@ -4,20 +4,10 @@ from collections.abc import Mapping
 
 import structlog
 
+from libs.mail.codec import encode, new_entry, queue_headers
 from libs.mail.event import EventType, Response
-from libs.mail.records import (
-    Basis,
-    ContentRef,
-    Health,
-    Kind,
-    Mail,
-    Progress,
-    Recipient,
-    State,
-    encode,
-    new_entry,
-    queue_headers,
-)
+from libs.mail.knowledge import Health
+from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State
 from libs.mail.reply import Foreign, parse_line
 from libs.mail.speaks import Stage
 from libs.mail.states import merged, move, open_recipients

@@ -14,8 +14,10 @@ from typing import Any
 import structlog
 
 from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, Unavailable
+from libs.mail.codec import Undecodable, decode, decode_request
 from libs.mail.event import Event, EventType
-from libs.mail.records import Health, PrimaryState, Unbrake, Undecodable, decode, decode_request
+from libs.mail.knowledge import Health, PrimaryState
+from libs.mail.records import Unbrake
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, permit
 from services.deliver.ledger import Todo, confirmed_domain

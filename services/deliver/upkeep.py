@@ -7,8 +7,10 @@ from contextlib import suppress
 import structlog
 
 from libs.log.contract import LogError, Misconfigured, NotOwner
+from libs.mail.codec import Undecodable, encode
 from libs.mail.event import EventType
-from libs.mail.records import Health, PrimaryState, State, Undecodable, encode
+from libs.mail.knowledge import Health, PrimaryState
+from libs.mail.records import State
 from services.deliver import brake as bounce_brake
 from services.deliver.carrier import Carriers
 from services.deliver.outgoing import Job

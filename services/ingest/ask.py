@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from libs.log.contract import LogError
 from libs.mail import replies
 from libs.mail.address import Mailbox
-from libs.mail.records import Admission, Callout, encode
+from libs.mail.codec import encode
+from libs.mail.knowledge import Callout
+from libs.mail.records import Admission
 from libs.mail.reply import Reply
 from libs.runtime.config import SmtpPart
 from libs.runtime.deps import Deps

@@ -10,8 +10,9 @@ import structlog
 
 from libs.log.contract import LogError, NotStored
 from libs.mail import headers, replies
+from libs.mail.codec import encode, new_entry, queue_headers
 from libs.mail.event import Event, EventType
-from libs.mail.records import Action, Mail, State, Verdict, encode, new_entry, queue_headers
+from libs.mail.records import Action, Mail, State, Verdict
 from libs.mail.replies import Receipt
 from libs.runtime.deps import Deps
 from services.ingest import policy

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from libs import topics
 from libs.log.contract import LogError, Stored
 from libs.mail import replies
-from libs.mail.records import ContentRef, Trace, encode
+from libs.mail.codec import encode
+from libs.mail.records import ContentRef, Trace
 from libs.mail.reply import Reply
 from libs.runtime.deps import CONTENT_ROOM, Deps
 from services.ingest.effects import Content, ContentEnd, Interrupted

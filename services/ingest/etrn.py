@@ -9,7 +9,8 @@ import structlog
 
 from libs.log.contract import LogError
 from libs.mail import replies
-from libs.mail.records import Flush, encode
+from libs.mail.codec import encode
+from libs.mail.records import Flush
 from libs.mail.reply import Reply
 from libs.mail.settings import DomainSettings
 from libs.runtime.deps import Deps

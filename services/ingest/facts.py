@@ -5,15 +5,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from libs.mail.address import Mailbox
-from libs.mail.records import (
-    Basis,
-    Kind,
-    PrimaryFacts,
-    PrimaryState,
-    Recipient,
-    RecipientStatus,
-    RecipientTry,
-)
+from libs.mail.knowledge import PrimaryFacts, PrimaryState, RecipientStatus, RecipientTry
+from libs.mail.records import Basis, Kind, Recipient
 from libs.mail.reply import Reply
 from libs.mail.settings import DomainSettings
 from services.ingest.limits import Load

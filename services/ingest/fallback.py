@@ -1,7 +1,8 @@
 """Admission `fallback`: who is sent back to a primary that is up, and how we know that it is."""
 
 from libs.mail import replies
-from libs.mail.records import Admission, Callouts, RecipientRecord, RecipientStatus, RecipientTry
+from libs.mail.knowledge import Callouts, RecipientRecord, RecipientStatus, RecipientTry
+from libs.mail.records import Admission
 from libs.mail.reply import Reply
 from services.ingest.facts import Facts, Remember
 

@@ -7,19 +7,9 @@ from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
 from libs.mail.address import Mailbox, mailbox
-from libs.mail.records import (
-    Access,
-    Admission,
-    Domain,
-    Installation,
-    PrimaryFacts,
-    PrimaryState,
-    RecipientRecord,
-    RecipientStatus,
-    RecipientTry,
-    Undecodable,
-    decode,
-)
+from libs.mail.codec import Undecodable, decode
+from libs.mail.knowledge import PrimaryFacts, PrimaryState, RecipientRecord, RecipientStatus, RecipientTry
+from libs.mail.records import Access, Admission, Domain, Installation
 from libs.mail.remembered import counting, unpack
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps

@@ -8,17 +8,8 @@ from typing import TypeVar
 
 from libs.mail import replies
 from libs.mail.address import Mailbox
-from libs.mail.records import (
-    Action,
-    Admission,
-    Basis,
-    Callouts,
-    Kind,
-    RecipientStatus,
-    Status,
-    Unverified,
-    Verdict,
-)
+from libs.mail.knowledge import Callouts, RecipientStatus, Status
+from libs.mail.records import Action, Admission, Basis, Kind, Unverified, Verdict
 from libs.mail.reply import Reply
 from libs.mail.settings import DAY_S, DomainSettings
 from services.ingest import fallback

@@ -14,7 +14,8 @@ import structlog
 
 from libs import topics
 from libs.log.contract import BEGIN, LogError, Record
-from libs.mail.records import Sight, encode
+from libs.mail.codec import encode
+from libs.mail.knowledge import Sight
 from libs.runtime.deps import Deps
 
 # For one to two days: every queue tries again many times within a day, and who wrote yesterday is let in at

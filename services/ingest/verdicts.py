@@ -11,7 +11,8 @@ import structlog
 
 from libs.log.contract import END, Record
 from libs.log.deadlines import Deadlines
-from libs.mail.records import Undecodable, Verdict, decode
+from libs.mail.codec import Undecodable, decode
+from libs.mail.records import Verdict
 from libs.runtime.deps import Deps
 from services.ingest.patience import FULL_PATIENCE, Patience
 

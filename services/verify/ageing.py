@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from enum import Enum, auto
 
-from libs.mail.records import OPERATOR, PrimaryFacts, PrimaryState, Status
+from libs.mail.knowledge import OPERATOR, PrimaryFacts, PrimaryState, Status
 from libs.mail.settings import DAY_S
 from services.verify.learning import LIFETIMES, Known, Lifetimes, is_over, next_probe, try_is_over
 

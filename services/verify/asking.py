@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.mail.records import Callouts, PrimaryFacts
+from libs.mail.knowledge import Callouts, PrimaryFacts
 from libs.mail.trouble import Server
 
 UNREACHABLE_S = 15.0  # after all its addresses failed, nobody waits for another time-out

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from libs.log.contract import Record
-from libs.mail.records import Trace, Undecodable, decode
+from libs.mail.codec import Undecodable, decode
+from libs.mail.records import Trace
 
 END_S = 30 * 60.0  # an assembly that is not complete by then is let go
 

@@ -5,7 +5,7 @@ import itertools
 from typing import Protocol
 
 from libs.mail.address import mailbox
-from libs.mail.records import RecipientTry
+from libs.mail.knowledge import RecipientTry
 from libs.runtime.deps import Deps
 from services.verify import warming
 from services.verify.known import Known

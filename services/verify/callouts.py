@@ -11,38 +11,35 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 import structlog
-from msgspec.structs import replace
 
 from libs import topics
 from libs.log.contract import Claim, Record
 from libs.mail.address import BadAddress, mailbox
-from libs.mail.records import (
+from libs.mail.codec import Undecodable, decode_callout
+from libs.mail.knowledge import (
     Allowed,
     Callout,
     Forgotten,
     Imported,
     Observed,
-    PrimaryFacts,
     RecipientTry,
     Sight,
     Status,
     Told,
-    Unbrake,
-    Undecodable,
-    decode_callout,
 )
 from libs.mail.reply import parse_line
 from libs.mail.speaks import Stage
 from libs.runtime.deps import Deps
 from libs.smtp.client import CALLOUT, Dialer, Timeouts
-from services.verify import asking, learning, orders, warming
-from services.verify.ageing import PROBE_AGAIN_S, probe_is_due
-from services.verify.asking import Asked, Heard, Offered
+from services.verify import learning, orders, warming
+from services.verify.ageing import probe_is_due
+from services.verify.asking import Heard, Offered
 from services.verify.background import Background
 from services.verify.calls import GENTLE, Calls, Gait, Question
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, believable, classify
 from services.verify.known import Known
 from services.verify.learning import LIFETIMES, Circumstances, Learnt, Lifetimes
+from services.verify.primaries import Primaries
 from services.verify.reading import Reading
 from services.verify.releases import Releases
 from services.verify.storing import Storing
@@ -89,14 +86,12 @@ class Callouts:
         self._calls, self._gently = Calls(deps, dialer, self), Calls(deps, dialer, self, gently)
         self._readings: dict[int, Reading] = {}
         self._changed, self._stop = asyncio.Event(), asyncio.Event()
-        self._asked: dict[str, Asked] = {}
-        self._offered: dict[str, Offered] = {}
         self._storing = Storing(deps, known)
-        self._flushed: dict[str, float] = {}
+        self._primaries = Primaries(deps, known, self._storing)
         self._flying: dict[bytes, _Flight] = {}
         self._background = Background(deps, known, lifetimes, self)
         self._upkeep = Upkeep(deps, known, self._storing, self._background, lifetimes, self)
-        self._releases = Releases(deps, self._released)
+        self._releases = Releases(deps, self._primaries.released)
 
     # --- claims ---
 
@@ -211,7 +206,7 @@ class Callouts:
         if answer is not None and not due:
             self._storing.store(reading.claim, record.key, domain, [answer])
             return
-        reason = self.refusal(domain, known=known.status is not None, anew=callout.anew)
+        reason = self._primaries.refusal(domain, known=known.status is not None, anew=callout.anew)
         reason = reason or self._calls.crowded(domain)
         if reason:
             tried = learning.learn(known, Unverifiable(reason, blocked=False), self._circumstances(domain))
@@ -235,23 +230,6 @@ class Callouts:
         reading.open.add(record.offset)
         self._storing.put(reading.claim, domain, keyed, lambda: reading.open.discard(record.offset))
 
-    def refusal(self, domain: str, *, known: bool, anew: bool = False) -> str:
-        """Why nothing is dialled, or ""; `known`: it does not count as a guess."""
-        settings = self._known.settings(domain)
-        if settings is None:
-            return "no domain"
-        if not settings.active or settings.suspended:
-            return "suspended" if settings.suspended else "pending"
-        asked, mono = self._of(domain), self._deps.clock.mono()
-        return asking.hold(asked, self._known.facts(domain), known=known, now=mono, anew=anew)
-
-    def _of(self, domain: str) -> Asked:
-        """What is remembered of a primary."""
-        if domain not in self._asked:
-            doubts, clock = self._known.index.doubts(domain.encode()), self._deps.clock
-            self._asked[domain] = asking.since_start(doubts.items(), clock.wall(), clock.mono())
-        return self._asked[domain]
-
     def _ask(
         self, flight: _Flight, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *,
         anew: bool = False,
@@ -265,6 +243,9 @@ class Callouts:
         calls.ask(Question(known.mailbox, domain, key, control, attempts, anew, flight.gentle))
 
     # --- for the background ---
+
+    def refusal(self, domain: str, *, known: bool) -> str:
+        return self._primaries.refusal(domain, known=known)
 
     def owns(self, domain: str) -> bool:
         return self._reading_of(domain) is not None
@@ -288,32 +269,11 @@ class Callouts:
         return None if reading is None else reading.claim
 
     def probe(self, domain: str, *, gentle: bool = True) -> None:
-        """Ask for a mailbox that nobody has, unless nobody is to be asked, or somebody waits and it was done
-        just now."""
-        asked, now = self._of(domain), self._deps.clock.mono()
-        lately = not gentle and now - asked.probed < PROBE_AGAIN_S
-        if not lately and not self.refusal(domain, known=True, anew=True):
-            if not gentle:
-                self._asked[domain] = replace(asked, probed=now)
+        """Ask for a mailbox that nobody has, where it may be asked for."""
+        if self._primaries.may_be_probed(domain, gentle=gentle):
             nobody = f"{NOBODY}{secrets.token_hex(8)}@{domain}"
             calls = self._gently if gentle else self._calls
             calls.ask(Question(nobody, domain, b"", anew=True, gentle=gentle))
-
-    def _probed(self, domain: str, finding: Finding) -> None:
-        claim, accepted = self.claim_of(domain), isinstance(finding, Deliverable)
-        if claim is None or isinstance(finding, Unverifiable) or (accepted and finding.reply[:1] != "2"):
-            return  # it said nothing, or that whoever has no mailbox has no room left
-        old, now = self._known.facts(domain), self._deps.clock.wall()
-        self._publish(claim, domain, old, asking.probed(old, domain, now, accepted=accepted))
-
-    def _released(self, claim: Claim, release: Unbrake) -> None:
-        """Somebody says that the primary is right about its recipients."""
-        old = self._known.facts(release.domain)
-        self._asked[release.domain] = replace(self._of(release.domain), flips=())
-        if old is not None:
-            self._publish(claim, release.domain, old, replace(old, braked=False))
-        braked = old is not None and old.braked
-        self._storing.released(release.domain, release.request_id, release.by, braked=braked)
 
     def _reading_of(self, domain: str) -> Reading | None:
         reading = self._readings.get(topics.partition_of(domain, self._deps.partitions))
@@ -323,17 +283,18 @@ class Callouts:
 
     def refused(self, question: Question) -> str:
         if not question.key:
-            return self.refusal(question.domain, known=True, anew=True)
+            return self._primaries.refusal(question.domain, known=True, anew=True)
         if question.gentle:
             flight = self._flying.get(question.key)
             overtaken = flight is None or not flight.gentle
-            return "overtaken" if overtaken else self.refusal(question.domain, known=True)
+            return "overtaken" if overtaken else self._primaries.refusal(question.domain, known=True)
         known = self._known.recipient(question.key, question.mailbox)
-        return self.refusal(question.domain, known=known.status is not None, anew=question.anew)
+        return self._primaries.refusal(question.domain, known=known.status is not None, anew=question.anew)
 
     def told(self, question: Question, finding: Finding, control: bool | None) -> None:
         if not question.key:
-            self._probed(question.domain, finding)
+            if (claim := self.claim_of(question.domain)) is not None:
+                self._primaries.probed(claim, question.domain, finding)
             return
         flight = self._flying.get(question.key)
         if flight is None or flight.gentle is not question.gentle:
@@ -350,7 +311,7 @@ class Callouts:
         self._deps.metrics.callouts.labels(_outcome(finding, learnt)).inc()
         self._deps.metrics.callout_seconds.observe(self._deps.clock.mono() - began)
         if answered:
-            self._is_up(question.domain)
+            self._primaries.is_up(question.domain)
         after_s = learning.again_after(learnt, control, question.attempts, self._lifetimes)
         if after_s is not None and not (learnt.tried is not None and learnt.tried.imported):
             self._background.again(after_s, question.key, question.mailbox, question.attempts + 1)
@@ -359,11 +320,10 @@ class Callouts:
         )
 
     def offered(self, domain: str, offered: Offered) -> None:
-        self._offered[domain] = offered
+        self._primaries.offered(domain, offered)
 
     def failed(self, domain: str, finding: Unverifiable) -> None:
-        mono = self._deps.clock.mono()
-        self._asked[domain] = asking.unreachable(self._of(domain), finding.reason, mono)
+        self._primaries.failed(domain, finding)
 
     def _observed(self, reading: Reading, key: bytes, domain: str, seen: Observed) -> None:
         """A delivery heard something about a recipient."""
@@ -375,10 +335,7 @@ class Callouts:
         if isinstance(finding, Unverifiable) or self._known.settings(domain) is None:
             return
         if isinstance(finding, Undeliverable):
-            late = seen.stage.upper() == Stage.DOT
-            old = self._known.facts(domain)
-            new = asking.rejects_late(old, domain, self._deps.clock.wall(), late=late)
-            self._publish(reading.claim, domain, old, new)
+            self._primaries.denied(reading.claim, domain, late=seen.stage.upper() == Stage.DOT)
         known = self._known.recipient(key, seen.mailbox)
         learnt = self._learn(reading.claim, domain, known, finding, None, "delivery", guess=False)
         if learning.worth_writing(known, learnt, self._lifetimes):
@@ -400,23 +357,9 @@ class Callouts:
         circumstances = self._circumstances(domain)._replace(control=control, source=source)
         learnt = learning.learn(known, finding, circumstances, self._lifetimes)
         blocked = isinstance(finding, Unverifiable) and finding.blocked
-        had_status = known.status is not None
-        outcome = _outcome(finding, learnt)
+        outcome, had_status = _outcome(finding, learnt), known.status is not None
         heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, guess, reply=finding.reply)
-        asked = asking.heard(self._of(domain), heard, self._deps.clock.mono())
-        self._asked[domain] = asked
-        old = self._known.facts(domain)
-        answered = not isinstance(finding, Unverifiable)
-        confirmed = isinstance(finding, Deliverable) and had_status
-        said = asking.Said(
-            circumstances.now,
-            self._offered.get(domain),
-            answered,
-            confirmed,
-            host=circumstances.host,
-            greylisted=outcome == "greylisted",
-        )
-        self._publish(claim, domain, old, asking.facts(old, domain, asked, said))
+        self._primaries.heard(claim, domain, heard, finding)
         if learnt.status is not None:
             self._storing.say_recipient(domain, known.status, learnt.status)
         return learnt
@@ -426,24 +369,6 @@ class Callouts:
         braked = facts is not None and facts.braked
         now, certain = self._deps.clock.wall(), self._deps.events.clocks.agree
         return Circumstances(now, self._deps.config.host.name, braked=braked, certain=certain)
-
-    def _is_up(self, domain: str) -> None:
-        """It answered at RCPT: deliver, which believes it away, is asked to try at once."""
-        primary = self._known.primary(domain)
-        if primary is None or not primary.away:
-            return
-        if self._flushed.get(domain) != primary.since:
-            self._flushed[domain] = primary.since
-            self._storing.flush(domain)
-
-    # --- what is written ---
-
-    def _publish(self, claim: Claim, domain: str, old: PrimaryFacts | None, new: PrimaryFacts) -> None:
-        if new == old:
-            return
-        if old is None or old.callouts is not new.callouts or old.braked is not new.braked:
-            self._storing.say_primary(new)
-        self._storing.store(claim, b"@" + domain.encode(), domain, [new])
 
     # --- time ---
 

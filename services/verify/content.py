@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 
 from libs.log.contract import BEGIN, Batch, Claim, Log, LogError, NotOwner, Record, Unavailable
-from libs.mail.records import Verdict, encode
+from libs.mail.codec import encode
+from libs.mail.records import Verdict
 from libs.runtime.clock import Clock
 from libs.runtime.metrics import Metrics
 from services.verify.assemble import Abort, Assemblies, Budget, Chunk, Complete, Extent, Part, read

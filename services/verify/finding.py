@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from libs.mail.records import Callouts, PrimaryFacts
+from libs.mail.knowledge import Callouts, PrimaryFacts
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Speaks, Stage, speaks
 from libs.mail.stance import Stance, stance

@@ -3,7 +3,7 @@ is too many. Deliverable recipients are never too many."""
 
 from collections.abc import Iterable
 
-from libs.mail.records import OPERATOR, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import OPERATOR, RecipientStatus, RecipientTry, Status
 from libs.mail.remembered import unpack
 
 NEGATIVES = 10_000  # a domain: undeliverable ones, and as many tries that told nothing

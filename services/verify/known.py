@@ -5,15 +5,9 @@ from typing import Any
 from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
-from libs.mail.records import (
-    Domain,
-    PrimaryFacts,
-    PrimaryState,
-    RecipientRecord,
-    RecipientStatus,
-    RecipientTry,
-    decode,
-)
+from libs.mail.codec import decode
+from libs.mail.knowledge import PrimaryFacts, PrimaryState, RecipientRecord, RecipientStatus, RecipientTry
+from libs.mail.records import Domain
 from libs.mail.remembered import counting, pack, unpack
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps

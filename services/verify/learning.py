@@ -5,7 +5,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.mail.records import OPERATOR, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import OPERATOR, PrimaryState, RecipientStatus, RecipientTry, Status
 from libs.mail.remembered import WITNESS_S
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable
 

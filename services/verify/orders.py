@@ -1,6 +1,6 @@
 """What the operator says of a recipient becomes records of `recipients`."""
 
-from libs.mail.records import (
+from libs.mail.knowledge import (
     OPERATOR,
     Allowed,
     Forgotten,

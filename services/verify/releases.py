@@ -7,7 +7,8 @@ from contextlib import aclosing
 import structlog
 
 from libs.log.contract import BEGIN, Claim, NotOwner, Record, Unavailable
-from libs.mail.records import Unbrake, Undecodable, decode_request
+from libs.mail.codec import Undecodable, decode_request
+from libs.mail.records import Unbrake
 from libs.runtime.deps import Deps
 
 AGAIN_S = 1.0

@@ -8,9 +8,11 @@ import structlog
 
 from libs import topics
 from libs.log.contract import Claim, LogError, NotOwner
+from libs.mail.codec import encode
 from libs.mail.event import Event, EventType
 from libs.mail.hints import for_owner
-from libs.mail.records import Flush, PrimaryFacts, RecipientRecord, RecipientStatus, RecipientTry, encode
+from libs.mail.knowledge import PrimaryFacts, RecipientRecord, RecipientStatus, RecipientTry
+from libs.mail.records import Flush
 from libs.runtime.deps import Deps
 from services.verify.known import Known
 from services.verify.learning import says_nothing

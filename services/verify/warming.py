@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from libs.mail.records import OPERATOR, RecipientTry
+from libs.mail.knowledge import OPERATOR, RecipientTry
 from services.verify.learning import LIFETIMES, Known, Lifetimes
 
 FINAL = ("catch_all", "late_reject", "no domain")  # reasons that no later question would overcome

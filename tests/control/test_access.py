@@ -6,7 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from libs.mail.records import Access, Installation, Permission, decode
+from libs.mail.codec import decode
+from libs.mail.records import Access, Installation, Permission
 from services.control import access
 from services.control.access import Listed, duration_s, subject
 from services.control.api import application

@@ -13,23 +13,18 @@ import pytest
 from libs.log.contract import BEGIN, Claim, Record
 from libs.log.open import newest_installation, read_installation, write_installation
 from libs.log.sqlite import SqliteLog
+from libs.mail.codec import decode, decode_request, encode
 from libs.mail.event import Event, EventType
-from libs.mail.records import (
+from libs.mail.knowledge import (
     Callouts,
-    Domain,
-    Flush,
     Health,
-    Installation,
     PrimaryFacts,
     PrimaryState,
     RecipientStatus,
     RecipientTry,
     Status,
-    Unbrake,
-    decode,
-    decode_request,
-    encode,
 )
+from libs.mail.records import Domain, Flush, Installation, Unbrake
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config
 from libs.runtime.deps import Deps

@@ -4,21 +4,9 @@ import pytest
 from msgspec.structs import replace
 
 from libs.log.contract import Record
-from libs.mail.records import (
-    Basis,
-    ContentRef,
-    Health,
-    Kind,
-    Mail,
-    PrimaryState,
-    Progress,
-    Recipient,
-    State,
-    Undecodable,
-    encode,
-    new_entry,
-    queue_headers,
-)
+from libs.mail.codec import Undecodable, encode, new_entry, queue_headers
+from libs.mail.knowledge import Health, PrimaryState
+from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State
 from services.control.queue import Cursor, Place, page, place, row, summary
 
 NOW = 1_800_000_000.0

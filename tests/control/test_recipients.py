@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from libs.log.contract import Record
-from libs.mail.records import (
+from libs.mail.codec import decode_callout, encode
+from libs.mail.knowledge import (
     Allowed,
     Callouts,
     Forgotten,
@@ -17,8 +18,6 @@ from libs.mail.records import (
     RecipientStatus,
     RecipientTry,
     Status,
-    decode_callout,
-    encode,
 )
 from services.control import roll as roll_module
 from services.control.domains import Malformed, Refused, Unknown

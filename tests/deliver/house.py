@@ -11,6 +11,7 @@ from libs import topics
 from libs.log.contract import BEGIN, Log, Record
 from libs.log.sqlite import SqliteLog
 from libs.log.table import Table
+from libs.mail.codec import Undecodable, decode, encode, mail_of, new_entry, queue_headers
 from libs.mail.event import Event, EventType, decode_event
 from libs.mail.records import (
     Basis,
@@ -25,12 +26,6 @@ from libs.mail.records import (
     QueueEntry,
     Recipient,
     RequestRecord,
-    Undecodable,
-    decode,
-    encode,
-    mail_of,
-    new_entry,
-    queue_headers,
 )
 from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.config import Config

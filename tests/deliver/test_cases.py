@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
-from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State, encode, new_entry
+from libs.mail.codec import encode, new_entry
+from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State
 from libs.mail.reply import Foreign, parse_line
 from libs.mail.speaks import Stage
 from libs.mail.states import move, open_recipients

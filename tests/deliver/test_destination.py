@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.mail.records import Health
+from libs.mail.knowledge import Health
 from services.deliver.destination import (
     Answered,
     Closed,

@@ -5,19 +5,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from libs.log.contract import Record
-from libs.mail.records import (
-    Basis,
-    ContentRef,
-    Kind,
-    Mail,
-    Progress,
-    QueueEntry,
-    Recipient,
-    State,
-    encode,
-    new_entry,
-    queue_headers,
-)
+from libs.mail.codec import encode, new_entry, queue_headers
+from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, QueueEntry, Recipient, State
 from services.deliver.ledger import OWNER, Ledger, Todo
 
 OURS, THEIRS = b"ours", b"theirs"

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from libs.mail.codec import decode
 from libs.mail.event import EventType
-from libs.mail.records import Kind, PrimaryState, State, decode
+from libs.mail.knowledge import PrimaryState
+from libs.mail.records import Kind, State
 from tests.deliver.house import CONTENT, HOST, ZONE, house, until
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone

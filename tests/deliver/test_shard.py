@@ -5,19 +5,10 @@ import email
 from pathlib import Path
 
 from libs.log.contract import Gone
+from libs.mail.codec import decode, encode, queue_headers
 from libs.mail.event import EventType
-from libs.mail.records import (
-    ContentRef,
-    Health,
-    Progress,
-    QueueEntry,
-    RecipientStatus,
-    State,
-    Status,
-    decode,
-    encode,
-    queue_headers,
-)
+from libs.mail.knowledge import Health, RecipientStatus, Status
+from libs.mail.records import ContentRef, Progress, QueueEntry, State
 from services.deliver.waiting import Place
 from tests.deliver.house import ZONE, House, TestClaim, house, until
 from tests.helpers.clock import Clock

@@ -13,23 +13,16 @@ from msgspec.structs import replace
 
 from libs import topics
 from libs.mail.address import mailbox
-from libs.mail.records import (
-    Access,
-    Action,
-    Admission,
+from libs.mail.knowledge import (
     Callouts,
-    Domain,
     Health,
-    Overrides,
-    Permission,
     PrimaryFacts,
     PrimaryState,
     RecipientStatus,
     RecipientTry,
     Status,
-    Unverified,
-    Verdict,
 )
+from libs.mail.records import Access, Action, Admission, Domain, Overrides, Permission, Unverified, Verdict
 from tests.helpers.client import BadDialogue, Turn, octets, turns
 
 FOLDER = Path(__file__).parent / "cases"

@@ -16,11 +16,12 @@ from libs import topics
 from libs.log.contract import BEGIN, END, Log, Record
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
+from libs.mail.codec import decode, decode_callout, encode, mail_of
 from libs.mail.event import Event, decode_event
+from libs.mail.knowledge import Callout
 from libs.mail.records import (
     Access,
     Action,
-    Callout,
     ContentRef,
     Domain,
     Installation,
@@ -28,10 +29,6 @@ from libs.mail.records import (
     QueueEntry,
     Trace,
     Verdict,
-    decode,
-    decode_callout,
-    encode,
-    mail_of,
 )
 from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.config import Config

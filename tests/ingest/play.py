@@ -9,8 +9,10 @@ import trustme
 from libs import topics
 from libs.log.contract import Log
 from libs.mail.address import mailbox
+from libs.mail.codec import decode_request
 from libs.mail.event import EventType
-from libs.mail.records import Mail, Sight, decode_request
+from libs.mail.knowledge import Sight
+from libs.mail.records import Mail
 from services.ingest.sights import hashed, salt
 from tests.helpers.clock import Later
 from tests.ingest.cases import Case, described

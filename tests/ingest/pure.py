@@ -7,13 +7,8 @@ from msgspec import Struct, structs
 
 from libs.mail import replies
 from libs.mail.address import Mailbox, mailbox
-from libs.mail.records import (
-    ContentRef,
-    Mail,
-    PrimaryFacts,
-    RecipientStatus,
-    RecipientTry,
-)
+from libs.mail.knowledge import PrimaryFacts, RecipientStatus, RecipientTry
+from libs.mail.records import ContentRef, Mail
 from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
 from libs.mail.settings import complete

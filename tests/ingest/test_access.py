@@ -9,15 +9,9 @@ import pytest
 
 from libs import topics
 from libs.mail.address import mailbox
+from libs.mail.codec import Undecodable, decode, encode
 from libs.mail.event import Event, EventType
-from libs.mail.records import (
-    Access,
-    Domain,
-    Permission,
-    Undecodable,
-    decode,
-    encode,
-)
+from libs.mail.records import Access, Domain, Permission
 from services.ingest.access import NO_RULES, Listed, Rules
 from services.ingest.connections import peer_at
 from tests.helpers.clock import Clock

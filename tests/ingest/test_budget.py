@@ -5,7 +5,8 @@ from msgspec.structs import replace
 
 from libs.mail import replies
 from libs.mail.address import mailbox
-from libs.mail.records import Domain, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
+from libs.mail.records import Domain
 from libs.mail.settings import Defaults, complete
 from services.ingest.facts import Accept, Facts, OurNames
 from services.ingest.policy import at_answer, at_deadline

@@ -6,7 +6,8 @@ import pytest
 
 from libs.mail import replies
 from libs.mail.address import Mailbox, mailbox
-from libs.mail.records import Basis, Domain, Health, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import Health, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.records import Basis, Domain
 from services.ingest.budgets import Allowance, Budgets, Suspicions
 from services.ingest.connections import Peer
 from services.ingest.facts import Accept

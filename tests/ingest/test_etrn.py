@@ -4,7 +4,8 @@ from pathlib import Path
 
 from libs.log.contract import NotStored
 from libs.mail import replies
-from libs.mail.records import Domain, Flush, decode_request
+from libs.mail.codec import decode_request
+from libs.mail.records import Domain, Flush
 from services.ingest.flushes import CLIENT_FLUSHES, FLUSH_OWN_S, FLUSH_S, Flushes
 from services.ingest.limits import HOUR_S
 from tests.ingest.house import House

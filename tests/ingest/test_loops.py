@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from libs.mail.codec import decode
 from libs.mail.event import EventType
 from libs.mail.headers import returned
-from libs.mail.records import QueueEntry, State, decode
+from libs.mail.records import QueueEntry, State
 from services.ingest.holds import DOMAIN_HOLDS
 from tests.ingest.house import HOST, House, until
 from tests.ingest.test_service import ANN, opened

@@ -5,7 +5,8 @@ from pathlib import Path
 import trustme
 
 from libs.mail.event import EventType
-from libs.mail.records import Domain, RecipientStatus, Status
+from libs.mail.knowledge import RecipientStatus, Status
+from libs.mail.records import Domain
 from tests.ingest.house import HOST, House, until
 from tests.ingest.test_service import certified, trusting
 

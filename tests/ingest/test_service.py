@@ -11,7 +11,8 @@ import trustme
 
 from libs.log.contract import Ambiguous, NotStored
 from libs.mail.event import EventType
-from libs.mail.records import Basis, Domain, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
+from libs.mail.records import Basis, Domain
 from libs.runtime.config import LogPart
 from tests.helpers.clock import Clock
 from tests.ingest.house import HOST, House, until

@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from libs import topics
 from libs.log.contract import NotStored, Record
-from libs.mail.records import Admission, Domain, Overrides, RecipientStatus, Sight, Status, decode_callout
+from libs.mail.codec import decode_callout
+from libs.mail.knowledge import RecipientStatus, Sight, Status
+from libs.mail.records import Admission, Domain, Overrides
 from libs.runtime.run import Life
 from services.ingest.service import ingest
 from services.ingest.sights import MOST, REMEMBERED_S, Memory, hashed, neighbours, salt

@@ -12,7 +12,8 @@ import pytest
 
 from fuzz.contents import FALSE_ENDS, SMUGGLED
 from fuzz.dotted import meaning
-from libs.mail.records import Domain, RecipientStatus, Status
+from libs.mail.knowledge import RecipientStatus, Status
+from libs.mail.records import Domain
 from tests.helpers.client import Client
 from tests.ingest.house import House
 

@@ -10,7 +10,7 @@ import pytest
 from libs.log.contract import Log, Record
 from libs.log.sqlite import SqliteLog
 from libs.log.table import FRESH_S, Table
-from libs.mail.records import Undecodable
+from libs.mail.codec import Undecodable
 from libs.runtime.clock import SystemClock
 from tests.helpers.clock import Clock
 from tests.log.contract import put, until

@@ -3,7 +3,7 @@
 import pytest
 
 from libs.mail.hints import ADVICE, Us, for_owner, hint
-from libs.mail.records import Callouts, Health, PrimaryFacts, PrimaryState
+from libs.mail.knowledge import Callouts, Health, PrimaryFacts, PrimaryState
 from libs.mail.trouble import Server, Trouble
 
 US = Us(("192.0.2.1", "2001:db8::1"), "mx1.backup.example")

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from deploy.kafka.cluster import Cluster, free_ports
-from libs.mail.records import Installation, encode
+from libs.mail.codec import encode
+from libs.mail.records import Installation
 from libs.topics import INSTALLATION_KEY
 from tests.helpers.client import Client
 from tests.helpers.kafka import broker, log_on  # noqa: F401 broker is a fixture

@@ -10,10 +10,10 @@ from typing import TypeVar
 from libs import topics
 from libs.log.contract import Log
 from libs.log.sqlite import SqliteLog
+from libs.mail.codec import encode
 from libs.mail.event import Event, EventType
-from libs.mail.records import (
+from libs.mail.knowledge import (
     Callout,
-    Domain,
     Observed,
     PrimaryFacts,
     PrimaryState,
@@ -21,8 +21,8 @@ from libs.mail.records import (
     RecipientTry,
     Status,
     Told,
-    encode,
 )
+from libs.mail.records import Domain
 from libs.runtime.clock import Clock as ClockProtocol
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from libs.log.contract import BEGIN, Log, Stored, Unavailable
 from libs.log.sqlite import SqliteLog
-from libs.mail.records import Trace, Verdict, decode, encode
+from libs.mail.codec import decode, encode
+from libs.mail.records import Trace, Verdict
 from libs.runtime.clock import Clock, SystemClock
 from libs.runtime.config import Config
 from libs.runtime.deps import Deps

@@ -1,7 +1,7 @@
 """What is remembered of a primary between callouts, without sockets: hold-offs, budget, blocks, brake,
 pace."""
 
-from libs.mail.records import Callouts, PrimaryFacts
+from libs.mail.knowledge import Callouts, PrimaryFacts
 from libs.mail.trouble import Server
 from services.verify.asking import (
     BLOCKED_S,

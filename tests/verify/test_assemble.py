@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.log.contract import Record
-from libs.mail.records import Trace, encode
+from libs.mail.codec import encode
+from libs.mail.records import Trace
 from services.verify.assemble import END_S, Abort, Assemblies, Budget, Chunk, Complete, Part, read
 
 

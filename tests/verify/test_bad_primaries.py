@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from libs.mail.records import Callouts, RecipientTry, Status
+from libs.mail.knowledge import Callouts, RecipientTry, Status
 from libs.smtp.client import CALLOUT
 from tests.helpers.clock import Clock
 from tests.helpers.primary import Primary

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import generate_latest
 
-from libs.mail.records import Callouts, PrimaryFacts, RecipientTry, Status
+from libs.mail.knowledge import Callouts, PrimaryFacts, RecipientTry, Status
 from tests.helpers.clock import Clock
 from tests.verify.house import ANN, BOB, EVE, House, at, house, until
 

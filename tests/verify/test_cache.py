@@ -8,8 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from libs.mail.address import mailbox
-from libs.mail.records import (
-    Domain,
+from libs.mail.codec import encode
+from libs.mail.knowledge import (
     Health,
     PrimaryFacts,
     PrimaryState,
@@ -17,8 +17,8 @@ from libs.mail.records import (
     RecipientStatus,
     RecipientTry,
     Status,
-    encode,
 )
+from libs.mail.records import Domain
 from libs.mail.remembered import counting, unpack
 from libs.mail.reply import Reply
 from libs.mail.settings import complete

@@ -12,18 +12,11 @@ from libs import topics
 from libs.log.contract import BEGIN, Log
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
+from libs.mail.codec import decode_recipient, encode
 from libs.mail.event import EventType, decode_event
-from libs.mail.records import Callouts as State
-from libs.mail.records import (
-    Domain,
-    Observed,
-    RecipientStatus,
-    RecipientTry,
-    Status,
-    Unbrake,
-    decode_recipient,
-    encode,
-)
+from libs.mail.knowledge import Callouts as State
+from libs.mail.knowledge import Observed, RecipientStatus, RecipientTry, Status
+from libs.mail.records import Domain, Unbrake
 from libs.mail.reply import Reply
 from libs.mail.settings import complete
 from services.ingest import policy

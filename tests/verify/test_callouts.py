@@ -9,10 +9,9 @@ import pytest
 
 from libs import topics
 from libs.log.sqlite import SqliteLog
-from libs.mail.records import (
+from libs.mail.codec import decode_request, encode
+from libs.mail.knowledge import (
     Callout,
-    Domain,
-    Flush,
     Health,
     Observed,
     PrimaryState,
@@ -20,12 +19,9 @@ from libs.mail.records import (
     RecipientTry,
     Sight,
     Status,
-    decode_request,
-    encode,
 )
-from libs.mail.records import (
-    Callouts as State,
-)
+from libs.mail.knowledge import Callouts as State
+from libs.mail.records import Domain, Flush
 from services.verify.learning import Lifetimes
 from tests.helpers.clock import Clock
 from tests.helpers.primary import Primary

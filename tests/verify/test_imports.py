@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
-from libs.mail.records import (
+from libs.mail.knowledge import (
     OPERATOR,
     Allowed,
     Callout,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.mail.records import Health, PrimaryState, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import Health, PrimaryState, RecipientStatus, RecipientTry, Status
 from services.verify.finding import Deliverable, Undeliverable, Unverifiable
 from services.verify.learning import (
     DAY_S,

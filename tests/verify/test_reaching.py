@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from libs.mail.records import RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
 from libs.smtp.client import CALLOUT, Connection, Dialer
 from services.verify.callouts import NOBODY
 from services.verify.reaching import BUSY, Reach

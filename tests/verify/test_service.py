@@ -12,7 +12,9 @@ from libs import topics
 from libs.log.claims import MemberClaim
 from libs.log.contract import BEGIN, Claim, Record, Unavailable
 from libs.log.sqlite import SqliteLog
-from libs.mail.records import Callout, Domain, Installation, RecipientTry, decode_recipient, encode
+from libs.mail.codec import decode_recipient, encode
+from libs.mail.knowledge import Callout, RecipientTry
+from libs.mail.records import Domain, Installation
 from libs.runtime.clock import SystemClock
 from libs.runtime.dns import Dns
 from services.verify import content

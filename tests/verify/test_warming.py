@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.mail.records import OPERATOR, Allowed, Forgotten, Imported, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import OPERATOR, Allowed, Forgotten, Imported, RecipientStatus, RecipientTry, Status
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable
 from services.verify.learning import Circumstances, Known, Learnt, is_due, learn, says_nothing
 from services.verify.orders import carried_out, sentence
