@@ -43,7 +43,9 @@ async def log_of(
             yield log
 
 
-both = pytest.mark.parametrize("kind", ["sqlite"])
+both = pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("kafka", marks=pytest.mark.xdist_group("broker"))]
+)
 
 
 def answer(it: House, name: str) -> Reply | Accept | object:
