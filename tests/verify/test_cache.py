@@ -150,6 +150,8 @@ class Cache(RuleBasedStateMachine):
             yes = known.status.status is Status.DELIVERABLE
             assert age_s >= (YEAR_S if yes else 3 * DAY_S) - 4 * AGREE_S
             self.fold(sweeping, None)
+            if yes:  # forgotten with it, as specified: the next no is about somebody unknown
+                self.said_yes.pop(sweeping, None)
         if ageing.of_try(known, self.wall, certain=self.certain) is Fate.FORGET:
             self.fold(f"try:{sweeping}", None)
 
@@ -260,6 +262,20 @@ def test_a_witness_with_a_wrong_clock_is_none() -> None:
     cache.no_5xx_without_a_cause()
     cache.time_passes(901.0)
     cache.hears(ann, NO, True, delivery=False)
+    status = cache.known(ann).status
+    assert status is not None
+    assert status.status is Status.UNDELIVERABLE
+
+
+def test_who_was_forgotten_is_unknown() -> None:
+    """A year without a confirmation: nothing is left of the yes, and one no is enough."""
+    cache, ann = Cache(), NAMES[0]
+    cache.hears(ann, YES, True, delivery=False)
+    cache.time_passes(YEAR_S)
+    cache.sweeps(ann)
+    assert cache.known(ann).status is None
+    cache.hears(ann, NO, True, delivery=False)
+    cache.no_5xx_without_a_cause()
     status = cache.known(ann).status
     assert status is not None
     assert status.status is Status.UNDELIVERABLE
