@@ -37,6 +37,7 @@ SHELL = {
     "libs/runtime/deps.py": "names what the shell is given",
     "libs/runtime/config.py": "names files, opens none",
     "libs/runtime/config_file.py": "reads the configuration file and the environment",
+    "libs/log/standing.py": "asks the log until it answers",
     "libs/runtime/events.py": "writes log lines and appends events",
     "libs/runtime/heap.py": "sets up the C library",
     "libs/runtime/health.py": "serves pages",

@@ -66,9 +66,8 @@ class KafkaLog:
         self._reader = Reader(self._reads)
         self._ends = Wire(bootstrap, everything, f"{name}-ends")
         self._bulk = Lane(bootstrap, (content,), f"{name}-content", BULK_MS, self._ends)
-        prompt = {
-            names[topic.name] for topic in (topics.CALLOUTS, topics.RECIPIENTS)
-        }  # a client waits at RCPT
+        # A client waits for these at RCPT.
+        prompt = {names[topic.name] for topic in (topics.CALLOUTS, topics.RECIPIENTS)}
         state = tuple(names.values())
         self._state = Lane(bootstrap, state, f"{name}-state", STATE_MS, self._ends, prompt)
         self._disk: tuple[float, float] = (float("-inf"), 0.0)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from libs.mail.address import BadAddress, mailbox
+from services.control.domains import Malformed, mailbox_of
 
 
 class Wrong(NamedTuple):
@@ -91,11 +91,9 @@ def _address(line: int, text: str, domain: str) -> tuple[str, str] | Wrong:
     if text.startswith("@"):
         return Wrong(line, f"{text} stands for every address of a domain, and tells of none that it exists")
     try:
-        found = mailbox(text)
-    except BadAddress:
-        return Wrong(line, f"{text!r} is no mail address")
-    if found.domain != domain:
-        return Wrong(line, f"{found} is not of {domain}")
+        found = mailbox_of(domain, text)
+    except Malformed as error:
+        return Wrong(line, str(error))
     return found.key, str(found)
 
 

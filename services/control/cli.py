@@ -146,12 +146,7 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
 @domain.command("release")
 def domain_release(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """End the callout brake: what the primary says of its recipients is believed again."""
-    body = {"by": by_whom()}
-    row = run(ask(configured(config), "POST", f"/domains/{named_domain(name)}/release", body, running=True))
-    if json:
-        print_rows([row])
-    else:
-        print(f"{row['domain']}: {row['text']}")
+    _do_to_domain("release", name, config, json=json)
 
 
 @domain.command("remove")
@@ -217,12 +212,7 @@ def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fals
 @queue.command("flush")
 def queue_flush(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """Try the mail of a domain now, whatever its primary last said."""
-    body = {"by": by_whom()}
-    row = run(ask(configured(config), "POST", f"/domains/{named_domain(name)}/flush", body, running=True))
-    if json:
-        print_rows([row])
-    else:
-        print(f"{row['domain']}: {row['text']}")
+    _do_to_domain("flush", name, config, json=json)
 
 
 @queue.command("release")
@@ -244,6 +234,15 @@ def queue_delete(
     if not yes and not sure(f"Delete mail {id} for ever?"):
         fail("nothing is deleted", 1)
     _do_to_mail("delete", id, settings, json=json)
+
+
+def _do_to_domain(verb: str, name: str, config: Path, *, json: bool) -> None:
+    body = {"by": by_whom()}
+    row = run(ask(configured(config), "POST", f"/domains/{named_domain(name)}/{verb}", body, running=True))
+    if json:
+        print_rows([row])
+    else:
+        print(f"{row['domain']}: {row['text']}")
 
 
 def _do_to_mail(verb: str, id_: str, settings: Config, *, json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from libs.mail.address import BadAddress, domain_name
+from libs.mail.address import BadAddress, Mailbox, domain_name, mailbox
 from libs.mail.records import Admission, Domain, Installation, Overrides, Unverified
 from libs.mail.settings import DAY_S
 
@@ -91,6 +91,17 @@ def named(text: str) -> str:
     if len(labels) < 2 or labels[-1].isdigit():
         raise Malformed(f"{text!r} is no domain name that can receive mail from everywhere")
     return name
+
+
+def mailbox_of(domain: str, text: str) -> Mailbox:
+    """The mailbox of `domain` (normal form) that `text` is. Raises Malformed."""
+    try:
+        found = mailbox(text)
+    except BadAddress as error:
+        raise Malformed(f"{text!r} is no mail address") from error
+    if found.domain != domain:
+        raise Malformed(f"{found} is not of {domain}")
+    return found
 
 
 def settings(given: Mapping[str, str], before: Overrides = NO_OVERRIDES) -> Overrides:

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from libs.log.contract import Record
-from libs.mail.address import BadAddress, mailbox
 from libs.mail.codec import decode_recipient
 from libs.mail.knowledge import Allowed, Forgotten, Imported, RecipientStatus, RecipientTry, Status, Told
-from services.control.domains import Malformed
+from services.control.domains import Malformed, mailbox_of
 
 Change = dict[str, Any]  # key: of the mailbox; status, or tried: what is known now, None for nothing
 Row = dict[str, Any]
@@ -20,12 +19,7 @@ def told(verb: str, address: str, domain: str, by: str) -> tuple[str, Told]:
     """Key and record that say `verb` of an address of `domain`. Raises Malformed."""
     if verb not in VERBS:
         raise Malformed(f"{verb!r} is nothing that can be said of a recipient; there are {', '.join(VERBS)}")
-    try:
-        found = mailbox(address)
-    except BadAddress as error:
-        raise Malformed(f"{address!r} is no mail address") from error
-    if found.domain != domain:
-        raise Malformed(f"{found} is not of {domain}")
+    found = mailbox_of(domain, address)
     return found.key, VERBS[verb](str(found), by)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, Unavailable
+from libs.log.standing import standing
 from libs.mail.codec import Undecodable, decode, decode_request
 from libs.mail.event import Event, EventType
 from libs.mail.knowledge import Health, PrimaryState
@@ -198,21 +199,14 @@ class Shard:
     async def _follow_requests(self) -> None:
         """Apply requests once each: the group's position says up to where that was done."""
         await self.caught_up.wait()
-        position = await self._position()
-        async with aclosing(self._follow("requests", BEGIN if position is None else position)) as batches:
+        position = await standing(self._shared.deps.log, self._claim, "requests", _AGAIN_S)
+        async with aclosing(self._follow("requests", position)) as batches:
             async for batch in batches:
                 for record in batch.records:
                     if record.value is not None:
                         await self._apply(record)
                 if batch.records:
                     await self._store(batch.position)
-
-    async def _position(self) -> int | None:
-        while True:
-            try:
-                return await self._shared.deps.log.commit(self._claim, "requests")
-            except Unavailable:
-                await asyncio.sleep(_AGAIN_S)
 
     async def _store(self, position: int) -> None:
         try:

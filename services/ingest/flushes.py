@@ -10,8 +10,8 @@ FLUSHED = 10_000  # clients, and domains, that are remembered
 
 
 class Flushes:
-    """How often one client network may ask, and when the next request is written. More
-    would give every stranger a way to void the backoff of a primary that defers."""
+    """How often one client network may ask, and when the next request is written. More would give every
+    stranger a way to void the backoff of a primary that defers."""
 
     def __init__(self) -> None:
         self._until = 0.0

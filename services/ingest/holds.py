@@ -9,8 +9,8 @@ DOMAIN_HOLDS = 10  # of a domain within an hour
 
 
 class Holds:
-    """So many an hour and domain. Whoever writes trace fields with our name into
-    his mails shall not fill the log with what nobody delivers."""
+    """So many an hour and domain. Whoever writes trace fields with our name into his mails shall not fill the
+    log with what nobody delivers."""
 
     def __init__(self) -> None:
         self._until = 0.0

@@ -8,13 +8,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from libs.mail.knowledge import Callouts, PrimaryFacts
+from libs.mail.settings import DAY_S
 from libs.mail.trouble import Server
 
 UNREACHABLE_S = 15.0  # after all its addresses failed, nobody waits for another time-out
 BLOCKED_S = 900.0  # a primary that blocks us is tried so often
 NEGATIVES, NEGATIVES_S = 30, 3600.0  # more are a dictionary attack through us
 FLIPS, FLIPS_S = 3, 3600.0  # so many contradicted recipients pull the callout brake
-DAY_S = 86_400.0
 POLICIES = 2  # different recipients refused for policy in a row: it is about us
 
 

@@ -2,37 +2,15 @@
 
 import heapq
 import itertools
-from typing import Protocol
 
 from libs.mail.address import mailbox
-from libs.mail.knowledge import RecipientTry
 from libs.runtime.deps import Deps
 from services.verify import warming
+from services.verify.asker import Asker
 from services.verify.known import Known
-from services.verify.learning import Known as KnownOfOne
 from services.verify.learning import Lifetimes
 
 ENDS = 500  # imports of one domain that end in one tick
-
-
-class Asker(Protocol):
-    """Who asks primaries; all return at once."""
-
-    def owns(self, domain: str) -> bool:
-        """Is it ours to ask?"""
-        ...
-
-    def flies(self, key: bytes) -> bool:
-        """Is a question about this mailbox under way?"""
-        ...
-
-    def refusal(self, domain: str, *, known: bool) -> str:
-        """Why nothing is dialled, or ""; `known`: it does not count as a guess."""
-        ...
-
-    def ask(self, key: bytes, domain: str, known: KnownOfOne, *, attempts: int = 0, gentle: bool) -> None: ...
-
-    def write(self, key: bytes, domain: str, tried: RecipientTry) -> None: ...
 
 
 class Background:
@@ -61,13 +39,15 @@ class Background:
             self._ask_again(key, address, attempts)
         for domain in self._known.warming.domains():
             primary = self._known.primary(domain)
-            if self._asker.owns(domain) and not (primary is not None and primary.away):
+            if self._asker.claim_of(domain) is not None and not (primary is not None and primary.away):
                 self._warm(domain)
 
     def _ask_again(self, key: bytes, address: str, attempts: int) -> None:
         domain = mailbox(address).domain
         known = self._known.recipient(key, address)
-        if not self._asker.owns(domain) or self._asker.flies(key) or known.answer is None:  # forgotten
+        if (
+            self._asker.claim_of(domain) is None or self._asker.flies(key) or known.answer is None
+        ):  # forgotten
             return
         if self._asker.refusal(domain, known=known.status is not None):
             self.again(self._lifetimes.witness_s, key, address, attempts)

@@ -247,9 +247,6 @@ class Callouts:
     def refusal(self, domain: str, *, known: bool) -> str:
         return self._primaries.refusal(domain, known=known)
 
-    def owns(self, domain: str) -> bool:
-        return self._reading_of(domain) is not None
-
     def flies(self, key: bytes) -> bool:
         flight = self._flying.get(key)
         lost_s = GENTLY_LOST_S if flight is not None and flight.gentle else LOST_S

@@ -3,8 +3,7 @@ is too many. Deliverable recipients are never too many."""
 
 from collections.abc import Iterable
 
-from libs.mail.knowledge import OPERATOR, RecipientStatus, RecipientTry, Status
-from libs.mail.remembered import unpack
+from libs.mail.knowledge import OPERATOR, RecipientRecord, RecipientStatus, RecipientTry, Status
 
 NEGATIVES = 10_000  # a domain: undeliverable ones, and as many tries that told nothing
 _CONTROLS = 32  # deliverable recipients remembered a domain: some of them are left when others go
@@ -32,16 +31,14 @@ class Index:
         self._domains: dict[bytes, _Of] = {}
         self._crowded: dict[bytes, None] = {}
 
-    def folded(self, key: bytes, kept: bytes | None) -> None:
-        """`kept`: what the replica has of `key` now (remembered.pack), None for nothing."""
-        if key.startswith(b"@"):
-            return
+    def folded(self, key: bytes, found: RecipientRecord | None) -> None:
+        """`found`: what the replica has of `key`, a recipient's or its try's, now; None for nothing."""
         domain = key.rpartition(b"@")[2]
         of = self._domains.setdefault(domain, _Of())
         if key.startswith(b"try:"):
-            self._tried(of, key, kept)
+            self._tried(of, key, found)
         else:
-            self._said(of, key, kept)
+            self._said(of, key, found)
         if max(len(of.negatives), len(of.tries)) > self._most:
             self._crowded[domain] = None
         if of.empty:
@@ -69,20 +66,18 @@ class Index:
             self._crowded.pop(domain, None)
         return most
 
-    def _tried(self, of: _Of, key: bytes, kept: bytes | None) -> None:
+    def _tried(self, of: _Of, key: bytes, tried: RecipientRecord | None) -> None:
         name = key.removeprefix(b"try:")
         of.doubts.pop(name, None)
         of.tries.pop(key, None)
-        if kept is not None:
-            tried = unpack(key, kept)
+        if tried is not None:
             assert isinstance(tried, RecipientTry)
             if tried.against_since > 0:
                 of.doubts[name] = tried.against_since
             elif not tried.imported:
                 of.tries[key] = None
 
-    def _said(self, of: _Of, key: bytes, kept: bytes | None) -> None:
-        status = None if kept is None else unpack(key, kept)
+    def _said(self, of: _Of, key: bytes, status: RecipientRecord | None) -> None:
         assert status is None or isinstance(status, RecipientStatus)
         if status is None or status.status is not Status.DELIVERABLE:
             of.controls.pop(key, None)

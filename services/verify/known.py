@@ -109,12 +109,13 @@ class Known:
         kept = self.recipients.get(record.key)
         if (written := self._written.get(record.key)) and written[0] == kept:
             del self._written[record.key]
-        self.index.folded(record.key, kept)
-        if record.key.startswith(b"try:"):
-            tried = None if kept is None else unpack(record.key, kept)
-            self.warming.fold(record.key[4:], tried if isinstance(tried, RecipientTry) else None)
         if record.key.startswith(b"@"):
             self._show(record.key[1:].decode("ascii", "replace"))
+            return
+        found = None if kept is None else unpack(record.key, kept)
+        self.index.folded(record.key, found)
+        if record.key.startswith(b"try:"):
+            self.warming.fold(record.key[4:], found if isinstance(found, RecipientTry) else None)
 
     def _show(self, domain: str) -> None:
         """In the metrics: the state of each primary whose domain we serve, and of no other."""

@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from libs.mail.knowledge import OPERATOR, PrimaryState, RecipientStatus, RecipientTry, Status
 from libs.mail.remembered import WITNESS_S
+from libs.mail.settings import DAY_S
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable
 
-HOUR_S, DAY_S = 3600.0, 86_400.0
+HOUR_S = 3600.0
 _GREYLIST_TIMES = 5
 
 

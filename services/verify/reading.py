@@ -1,10 +1,9 @@
 """Where a claimed partition of `callouts` is: what comes next, what is not answered yet, what is done."""
 
-import asyncio
-
 import structlog
 
-from libs.log.contract import BEGIN, Batch, Claim, Log, NotOwner, Unavailable
+from libs.log.contract import Batch, Claim, Log, NotOwner, Unavailable
+from libs.log.standing import standing
 
 STALLED_S = 5.0  # a partition unheard of for so long is behind: what comes next may be old
 
@@ -30,14 +29,11 @@ class Reading:
     async def start(self, from_: Log, tick_s: float) -> int | None:
         """Where to go on: after what was read, else after what the group has done. None: the claim is
         lost."""
-        while self.position is None:
+        if self.position is None:
             try:
-                committed = await from_.commit(self.claim, "callouts")
-                self.position = BEGIN if committed is None else committed
+                self.position = await standing(from_, self.claim, "callouts", tick_s)
             except NotOwner:
                 return None
-            except Unavailable:
-                await asyncio.sleep(tick_s)
         return self.position
 
     async def commit(self, to: Log) -> None:

@@ -6,7 +6,8 @@ from contextlib import aclosing
 
 import structlog
 
-from libs.log.contract import BEGIN, Claim, NotOwner, Record, Unavailable
+from libs.log.contract import Claim, NotOwner, Record, Unavailable
+from libs.log.standing import standing
 from libs.mail.codec import Undecodable, decode_request
 from libs.mail.records import Unbrake
 from libs.runtime.deps import Deps
@@ -43,8 +44,9 @@ class Releases:
         task.add_done_callback(self._ended.discard)
 
     async def _follow(self, claim: Claim) -> None:
-        position = await self._position(claim)
-        if position is None:
+        try:
+            position = await standing(self._deps.log, claim, "requests", AGAIN_S)
+        except NotOwner:
             return
         async with aclosing(self._deps.log.follow("requests", {claim.partition: position})) as batches:
             async for batch in batches:
@@ -54,17 +56,6 @@ class Releases:
                     self._take(claim, record)
                 if batch.records:
                     await self._store(claim, batch.position)
-
-    async def _position(self, claim: Claim) -> int | None:
-        while True:
-            try:
-                position = await self._deps.log.commit(claim, "requests")
-            except NotOwner:
-                return None
-            except Unavailable:
-                await asyncio.sleep(AGAIN_S)
-            else:
-                return BEGIN if position is None else position
 
     async def _store(self, claim: Claim, position: int) -> None:
         try:

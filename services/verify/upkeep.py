@@ -2,12 +2,11 @@
 is the last; and each primary is asked once a day for a mailbox that nobody has."""
 
 from collections import deque
-from typing import Protocol
 
-from libs.log.contract import Claim
 from libs.runtime.deps import Deps
 from services.verify import ageing
 from services.verify.ageing import Fate, Sweep
+from services.verify.asker import Asker
 from services.verify.background import Background
 from services.verify.known import Known
 from services.verify.learning import Known as KnownOfOne
@@ -17,24 +16,6 @@ from services.verify.storing import Storing
 SLICE = 2000  # keys looked at in a turn
 REFRESH_S = 1.0  # a primary is asked so often about a recipient that nobody asks for
 REFRESHES = 3600  # of a domain that may wait: more come with the next sweep
-
-
-class Asker(Protocol):
-    """Who asks primaries; all return at once."""
-
-    def claim_of(self, domain: str) -> Claim | None:
-        """Ours, held; None where another process asks."""
-        ...
-
-    def flies(self, key: bytes) -> bool: ...
-
-    def refusal(self, domain: str, *, known: bool) -> str: ...
-
-    def ask(self, key: bytes, domain: str, known: KnownOfOne, *, attempts: int = 0, gentle: bool) -> None: ...
-
-    def probe(self, domain: str) -> None:
-        """Ask for a mailbox that nobody has."""
-        ...
 
 
 class Upkeep:

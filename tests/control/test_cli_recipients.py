@@ -4,6 +4,8 @@ import asyncio
 import os
 import pty
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.helpers.client import Client
@@ -21,16 +23,23 @@ ZONE = """
 ANN, BOB, EVE = "ann@office.example", "bob@office.example", "eve@office.example"
 
 
+@asynccontextmanager
+async def office(folder: Path, *known: str) -> AsyncIterator[tuple[Primary, Running]]:
+    """All started, the domain added; its primary knows these."""
+    async with (
+        Zone(ZONE) as zone,
+        Primary(address="127.0.0.2", known=set(known)) as primary,
+        Running(folder, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
+    ):
+        await running.ask("domain", "add", "office.example")
+        yield primary, running
+
+
 async def test_the_life_of_a_recipient(tmp_path: Path) -> None:
     """A file is imported; what the primary said holds in an outage; the operator's word overrides it."""
     file = tmp_path / "relay_recipients"
     file.write_text(f"# as of spring\n{ANN} OK\n{BOB} OK\n{EVE}\n")
-    async with (
-        Zone(ZONE) as zone,
-        Primary(address="127.0.0.2", known={ANN, BOB}) as primary,
-        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
-    ):
-        await running.ask("domain", "add", "office.example")
+    async with office(tmp_path, ANN, BOB) as (primary, running):
         recipients = ("domain", "recipients")
         said = await running.ask(*recipients, "list", "office.example")
         assert said.out == "Nothing is known: backupmx domain recipients import office.example FILE\n"
@@ -78,12 +87,7 @@ async def test_what_is_refused(tmp_path: Path) -> None:
     """Each wrong line in a sentence, and nothing is imported; wrong use is exit code 2."""
     file = tmp_path / "list"
     file.write_text(f"{ANN}\n@office.example OK\nbob@other.example\n")
-    async with (
-        Zone(ZONE) as zone,
-        Primary(address="127.0.0.2", known={ANN}) as primary,
-        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
-    ):
-        await running.ask("domain", "add", "office.example")
+    async with office(tmp_path, ANN) as (_, running):
         await running.ask("domain", "add", "pending.example")
         ask = ("domain", "recipients")
         said = await running.ask(*ask, "import", "office.example", str(file))
@@ -128,12 +132,7 @@ async def test_an_import_goes_on_without_its_command(tmp_path: Path) -> None:
     """While the primary cannot be reached the import waits; it outlives the command, and a restart."""
     file = tmp_path / "list"
     file.write_text(f"{ANN}\n{EVE}\n")
-    async with (
-        Zone(ZONE) as zone,
-        Primary(address="127.0.0.2", known={ANN}) as primary,
-        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
-    ):
-        await running.ask("domain", "add", "office.example")
+    async with office(tmp_path, ANN) as (primary, running):
         await primary.down()
         said = await running.ask("domain", "recipients", "import", "office.example", str(file), "--no-wait")
         assert said == (0, "office.example: 2 imported; 2 to be asked about\n", "")
@@ -149,12 +148,7 @@ async def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
     """It shows how many are answered; Ctrl-C ends the command with one sentence, not the import."""
     file = tmp_path / "list"
     file.write_text(f"{ANN}\n{EVE}\n")
-    async with (
-        Zone(ZONE) as zone,
-        Primary(address="127.0.0.2", known={ANN}) as primary,
-        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns") as running,
-    ):
-        await running.ask("domain", "add", "office.example")
+    async with office(tmp_path, ANN) as (primary, running):
         primary.say("RCPT", "450 4.2.0 greylisted", to=EVE)
         ours, theirs = pty.openpty()
         words = ("domain", "recipients", "import", "office.example", str(file))

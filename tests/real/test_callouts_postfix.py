@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -51,30 +52,31 @@ async def greylists(
         yield postfix
 
 
-def calling_back(
-    folder: Path, packages: Path, domain: str, resolver: str, *, address: str, port: int, us: int
-) -> Postfix:
+@asynccontextmanager
+async def calling_back(
+    folder: Path, packages: Path, at: Place, resolver: str, domain: str, *, address: str, us: int
+) -> AsyncIterator[Postfix]:
     """It asks the MX of a sender's domain, for ours at the port `us`, whether the sender exists, before it
-    answers RCPT."""
+    answers RCPT for `domain`, which we know."""
     host = "mx1.backup.example"
     server = Postfix(
-        folder, packages, [f"ann@{domain}"], address=address, port=port, disable_dns_lookups="no",
+        folder, packages, [f"ann@{domain}"], address=address, port=at.office.port, disable_dns_lookups="no",
         smtpd_sender_restrictions="reject_unverified_sender",
         transport_maps=f"inline:{{ {{{host} = smtp:{host}:{us}}} }}",
     )  # fmt: skip
     (server.room.etc / "resolv.conf").write_text(resolver)
-    return server
+    async with server:
+        await add(at.backup, domain)
+        yield server
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def calls_back(
     tmp_path: Path, unpacked: Callable[[str], Path], at: Place, resolver: str
 ) -> AsyncIterator[Postfix]:
-    async with calling_back(
-        tmp_path / "room", unpacked("postfix"), "wary.example", resolver, address="127.0.0.6",
-        port=at.office.port, us=at.tap.port,
-    ) as postfix:  # fmt: skip
-        await add(at.backup, "wary.example")
+    room, packages = tmp_path / "room", unpacked("postfix")
+    domain, us = "wary.example", at.tap.port
+    async with calling_back(room, packages, at, resolver, domain, address="127.0.0.6", us=us) as postfix:
         yield postfix
 
 
@@ -83,11 +85,9 @@ async def cannot_call_back(
     tmp_path: Path, unpacked: Callable[[str], Path], at: Place, resolver: str
 ) -> AsyncIterator[Postfix]:
     """A firewall is between it and us: nobody answers its callouts."""
-    async with calling_back(
-        tmp_path / "room", unpacked("postfix"), "deaf.example", resolver, address="127.0.0.8",
-        port=at.office.port, us=free_port(),
-    ) as postfix:  # fmt: skip
-        await add(at.backup, "deaf.example")
+    room, packages = tmp_path / "room", unpacked("postfix")
+    domain, us = "deaf.example", free_port()
+    async with calling_back(room, packages, at, resolver, domain, address="127.0.0.8", us=us) as postfix:
         yield postfix
 
 
