@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LOG ?= sqlite
 
-.PHONY: help demo run test faults test-real lint fuzz bench kafka golden lock clean
+.PHONY: help demo run test chance faults test-real lint fuzz bench kafka golden lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -23,6 +23,9 @@ test: $(READY)  ## all tests, the Kafka parts against a real Kafka
 test-real: $(READY)  ## real mail programs of Debian as senders and as primaries (needs root, Debian, apt; else it skips)
 	$(BIN)/python -m tests.real.debian
 	$(BIN)/pytest tests/real $(ARGS)
+
+chance: $(READY)  ## the properties of `make test` once more, with examples that were not tried before
+	$(BIN)/pytest -n 2 --hypothesis-profile=default $(shell grep -rl "from hypothesis" tests) $(ARGS)
 
 faults: $(READY)  ## the faults that take minutes: large mails, frozen brokers
 	$(BIN)/python -m deploy.kafka.run --prepare

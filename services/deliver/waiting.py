@@ -158,7 +158,8 @@ class Index:
     def hurry_all(self, next_hop: str) -> int:
         """Make every deferred mail for `next_hop` due now; returns how many."""
         hop = self._hops.get(next_hop)
-        waiting = [] if hop is None else [mail.id for _, mail in hop.slow if self._true_slow(mail)]
+        # A set: a mail that was deferred twice to the same moment has two entries that are both true.
+        waiting = set() if hop is None else {mail.id for _, mail in hop.slow if self._true_slow(mail)}
         for id_ in waiting:
             self.hurry(id_)
         return len(waiting)

@@ -192,3 +192,13 @@ def test_an_id_that_comes_again_elsewhere_leaves_nothing_behind() -> None:
     index.put(mail(6, due=75.0, state=State.DEFERRED))
     assert index.next_due(HOPS[0]) == 75.0
     assert [each.id for each in index.arrived_before(HOPS[0], 5.0)] == ["mail006"]
+
+
+def test_a_mail_that_lies_twice_in_the_slow_lane_is_one() -> None:
+    """Deferred twice to the same moment, it has two entries, and is hurried once and taken once."""
+    index = Index()
+    index.put(mail(0, due=75.0, state=State.DEFERRED))
+    index.put(mail(0, due=75.0, state=State.DEFERRED))
+    assert index.hurry_all(HOPS[0]) == 1
+    assert index.take(HOPS[0], 100.0, slow=True) == index.get("mail000")
+    assert index.take(HOPS[0], 100.0, slow=True) is None
