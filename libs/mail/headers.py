@@ -184,6 +184,13 @@ def fields(head: bytes) -> Iterator[Field]:
         yield Field(name[1], start, name.end(), end) if name else Field(b"", start, start, end)
 
 
+def field_end(head: bytes, at: int) -> int:
+    """Where the field that holds the octet at `at` ends, its CR LF included."""
+    match = _FIELD.match(head, at)
+    assert match is not None  # the expression matches anything
+    return match.end()
+
+
 def returned(head: bytes, hosts: Iterable[str], recipients: Iterable[str]) -> int:
     """How often one of `hosts` has had this content before, for one of `recipients`: Received fields that
     name it in `by` and, where they name a recipient at all, one of these."""
@@ -237,7 +244,7 @@ def _readings(head: bytes, start: int, end: int, ours: set[bytes]) -> set[bytes]
         if match["end"]:
             break
         if match["comment"] is not None:
-            at = _comment_end(head, at, limit)
+            at = comment_end(head, at, limit)
         elif match["quoted"] is not None:
             words.append(re.sub(rb"\\(.)|\r\n", rb"\1", match["quoted"], flags=re.DOTALL))
         elif match["word"]:
@@ -250,7 +257,7 @@ def _readings(head: bytes, start: int, end: int, ours: set[bytes]) -> set[bytes]
     return {_plain(reading) for reading in readings}
 
 
-def _comment_end(head: bytes, at: int, end: int) -> int:
+def comment_end(head: bytes, at: int, end: int) -> int:
     """Where the comment whose bracket opened before `at` ends; comments nest (RFC 5322 section 3.2.2)."""
     depth = 1
     while depth and at < end:
