@@ -52,7 +52,7 @@ _FROM = re.compile(rb"from((?:[ \t]|\r?\n[ \t])*+):", re.IGNORECASE)  # RFC 5322
 
 
 def _values(head: bytes) -> list[bytes | None]:
-    """The values of the first two From fields; None where the name is folded: no two readers take it alike."""
+    """The values of the first two From fields; None where the name is folded: readers do not agree on it."""
     lowered = b"\n" + head.lower()
     found: list[bytes | None] = []
     at = lowered.find(b"\nfrom")
