@@ -1,6 +1,6 @@
 """The command `backupmx`. What runs services is in services/process.py; the commands `domain`, `queue`,
-`access` and `trace` are in services/control/cli.py. Whatever a command alone needs is imported by it, so
-that none waits for what the others need.
+`access` and `trace` are in services/control/cli.py, `auth` in services/verify/cli_auth.py. Whatever a command
+alone needs is imported by it, so that none waits for what the others need.
 """
 
 import asyncio
@@ -16,8 +16,10 @@ import typer
 from libs.log.contract import LogError
 from libs.runtime.config import Config
 from libs.runtime.sample import sample
+from libs.runtime.terminal import fail
 from services.control import cli
-from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured, fail
+from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured
+from services.verify.cli_auth import auth
 
 SERVICES = ("ingest", "verify", "deliver", "control")  # the order in which they drain
 
@@ -29,6 +31,7 @@ topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")
 app.add_typer(cli.domain, name="domain")
 app.add_typer(cli.queue, name="queue")
 app.add_typer(cli.access, name="access")
+app.add_typer(auth, name="auth")
 app.add_typer(topics, name="topics")
 app.command("trace")(cli.trace)
 

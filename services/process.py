@@ -35,7 +35,7 @@ from libs.runtime.health import health
 from libs.runtime.metrics import Metrics
 from libs.runtime.processes import Child, Children
 from libs.runtime.run import CannotStart, Life, Service, ServiceFailed, run
-from services.control.terminal import fail
+from libs.runtime.terminal import fail
 
 HOLD_CONTENT = frozenset({"ingest", "verify"})  # those that share a process's room for it; so does SQLite
 TICK_S = 60.0  # rule 10: every process appends a tick each minute

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import typer
 
 from libs.runtime.config import Config
+from libs.runtime.terminal import AsJson, fail, print_rows
 from services.control import access as permissions
 from services.control.caller import ask, call, calling
 from services.control.cli_recipients import recipients
@@ -14,18 +15,15 @@ from services.control.door import PAGE
 from services.control.queue import mail_id
 from services.control.terminal import (
     DEFAULT_CONFIG,
-    AsJson,
     ConfigFile,
     by_whom,
     columns,
     configured,
     console,
-    fail,
     formed,
     named_domain,
     only,
     print_pairs,
-    print_rows,
     run,
     sure,
     when,

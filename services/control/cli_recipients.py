@@ -14,22 +14,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from libs.runtime.config import Config
+from libs.runtime.terminal import AsJson, fail, print_rows
 from services.control.addresses import read, write
 from services.control.caller import Failed, call, calling
 from services.control.door import SAID
 from services.control.recipients import Roll, Row, deliverable, summary, told
 from services.control.terminal import (
     DEFAULT_CONFIG,
-    AsJson,
     ConfigFile,
     by_whom,
     columns,
     configured,
     console,
-    fail,
     formed,
     named_domain,
-    print_rows,
     run,
     when,
 )

@@ -1,4 +1,4 @@
-"""What all commands share: the configuration, a sentence and an exit code, tables on a terminal."""
+"""What all commands of control share: the configuration, what the log answered, tables on a terminal."""
 
 import asyncio
 import getpass
@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +16,7 @@ from libs.log.contract import LogError
 from libs.runtime.config import Config
 from libs.runtime.config_file import load
 from libs.runtime.mistake import Wrong
+from libs.runtime.terminal import fail
 from services.control.caller import Failed
 from services.control.domains import Malformed, named
 
@@ -25,7 +25,6 @@ T = TypeVar("T")
 ConfigFile = Annotated[
     Path, typer.Option("--config", envvar="BACKUPMX_CONFIG", help="The configuration file.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 DEFAULT_CONFIG = Path("/etc/backupmx.toml")
 
 
@@ -69,17 +68,6 @@ def sure(question: str) -> bool:
     """Ask on standard error: standard output is for what the command says. No answer is no."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def fail(sentence: str, code: int) -> NoReturn:
-    """Say it on standard error and leave."""
-    print(f"backupmx: {sentence}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def print_rows(rows: list[Any]) -> None:
-    for each in rows:
-        print(msgspec.json.encode(each).decode())
 
 
 def only(**params: Any) -> dict[str, Any]:

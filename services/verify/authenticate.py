@@ -111,12 +111,21 @@ class Authenticator:
 
     async def verdict(self, id_: str, trace: Trace, message: Message) -> Verdict:
         """The verdict, within `within_s` and the time that the pool takes."""
+        return verdict(id_, trace, await self.found(trace, message), self._id)
+
+    async def found(self, trace: Trace, message: Message | None) -> Found:
+        """What a verdict is made of; without a message there are no signatures."""
         mailfrom, helo = _identities(trace)
         of_helo, of_mailfrom, (signatures, strip) = await asyncio.gather(
-            self._spf(helo), self._spf(mailfrom), self._dkim(message)
+            self._spf(helo), self._spf(mailfrom), self._dkim(message) if message else _nothing()
         )
         assert of_helo is not None
-        return verdict(id_, trace, Found(of_mailfrom, of_helo, signatures, strip), self._id)
+        return Found(of_mailfrom, of_helo, signatures, strip)
+
+    def why(self, trace: Trace) -> tuple[str, str]:
+        """(of MAIL FROM, of HELO): what decided SPF, as long as the result is remembered; else ""."""
+        mailfrom, helo = _identities(trace)
+        return self._why(mailfrom), self._why(helo)
 
     async def without_content(self, id_: str, trace: Trace, reason: str) -> Verdict:
         """The verdict for a message whose content did not come together."""
@@ -138,6 +147,12 @@ class Authenticator:
             return self._evaluate(identity, {})
         except spf.Missing:
             return None
+
+    def _why(self, identity: _Identity | None) -> str:
+        if identity is None:
+            return ""
+        checked = self._results.get(identity._replace(local="")) or self._results.get(identity)
+        return checked.reason if checked else ""
 
     def _evaluate(self, identity: _Identity, answers: dict[spf.Question, spf.Answer]) -> spf.Result:
         """Raises Missing. `answers`: found for this evaluation; they outlive their place in the cache."""
@@ -229,6 +244,10 @@ class Authenticator:
             for task in late:
                 task.cancel()
         return {name: task.result() if task.done() else _Unanswered() for name, task in tasks.items()}
+
+
+async def _nothing() -> tuple[tuple[dkim.Checked, ...], tuple[tuple[int, int], ...]]:
+    return (), ()
 
 
 def _verify(

@@ -54,11 +54,13 @@ class Result(StrEnum):
 
 class Checked(NamedTuple):
     """`expires`: monotonic seconds, when the first of the answers used ends; `personal`: the local part was
-    looked at, so the result holds for this mailbox only, else for its whole domain."""
+    looked at, so the result holds for this mailbox only, else for its whole domain; `reason`: which term
+    matched, or what went wrong, for people."""
 
     result: Result
     expires: float
     personal: bool = False
+    reason: str = ""
 
 
 FOR_EVER = float("inf")
@@ -86,10 +88,20 @@ def check_host(client: str, local: str, domain: str, helo: str, lookup: Lookup) 
         return Checked(Result.NONE, FOR_EVER)
     query = _Query(client, local or "postmaster", domain.rstrip("."), helo, lookup)
     try:
-        word = query.check()[0]
+        result = Result(query.check()[0])
     except ValueError:  # a number in a macro that is longer than any number
-        word = Result.PERMERROR
-    return Checked(Result(word), query.expires, query.personal)
+        result = Result.PERMERROR
+    return Checked(result, query.expires, query.personal, _reason(query, result))
+
+
+def _reason(query: "_Query", result: Result) -> str:
+    match result:
+        case Result.NONE:
+            return "no SPF record"
+        case Result.TEMPERROR | Result.PERMERROR:
+            return " ".join(filter(None, (query.prob, *map(str, query.mech))))
+        case _:
+            return query.mechanism or "no term matches"
 
 
 class _Query(spf.query):  # type: ignore[misc]
@@ -128,7 +140,7 @@ class _Query(spf.query):  # type: ignore[misc]
             return []  # also an expansion of a local part in UTF-8: it matches nothing (RFC 8616 section 4)
         answer = self._ask(name, qtype)
         if answer.kind in _TROUBLE:
-            raise spf.TempError("DNS")
+            raise _trouble(name, qtype)
         if answer.kind == _FOUND:
             records = list(answer.records)
             return [[str(text).encode("latin-1")] for text in records] if qtype == "TXT" else records
@@ -156,7 +168,7 @@ class _Query(spf.query):  # type: ignore[misc]
                 missing += need.questions
                 continue
             if answer is not None and answer.kind in _TROUBLE and trouble:
-                raise spf.TempError("DNS")
+                raise _trouble(host, self.A)
             found.append((host, list(answer.records) if answer is not None and answer.kind == _FOUND else []))
         if missing:
             raise Missing(*missing)
@@ -209,6 +221,10 @@ class _Query(spf.query):  # type: ignore[misc]
 
     def get_explanation(self, spec: str) -> None:
         """Never fetched."""
+
+
+def _trouble(name: str, qtype: str) -> spf.TempError:
+    return spf.TempError(f"no answer for {name} {qtype}")
 
 
 def _askable(name: str) -> bool:
