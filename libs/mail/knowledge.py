@@ -87,7 +87,8 @@ class RecipientStatus(Struct, frozen=True, omit_defaults=True, tag="status"):
 class RecipientTry(Struct, frozen=True, omit_defaults=True, tag="try"):
     """Key: `try:` + mailbox. When last tried and with which outcome; never overwrites what is known.
     `against_since`: since when the primary contradicts the status (0: it does not). `imported`: when the
-    operator imported it, as long as it is asked about in the background (0: it is not)."""
+    operator imported it, as long as it is asked about in the background (0: it is not). `elsewhere`: what an
+    MX of a worse preference said, a Status, for those who asked then and nobody else ("": none was asked)."""
 
     mailbox: str
     last_tried: float
@@ -95,6 +96,7 @@ class RecipientTry(Struct, frozen=True, omit_defaults=True, tag="try"):
     against_since: float = 0.0
     against_host: str = ""
     imported: float = 0.0
+    elsewhere: str = ""
 
 
 class Callouts(StrEnum):

@@ -28,7 +28,7 @@ def pack(key: bytes, record: RecipientRecord) -> bytes:
         case RecipientTry():
             name = key.removeprefix(b"try:")
             spelt = _spelt(name, record.mailbox).decode()
-            text = "\0".join((record.last_outcome, record.against_host, spelt))
+            text = "\0".join((record.last_outcome, record.against_host, record.elsewhere, spelt))
             times = record.last_tried, record.against_since, record.imported
             return _TRY_FORM.pack(_TRY, *times) + text.encode()
         case PrimaryFacts():
@@ -42,9 +42,9 @@ def unpack(key: bytes, kept: bytes) -> RecipientRecord:
         return decode_recipient(kept[1:])
     if kind == _TRY:
         _, tried, against, imported = _TRY_FORM.unpack_from(kept)
-        outcome, host, spelt = kept[_TRY_FORM.size :].decode().split("\0", 2)
+        outcome, host, elsewhere, spelt = kept[_TRY_FORM.size :].decode().split("\0", 3)
         name = key.removeprefix(b"try:").decode()
-        return RecipientTry(spelt or name, tried, outcome, against, host, imported)
+        return RecipientTry(spelt or name, tried, outcome, against, host, imported, elsewhere)
     _, confirmed, since, against = _STATUS_FORM.unpack_from(kept)
     return RecipientStatus(
         (kept[_STATUS_FORM.size :] or key).decode(),

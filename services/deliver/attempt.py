@@ -32,10 +32,11 @@ class Unreachable(Exception):  # noqa: N818
 
 
 class Kept:
-    """A connection that carries one mail after the other. `used`: transactions so far."""
+    """A connection that carries one mail after the other. `used`: transactions so far; `best`: its server is
+    of the best preference, which alone knows the recipients."""
 
-    def __init__(self, connection: Connection, room: AsyncExitStack) -> None:
-        self.connection = connection
+    def __init__(self, connection: Connection, room: AsyncExitStack, *, best: bool) -> None:
+        self.connection, self.best = connection, best
         self._room = room
         self.used = 0
 
@@ -60,7 +61,7 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
         room = AsyncExitStack()
         try:
             await room.enter_async_context(shared.addresses.room(target.address, probe=probe))
-            return Kept(await dialer.connect(target), room)
+            return Kept(await dialer.connect(target), room, best=target in route.preferences[0])
         except Fault as fault:
             await room.aclose()
             seen = of_hosts(seen, unreached(fault.stage, fault.reply, fault.reason))

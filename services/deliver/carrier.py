@@ -164,7 +164,7 @@ class Carriers:
             got = await attempt.transact(kept, part, job, open_, self._before_dot)
             target = kept.connection.target
             by = Peer(target.host, target.address, kept.connection.source_address, kept.connection.tls)
-            self._settle(hop, job, self._settlement.judge(hop, job, got), by, slow=slow)
+            self._settle(hop, job, self._settlement.judge(hop, job, got, best=kept.best), by, slow=slow)
             handed_on = True
         except (Stale, Withheld):
             return False

@@ -52,21 +52,24 @@ class Settlement:
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
 
-    def judge(self, hop: Hop, job: Job, got: Answers) -> dict[int, Outcome]:
-        """The outcome for each recipient; the next hop and its brake learn from it at once."""
+    def judge(self, hop: Hop, job: Job, got: Answers, *, best: bool) -> dict[int, Outcome]:
+        """The outcome for each recipient; the next hop and its brake learn from it at once. `best`: a server
+        of the best preference said it."""
         now = self._partition.clock.mono()
         known = Known(accepted_within(hop.destination, now, ACCEPTED_LATELY_S), job.mail.kind.ours)
         each = {index: outcome(stage, what, known) for index, (stage, what) in got.items()}
         self._partition.saw(hop, seen(job.mail, each))
         if job.mail.kind is Kind.RELAYED:
-            self._teach(hop, job, got, each, now)
+            self._teach(hop, job, got, each, now, best=best)
         for what in each.values():
             label = type(what).__name__.lower() if isinstance(what, Done) else what.why.value
             self._partition.deps.metrics.attempts.labels(label).inc()
         return each
 
-    def _teach(self, hop: Hop, job: Job, got: Answers, each: Mapping[int, Outcome], now: float) -> None:
-        """The brake counts confirmed recipients; verify hears what was said of a mailbox."""
+    def _teach(
+        self, hop: Hop, job: Job, got: Answers, each: Mapping[int, Outcome], now: float, *, best: bool
+    ) -> None:
+        """The brake counts confirmed recipients; verify hears what the best preference said of a mailbox."""
         brake = hop.brake
         for index, what in each.items():
             recipient = job.mail.recipients[index]
@@ -75,7 +78,8 @@ class Settlement:
                 brake = bounce_brake.accepted(brake, recipient.mailbox, now)
             elif recipient.basis is Basis.DELIVERABLE and _no_mailbox(what):
                 brake = bounce_brake.refused(brake, recipient.mailbox, now)
-            if isinstance(reply, Foreign) and (isinstance(what, Done) or stage in (Stage.RCPT, Stage.DOT)):
+            spoke = isinstance(what, Done) or stage in (Stage.RCPT, Stage.DOT)
+            if best and spoke and isinstance(reply, Foreign):
                 self._partition.shared.observations.saw(
                     job.mail.domain, recipient.mailbox, stage, reply.line()
                 )

@@ -70,8 +70,10 @@ class Facts(Struct, frozen=True):
         return self.primary is not None and self.primary.away
 
     def tried_lately(self, now: float) -> bool:
-        """A callout told nothing just now: another one is not worth its time yet."""
-        return self.tried is not None and 0 <= now - self.tried.last_tried < UNVERIFIABLE_S
+        """A callout told nothing just now: another one is not worth its time yet. Where a worse MX answered
+        it is: that was for those who asked then."""
+        tried = self.tried
+        return tried is not None and not tried.elsewhere and 0 <= now - tried.last_tried < UNVERIFIABLE_S
 
 
 class FlushFacts(NamedTuple):

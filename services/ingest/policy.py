@@ -13,7 +13,17 @@ from libs.mail.records import Action, Admission, Basis, Kind, Unverified, Verdic
 from libs.mail.reply import Reply
 from libs.mail.settings import DAY_S, DomainSettings
 from services.ingest import fallback
-from services.ingest.facts import Accept, Ask, Envelope, Facts, FindOut, FlushFacts, Remember, Whose
+from services.ingest.facts import (
+    UNVERIFIABLE_S,
+    Accept,
+    Ask,
+    Envelope,
+    Facts,
+    FindOut,
+    FlushFacts,
+    Remember,
+    Whose,
+)
 from services.ingest.limits import HOUR_S, NO_ROOM, Limit, Load
 
 T = TypeVar("T")
@@ -74,7 +84,23 @@ def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
             return fallback.sent_back(f, now) or answer
         if answer is not None:
             return answer
-    return at_deadline(to, f, now)
+    answer = _elsewhere(to, f, _unverified(to, f, now), now)
+    return (fallback.sent_back(f, now) or answer) if isinstance(answer, Accept) else answer
+
+
+def _elsewhere(to: Mailbox, f: Facts, answer: Reply | Accept, now: float) -> Reply | Accept:
+    """`answer`, or, where that only says that nothing is known, what an MX of a worse preference has just
+    said. Its yes is no more than a suspicion: often it is a relay that takes anything."""
+    said = "" if f.tried is None or not f.fresh else f.tried.elsewhere
+    if f.tried is None or not -CLOCKS_S <= now - f.tried.last_tried < UNVERIFIABLE_S:
+        return answer
+    unsure = answer in (replies.CANNOT_VERIFY, replies.TOO_MANY_UNVERIFIED)
+    suspected = isinstance(answer, Accept) and answer.basis is Basis.SUSPICION
+    if said == Status.UNDELIVERABLE.value and (unsure or suspected):
+        return replies.UNKNOWN_RECIPIENT
+    if said == Status.DELIVERABLE.value and answer is replies.CANNOT_VERIFY and not f.load.suspicious:
+        return _accept(to, Basis.SUSPICION, "callout")
+    return answer
 
 
 def _unverified(to: Mailbox, f: Facts, now: float) -> Reply | Accept:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.mail.knowledge import Callouts, PrimaryFacts
+from libs.mail.knowledge import Callouts, PrimaryFacts, Status
 from libs.mail.settings import DAY_S
 from libs.mail.trouble import Server
 
@@ -21,10 +21,12 @@ POLICIES = 2  # different recipients refused for policy in a row: it is about us
 class Asked(Struct, frozen=True):
     """What this process remembers of one primary. Times are monotonic seconds; `negatives`, `flips`: when
     (and who); `refused`: recipients refused for policy since the last that was not; `reply`: the
-    last line of that kind; `probed`: when it was last asked about a mailbox that nobody has."""
+    last line of that kind; `probed`: when it was last asked about a mailbox that nobody has; `beside`: does
+    a worse preference answer while the best one is held (None: it was not dialled since)."""
 
     held_until: float = 0.0
     hold: str = ""
+    beside: bool | None = None
     negatives: tuple[float, ...] = ()
     flips: tuple[tuple[float, str], ...] = ()
     refused: frozenset[str] = frozenset()
@@ -35,7 +37,7 @@ class Asked(Struct, frozen=True):
 class Heard(NamedTuple):
     """One answer about one recipient: `outcome` deliverable, undeliverable or an Unverifiable's reason;
     `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status; `guess`:
-    a client named it; `reply`: the line."""
+    a client named it; `reply`: the line; `elsewhere`: as in RecipientTry."""
 
     mailbox: str
     outcome: str
@@ -44,14 +46,19 @@ class Heard(NamedTuple):
     known: bool = False
     guess: bool = True
     reply: str = ""
+    elsewhere: str = ""
 
 
-def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float, anew: bool = False) -> str:
+def hold(
+    asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float, anew: bool = False,
+    elsewhere: bool = False,
+) -> str:  # fmt: skip
     """Why a recipient is not asked about now, as RecipientTry.last_outcome; "": ask. `known`: it has a
-    status; a spent budget never touches it; `anew`: the question is whether the primary is up."""
+    status; a spent budget never touches it; `anew`: the question is whether the primary is up; `elsewhere`:
+    an MX of a worse preference may answer it."""
     if not anew and facts is not None and facts.callouts in (Callouts.CATCH_ALL, Callouts.LATE_REJECT):
         return facts.callouts.value
-    if now < asked.held_until:
+    if now < asked.held_until and not (elsewhere and held(asked, now)):
         return asked.hold
     if not known and len(_recent(asked.negatives, now - NEGATIVES_S)) >= NEGATIVES:
         return "budget"
@@ -60,7 +67,12 @@ def hold(asked: Asked, facts: PrimaryFacts | None, *, known: bool, now: float, a
 
 def unreachable(asked: Asked, reason: str, now: float) -> Asked:
     """No address of the best preference took us to RCPT."""
-    return replace(asked, held_until=now + UNREACHABLE_S, hold=reason)
+    return replace(asked, held_until=now + UNREACHABLE_S, hold=reason, beside=None)
+
+
+def held(asked: Asked, now: float) -> str:
+    """The reason why a worse preference is to be asked in the place of the best one now, or ""."""
+    return asked.hold if asked.beside is not False and now < asked.held_until else ""
 
 
 def heard(asked: Asked, h: Heard, now: float) -> Asked:
@@ -68,7 +80,9 @@ def heard(asked: Asked, h: Heard, now: float) -> Asked:
     if h.outcome == "policy" and not h.blocked:
         return _held(replace(asked, refused=asked.refused | {h.mailbox}, reply=h.reply), now)
     if h.blocked:
-        return replace(asked, held_until=now + BLOCKED_S, hold="blocked", reply=h.reply)
+        return replace(asked, held_until=now + BLOCKED_S, hold="blocked", reply=h.reply, beside=False)
+    if h.elsewhere == Status.UNDELIVERABLE.value and not h.known and h.guess:
+        return replace(asked, negatives=(*_recent(asked.negatives, now - NEGATIVES_S), now))
     if h.outcome not in ("deliverable", "undeliverable", "contradicted"):
         return asked
     negatives = _recent(asked.negatives, now - NEGATIVES_S)
@@ -85,7 +99,7 @@ def heard(asked: Asked, h: Heard, now: float) -> Asked:
 def _held(asked: Asked, now: float) -> Asked:
     if len(asked.refused) < POLICIES:
         return asked
-    return replace(asked, held_until=now + BLOCKED_S, hold="blocked")
+    return replace(asked, held_until=now + BLOCKED_S, hold="blocked", beside=False)
 
 
 def _recent(times: tuple[float, ...], after: float) -> tuple[float, ...]:

@@ -24,7 +24,6 @@ from libs.mail.knowledge import (
     Observed,
     RecipientTry,
     Sight,
-    Status,
     Told,
 )
 from libs.mail.reply import parse_line
@@ -206,7 +205,8 @@ class Callouts:
         if answer is not None and not due:
             self._storing.store(reading.claim, record.key, domain, [answer])
             return
-        reason = self._primaries.refusal(domain, known=known.status is not None, anew=callout.anew)
+        has_status, elsewhere = known.status is not None, not (known.deliverable or callout.anew)
+        reason = self._primaries.refusal(domain, known=has_status, anew=callout.anew, elsewhere=elsewhere)
         reason = reason or self._calls.crowded(domain)
         if reason:
             tried = learning.learn(known, Unverifiable(reason, blocked=False), self._circumstances(domain))
@@ -237,10 +237,10 @@ class Callouts:
         self._flying[key] = flight
         if not flight.gentle and probe_is_due(self._known.facts(domain), self._deps.clock.wall()):
             self.probe(domain, gentle=False)  # first: where this one is accepted, others say less
-        deliverable = known.status is not None and known.status.status is Status.DELIVERABLE
-        control = self._known.control(key) if deliverable else ""
+        control = self._known.control(key) if known.deliverable else ""
+        elsewhere = not (known.deliverable or anew or flight.offset == _NOBODYS)
         calls = self._gently if flight.gentle else self._calls
-        calls.ask(Question(known.mailbox, domain, key, control, attempts, anew, flight.gentle))
+        calls.ask(Question(known.mailbox, domain, key, control, attempts, anew, flight.gentle, elsewhere))
 
     # --- for the background ---
 
@@ -285,8 +285,9 @@ class Callouts:
             flight = self._flying.get(question.key)
             overtaken = flight is None or not flight.gentle
             return "overtaken" if overtaken else self._primaries.refusal(question.domain, known=True)
-        known = self._known.recipient(question.key, question.mailbox)
-        return self._primaries.refusal(question.domain, known=known.status is not None, anew=question.anew)
+        known = self._known.recipient(question.key, question.mailbox).status is not None
+        anew, elsewhere = question.anew, question.elsewhere
+        return self._primaries.refusal(question.domain, known=known, anew=anew, elsewhere=elsewhere)
 
     def told(self, question: Question, finding: Finding, control: bool | None) -> None:
         if not question.key:
@@ -322,6 +323,12 @@ class Callouts:
     def failed(self, domain: str, finding: Unverifiable) -> None:
         self._primaries.failed(domain, finding)
 
+    def beside(self, domain: str, *, answers: bool) -> None:
+        self._primaries.beside(domain, answers=answers)
+
+    def held(self, domain: str) -> Unverifiable | None:
+        return self._primaries.held(domain)
+
     def _observed(self, reading: Reading, key: bytes, domain: str, seen: Observed) -> None:
         """A delivery heard something about a recipient."""
         try:
@@ -353,9 +360,13 @@ class Callouts:
         recipient."""
         circumstances = self._circumstances(domain)._replace(control=control, source=source)
         learnt = learning.learn(known, finding, circumstances, self._lifetimes)
-        blocked = isinstance(finding, Unverifiable) and finding.blocked
+        blocked, elsewhere = False, ""
+        if isinstance(finding, Unverifiable):
+            blocked, elsewhere = finding.blocked, finding.elsewhere
         outcome, had_status = _outcome(finding, learnt), known.status is not None
-        heard = Heard(known.mailbox, outcome, blocked, learnt.pending, had_status, guess, reply=finding.reply)
+        heard = Heard(
+            known.mailbox, outcome, blocked, learnt.pending, had_status, guess, finding.reply, elsewhere
+        )
         self._primaries.heard(claim, domain, heard, finding)
         if learnt.status is not None:
             self._storing.say_recipient(domain, known.status, learnt.status)

@@ -16,7 +16,14 @@ from libs.mail.trouble import server
 from libs.runtime.deps import Deps
 from libs.smtp.client import Connection, Dialer, Fault, Stage
 from services.verify.asking import PACE_BURST, PACE_PER_S, Offered
-from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, classify
+from services.verify.finding import (
+    Deliverable,
+    Finding,
+    Undeliverable,
+    Unverifiable,
+    classify,
+    heard_elsewhere,
+)
 from services.verify.reaching import BUSY, Reach
 
 BATCH = 8  # recipients in one transaction
@@ -54,6 +61,7 @@ class Question(NamedTuple):
     attempts: int = 0  # in the background
     anew: bool = False  # is it up, whatever is known of the recipient?
     gentle: bool = False  # nobody waits for the answer
+    elsewhere: bool = False  # an MX of a worse preference may answer when the best one is not reached
 
 
 class Listener(Protocol):
@@ -73,6 +81,14 @@ class Listener(Protocol):
 
     def failed(self, domain: str, finding: Unverifiable) -> None:
         """No address of the best preference took us to MAIL. Each waiting question is told besides."""
+        ...
+
+    def beside(self, domain: str, *, answers: bool) -> None:
+        """A worse preference was dialled in the place of the best one."""
+        ...
+
+    def held(self, domain: str) -> Unverifiable | None:
+        """Why a worse preference is asked in the place of the best one now, or None."""
         ...
 
 
@@ -162,9 +178,10 @@ class Calls:
 
     async def _session(self, domain: str, line: _Line) -> None:
         """One connection, from the first question to the last, or to the server's patience."""
-        connection = await self._reach.connect(domain)
+        held = self._listener.held(domain)
+        connection = held or await self._reach.connect(domain)
         if isinstance(connection, Unverifiable):
-            self._give_up(line, domain, connection)
+            await self._beside(domain, line, connection, known=held is not None)
             return
         address = connection.target.address
         try:
@@ -185,6 +202,58 @@ class Calls:
                 await connection.quit()
         finally:
             self._reach.leave(connection)
+
+    async def _beside(self, domain: str, line: _Line, why: Unverifiable, *, known: bool) -> None:
+        """The best preference is not reached, for `why` (`known`: as was found a moment ago): who waits is
+        asked about at a worse one, until it is the turn of the best one again."""
+        if why is not BUSY and not known:
+            self._listener.failed(domain, why)
+        if why is BUSY or why.blocked or not any(question.elsewhere for question in line.waiting):
+            self._tell_all(line, why)
+            return
+        connection = await self._reach.beside(domain)
+        self._listener.beside(domain, answers=connection is not None)
+        if connection is None:
+            self._tell_all(line, why)
+            return
+        address = connection.target.address
+        try:
+            errors, first = 0, True
+            while connection.usable and errors < ERRORS:
+                there = await line.more(0 if self._reach.wanted(address) else IDLE_S)
+                if not there or self._listener.held(domain) is None:
+                    break
+                if batch := self._batch(line, connection):
+                    await self._reach.pace(address, len(batch))
+                    errors += await self._ask_beside(connection, batch, line, why, first=first)
+                    first = False
+            if connection.usable:
+                await connection.quit()
+            elif first:  # it left before it was asked anything
+                self._tell_all(line, why)
+        finally:
+            self._reach.leave(connection)
+
+    async def _ask_beside(
+        self, connection: Connection, batch: list[Question], line: _Line, why: Unverifiable, *, first: bool
+    ) -> int:
+        """One transaction with a worse preference; returns how many negative answers it brought."""
+        findings: list[Finding] = []
+
+        def heard(index: int, stage: Stage, reply: Foreign) -> None:
+            findings.append(classify(stage, reply))
+            self._listener.told(batch[index], heard_elsewhere(findings[-1], why), None)
+
+        try:
+            await connection.verify(self._from, [question.mailbox for question in batch], heard)
+        except Fault as fault:
+            rest = batch[len(findings) :]
+            if first or fault.reply is not None or fault.reason == "timeout":
+                for question in rest:
+                    self._listener.told(question, why, None)
+            else:  # a kept session was closed meanwhile: again on a new one
+                line.waiting.extendleft(reversed(rest))
+        return sum(not isinstance(finding, Deliverable) for finding in findings)
 
     def _batch(self, line: _Line, connection: Connection) -> list[Question]:
         """The next questions that this server can be asked."""

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from libs.mail.knowledge import Callouts, PrimaryFacts
+from libs.mail.knowledge import Callouts, PrimaryFacts, Status
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Speaks, Stage, speaks
 from libs.mail.stance import Stance, stance
@@ -22,11 +22,12 @@ class Undeliverable(NamedTuple):
 
 class Unverifiable(NamedTuple):
     """Nothing is known. `reason` is one word (RecipientTry.last_outcome); `blocked`: the primary refuses us,
-    whomever we ask about."""
+    whomever we ask about; `elsewhere`: as in RecipientTry."""
 
     reason: str
     blocked: bool
     reply: str = ""
+    elsewhere: str = ""
 
 
 Finding = Deliverable | Undeliverable | Unverifiable
@@ -65,6 +66,18 @@ def believable(finding: Finding, facts: PrimaryFacts | None) -> Finding:
     if says_little and isinstance(finding, Deliverable):
         return Unverifiable("up", blocked=False, reply=finding.reply)
     return finding
+
+
+def heard_elsewhere(finding: Finding, why: Unverifiable) -> Unverifiable:
+    """What an MX of a worse preference says of a recipient while the best one cannot be asked (`why`). It
+    teaches nothing: such a server often is a relay that takes anything."""
+    match finding:
+        case Deliverable():
+            return why._replace(elsewhere=Status.DELIVERABLE.value)
+        case Undeliverable():
+            return why._replace(elsewhere=Status.UNDELIVERABLE.value)
+        case Unverifiable():
+            return why
 
 
 def _word(reason: str) -> str:

@@ -65,6 +65,10 @@ class Known(NamedTuple):
     tried: RecipientTry | None
 
     @property
+    def deliverable(self) -> bool:
+        return self.status is not None and self.status.status is Status.DELIVERABLE
+
+    @property
     def answer(self) -> RecipientStatus | RecipientTry | None:
         """The newest of both."""
         if self.tried is None or (self.status is not None and self.status.confirmed >= self.tried.last_tried):
@@ -99,13 +103,13 @@ def learn(known: Known, finding: Finding, c: Circumstances, t: Lifetimes = LIFET
         case Deliverable(reply):
             return Learnt(_status(known, Status.DELIVERABLE, reply, c), _settled(known, "deliverable", c))
         case Undeliverable(reply):
-            if known.status is not None and known.status.status is Status.DELIVERABLE:
+            if known.deliverable:
                 return _contradicted(known, reply, c, t)
             if c.braked:
                 return Learnt(None, _in_vain(known, "braked", c))
             return Learnt(_status(known, Status.UNDELIVERABLE, reply, c), _settled(known, "undeliverable", c))
-        case Unverifiable(reason):
-            return Learnt(None, _in_vain(known, reason, c))
+        case Unverifiable(reason, elsewhere=elsewhere):
+            return Learnt(None, _in_vain(known, reason, c, elsewhere))
 
 
 def _contradicted(known: Known, reply: str, c: Circumstances, t: Lifetimes) -> Learnt:
@@ -131,9 +135,9 @@ def _status(known: Known, status: Status, reply: str, c: Circumstances) -> Recip
     return RecipientStatus(known.mailbox, status, since, c.now, c.source, reply)
 
 
-def _in_vain(known: Known, reason: str, c: Circumstances) -> RecipientTry:
+def _in_vain(known: Known, reason: str, c: Circumstances, elsewhere: str = "") -> RecipientTry:
     before = known.tried or RecipientTry(known.mailbox, 0.0, "")
-    return replace(before, last_tried=c.now, last_outcome=reason)
+    return replace(before, last_tried=c.now, last_outcome=reason, elsewhere=elsewhere)
 
 
 def _settled(known: Known, outcome: str, c: Circumstances) -> RecipientTry | None:
@@ -173,8 +177,7 @@ def try_is_over(known: Known, now: float, t: Lifetimes = LIFETIMES) -> bool:
         return False
     if now - known.tried.last_tried < t.try_s:
         return False
-    doubts = known.status is not None and known.status.status is Status.DELIVERABLE
-    return not (doubts and known.tried.against_since)
+    return not (known.deliverable and known.tried.against_since)
 
 
 def next_probe(s: RecipientStatus, primary: PrimaryState | None, t: Lifetimes = LIFETIMES) -> float | None:
@@ -197,7 +200,8 @@ def is_due(known: Known, primary: PrimaryState | None, now: float, t: Lifetimes 
         return False
     if tried is not None and (status is None or tried.against_since or tried.last_tried > status.confirmed):
         clock_was_set_back = now < tried.last_tried  # then it settles nothing
-        return clock_was_set_back or now >= next_try(tried, t)
+        for_others = tried.elsewhere != ""  # it served those who asked then
+        return clock_was_set_back or for_others or now >= next_try(tried, t)
     if status is None:
         return True
     due = next_probe(status, primary, t)

@@ -23,15 +23,16 @@ class Primaries:
         self._offered: dict[str, Offered] = {}
         self._flushed: dict[str, float] = {}
 
-    def refusal(self, domain: str, *, known: bool, anew: bool = False) -> str:
-        """Why nothing is dialled, or ""; `known`: it does not count as a guess."""
+    def refusal(self, domain: str, *, known: bool, anew: bool = False, elsewhere: bool = False) -> str:
+        """Why nothing is dialled, or ""; `known`: it does not count as a guess; `elsewhere`: as in hold()."""
         settings = self._known.settings(domain)
         if settings is None:
             return "no domain"
         if not settings.active or settings.suspended:
             return "suspended" if settings.suspended else "pending"
         asked, mono = self._of(domain), self._deps.clock.mono()
-        return asking.hold(asked, self._known.facts(domain), known=known, now=mono, anew=anew)
+        facts = self._known.facts(domain)
+        return asking.hold(asked, facts, known=known, now=mono, anew=anew, elsewhere=elsewhere)
 
     def may_be_probed(self, domain: str, *, gentle: bool) -> bool:
         """Is a mailbox that nobody has to be asked for? Not where nobody is to be asked, nor, where somebody
@@ -53,6 +54,15 @@ class Primaries:
     def failed(self, domain: str, finding: Unverifiable) -> None:
         """No address of the best preference took us to MAIL."""
         self._asked[domain] = asking.unreachable(self._of(domain), finding.reason, self._deps.clock.mono())
+
+    def beside(self, domain: str, *, answers: bool) -> None:
+        """A worse preference was dialled in the place of the best one."""
+        self._asked[domain] = replace(self._of(domain), beside=answers)
+
+    def held(self, domain: str) -> Unverifiable | None:
+        """Why a worse preference is asked in the place of the best one now, or None."""
+        reason = asking.held(self._of(domain), self._deps.clock.mono())
+        return Unverifiable(reason, blocked=False) if reason else None
 
     def heard(self, claim: Claim, domain: str, heard: Heard, finding: Finding) -> None:
         """An answer about one recipient."""

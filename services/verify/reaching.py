@@ -17,6 +17,7 @@ from services.verify.asking import Pace, paced
 from services.verify.finding import Unverifiable, classify
 
 REACH_S = 15.0  # for look-ups and all addresses of the best preference
+BESIDE_S = 4.0  # for those of the worse ones, when the best is not reached: somebody still waits
 
 _UNREACHABLE = Unverifiable("unreachable", blocked=False)
 BUSY = Unverifiable("busy", blocked=False)  # others had all slots: nothing is known of the primary
@@ -50,6 +51,21 @@ class Reach:
                 return await race.run(route.preferences[0], left_s)
         except TimeoutError:
             return race.failure
+        finally:
+            await race.end()
+
+    async def beside(self, domain: str) -> Connection | None:
+        """A session with an address of a worse preference that is still above us (route.choose), the best of
+        them first; its slot is taken until leave(). None: there is none."""
+        race = _Race(self._dialer, self._slots)
+        try:
+            async with asyncio.timeout(BESIDE_S):
+                route = await look_up(self._dns, domain, self._ours, random.shuffle)
+                worse = [target for targets in route.preferences[1:] for target in targets]
+                found = await race.run(worse, BESIDE_S)
+                return found if isinstance(found, Connection) else None
+        except TimeoutError:
+            return None
         finally:
             await race.end()
 

@@ -130,6 +130,9 @@ def _status(mailbox: str, word: str, at: float) -> tuple[str, Struct]:
         return f"try:{key}", RecipientTry(mailbox, at, "connect: timeout")
     if word == "greylisted":
         return f"try:{key}", RecipientTry(mailbox, at, "greylisted")
+    if word.endswith("-elsewhere"):
+        said = Status(word.removesuffix("-elsewhere")).value
+        return f"try:{key}", RecipientTry(mailbox, at, "unreachable", elsewhere=said)
     if word == "doubted":
         return f"try:{key}", RecipientTry(mailbox, at, "undeliverable", against_since=at)
     return key, RecipientStatus(mailbox, Status(word), at, at)

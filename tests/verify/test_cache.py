@@ -28,7 +28,7 @@ from services.ingest.facts import Accept, Envelope, Facts, OurNames
 from services.verify import ageing, asking, learning
 from services.verify.ageing import Fate
 from services.verify.asking import Asked, Heard, Said
-from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable
+from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, heard_elsewhere
 from services.verify.learning import Circumstances, Known, Learnt
 
 DOMAIN = "office.example"
@@ -65,6 +65,7 @@ class Cache(RuleBasedStateMachine):
         self.late: list[Learnt] = []
         self.said_no: dict[str, list[float]] = {name: [] for name in NAMES}
         self.said_yes: dict[str, float] = {}
+        self.said_elsewhere: set[str] = set()  # unknown to a worse MX, at the last question
 
     # --- as verify does it ---
 
@@ -132,6 +133,17 @@ class Cache(RuleBasedStateMachine):
             after = self.known(name).status
             assert after is not None
             assert after.status is Status.DELIVERABLE
+        self.said_elsewhere.discard(name)
+
+    @rule(name=names, finding=st.sampled_from([YES, NO, VAIN[0]]))
+    def hears_elsewhere(self, name: str, finding: Finding) -> None:
+        """The best preference is not reached, a worse one says this: no status comes of it or goes."""
+        known, why = self.known(name), Unverifiable("unreachable", blocked=False)
+        self.write(self.learn(name, heard_elsewhere(finding, why), None, "callout"))
+        assert self.known(name).status == known.status
+        self.said_elsewhere.discard(name)
+        if finding is NO:
+            self.said_elsewhere.add(name)
 
     def heard(self, name: str, finding: Finding) -> None:
         if finding is YES:
@@ -227,10 +239,22 @@ class Cache(RuleBasedStateMachine):
                     policy.at_answer(to, f, self.wall),
                     policy.at_deadline(to, f, self.wall),
                 ]
-                if any(isinstance(answer, Reply) and answer.code >= 500 for answer in answers):
+                at_once, answered, in_vain = map(denies, answers)
+                if at_once or in_vain:
                     self.is_right(name, known, fresh)
+                elif answered:
+                    self.is_right_elsewhere(name, known, fresh)
                 if self.braked and known.status is not None and known.status.status is Status.DELIVERABLE:
                     assert isinstance(answers[0], Accept)
+
+    def is_right_elsewhere(self, name: str, known: Known, fresh: bool) -> None:
+        """A worse MX does not know it, and nothing that the best one said is against that."""
+        assert fresh
+        assert not self.braked
+        assert not known.deliverable
+        assert name in self.said_elsewhere
+        assert known.tried is not None
+        assert not known.tried.against_since
 
     def is_right(self, name: str, known: Known, fresh: bool) -> None:
         assert fresh
@@ -243,6 +267,10 @@ class Cache(RuleBasedStateMachine):
             after = [no for no in noes if no >= yes]
             assert after
             assert after[-1] - after[0] >= learning.LIFETIMES.witness_s - 2 * AGREE_S
+
+
+def denies(answer: object) -> bool:
+    return isinstance(answer, Reply) and answer.code >= 500
 
 
 TestCache = Cache.TestCase

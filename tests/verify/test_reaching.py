@@ -10,10 +10,12 @@ import pytest
 
 from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
 from libs.smtp.client import CALLOUT, Connection, Dialer
+from services.verify.asking import NEGATIVES
 from services.verify.callouts import NOBODY
 from services.verify.reaching import BUSY, Reach
+from tests.helpers.clock import Clock
 from tests.helpers.primary import CAPABILITIES, Primary, server_context
-from tests.verify.house import ANN, BOB, House, at, house, until
+from tests.verify.house import ANN, BOB, EVE, House, asked, at, house, until
 
 NO_PIPELINING = tuple(line for line in CAPABILITIES if line != "PIPELINING")
 FOUR = """
@@ -191,24 +193,145 @@ async def test_a_forbidden_address_beside_an_allowed_one(tmp_path: Path) -> None
         assert it.status(ANN) is Status.DELIVERABLE
 
 
-async def test_a_worse_mx_teaches_nothing(tmp_path: Path) -> None:
-    """With every address of the best preference dead, what a worse one would say is not taken for knowledge:
-    neither its yes nor its no."""
-    zone = """
-    office.example      MX 10 mx.office.example
-                        MX 15 relay.example
-                        MX 20 mx1.backup.example
-    mx.office.example   A 127.0.0.2
-                        A 127.0.0.3
-    relay.example       A 127.0.0.4
-    """
-    async with (
-        at() as primary,
-        Primary(address="127.0.0.4", port=primary.port, known={ANN}),
-        house(tmp_path, primary, zone=zone) as it,
-    ):
-        await primary.down()
+WORSE = """
+office.example      MX 10 mx.office.example
+                    MX 15 relay.example
+                    MX 17 other.example
+                    MX 20 mx1.backup.example
+                    MX 20 beside.example
+                    MX 30 late.example
+mx.office.example   A 127.0.0.2
+                    A 127.0.0.3
+relay.example       A 127.0.0.4
+other.example       A 127.0.0.5
+beside.example      A 127.0.0.6
+late.example        A 127.0.0.7
+"""
+CLOCK_S = 1_800_000_000.0
+
+
+class Worse(NamedTuple):
+    """`servers`: the best, the two worse ones, those that are no better than we are."""
+
+    it: House
+    servers: list[Primary]
+    clock: Clock
+
+    def asked(self, number: int) -> list[str]:
+        return asked(self.servers[number])
+
+
+@asynccontextmanager
+async def worse(tmp_path: Path) -> AsyncIterator[Worse]:
+    """The best preference knows BOB, the worse ones ANN; nobody of the others may ever be asked."""
+    async with AsyncExitStack() as stack:
+        best = await stack.enter_async_context(at(known={BOB}))
+        servers = [best]
+        for number in (4, 5, 6, 7):
+            server = Primary(address=f"127.0.0.{number}", port=best.port, known={ANN})
+            servers.append(await stack.enter_async_context(server))
+        clock = Clock(CLOCK_S)
+        it = await stack.enter_async_context(house(tmp_path, best, zone=WORSE, clock=clock))
         await it.add()
-        for mailbox in (ANN, BOB):
-            assert isinstance(await it.ask(mailbox), RecipientTry)
-            assert it.status(mailbox) is None
+        yield Worse(it, servers, clock)
+        assert all(server.visits == [] for server in servers[3:])
+
+
+async def told(it: House, mailbox: str) -> tuple[str, str]:
+    """Why the best preference said nothing, and what a worse one said."""
+    answer = await it.ask(mailbox)
+    assert isinstance(answer, RecipientTry)
+    assert it.status(mailbox) is None
+    return answer.last_outcome, answer.elsewhere
+
+
+async def test_a_worse_mx_serves_who_asks_and_teaches_nothing(tmp_path: Path) -> None:
+    """With every address of the best preference dead a worse one is asked: its yes and its no are for those
+    who ask, every time, and never a status. The best is dialled again after 15 s."""
+    async with worse(tmp_path) as place:
+        await place.servers[0].down()
+        for _ in range(2):
+            assert await told(place.it, ANN) == ("unreachable", "deliverable")
+            assert await told(place.it, EVE) == ("unreachable", "undeliverable")
+        assert place.asked(1) == [ANN, EVE, ANN, EVE]
+        assert place.asked(2) == []
+        await place.servers[0].up()
+        place.clock.advance(16)
+        await place.it.ask(ANN)
+        assert place.it.status(ANN) is Status.UNDELIVERABLE
+        assert place.asked(0) == [ANN]
+        assert len(place.asked(1)) == 4
+
+
+async def test_the_worst_is_asked_where_a_better_one_is_dead_too(tmp_path: Path) -> None:
+    """As far as they are above us; with all of them dead nobody is dialled again for a moment."""
+    async with worse(tmp_path) as place:
+        await place.servers[0].down()
+        await place.servers[1].down()
+        assert await told(place.it, EVE) == ("unreachable", "undeliverable")
+        await place.servers[2].down()
+        await until(lambda: not place.servers[2].open_visits)
+        place.clock.advance(16)
+        assert await told(place.it, EVE) == ("unreachable", "")
+        await place.servers[2].up()
+        assert await told(place.it, "new@office.example") == ("unreachable", "")
+        assert place.asked(2) == [EVE]
+
+
+async def test_who_is_known_is_no_question_for_a_worse_mx(tmp_path: Path) -> None:
+    """Nor is a background question, nor whether the best preference is up."""
+    async with worse(tmp_path) as place:
+        await place.it.ask(BOB)
+        assert place.it.status(BOB) is Status.DELIVERABLE
+        await place.servers[0].down()
+        await place.it.advance(7 * 86_400)
+        await told(place.it, EVE)
+        await place.it.ask(BOB)
+        await place.it.ask(ANN, anew=True)
+        assert place.it.status(BOB) is Status.DELIVERABLE
+        assert place.asked(1) == [EVE]
+
+
+async def test_a_worse_mx_is_no_way_around_the_budget(tmp_path: Path) -> None:
+    """The 31st unknown recipient of an hour is not asked about there either."""
+    async with worse(tmp_path) as place:
+        await place.servers[0].down()
+        for number in range(NEGATIVES):
+            name = f"guess{number}@office.example"
+            assert await told(place.it, name) == ("unreachable", "undeliverable")
+        assert await told(place.it, EVE) == ("budget", "")
+        assert len(place.asked(1)) == NEGATIVES
+
+
+async def test_a_worse_mx_is_left_for_the_best_one(tmp_path: Path) -> None:
+    """However many questions come one after the other: once it is time the best one is dialled."""
+    async with worse(tmp_path) as place:
+        await place.servers[0].down()
+        place.servers[1].known = None
+        assert await told(place.it, "u0@office.example") == ("unreachable", "deliverable")
+        await place.servers[0].up()
+        number = 0
+        while not place.asked(0):
+            number += 1
+            place.clock.advance(2)
+            await place.it.ask(f"u{number}@office.example")
+            assert number < 20
+        assert 7 <= number <= 9
+
+
+async def test_a_block_is_not_got_around(tmp_path: Path) -> None:
+    """Who refuses us is reached: no worse one is asked in its place."""
+    async with worse(tmp_path) as place:
+        place.servers[0].say("BANNER", "554 5.7.1 your address is blocked")
+        assert await told(place.it, ANN) == ("policy", "")
+        assert place.asked(1) == []
+
+
+async def test_a_worse_mx_that_breaks_off(tmp_path: Path) -> None:
+    """Then nothing is known, as without it."""
+    async with worse(tmp_path) as place:
+        await place.servers[0].down()
+        place.servers[1].say("RCPT", "!drop", to=ANN)
+        assert await told(place.it, ANN) == ("unreachable", "")
+        place.servers[1].say("RCPT", "451 4.3.0 later", to=EVE)
+        assert await told(place.it, EVE) == ("unreachable", "")
