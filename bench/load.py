@@ -112,9 +112,14 @@ async def load(options: argparse.Namespace) -> dict[str, float]:
     took: list[float] = []
     tls = Tls(resumes=options.mode == "resumed") if options.mode in ("tls", "resumed") else None
 
+    everybody = asyncio.Barrier(options.connections)
+
     async def work(begin_s: float) -> None:
         session = None
-        await asyncio.sleep(begin_s)
+        if options.every:  # answers are timed while all are there, and not what it costs to come in
+            session = await Session.open(options.port)
+            await everybody.wait()
+            await asyncio.sleep(begin_s)
         for number in numbers:
             if session is None:
                 session = await Session.open(options.port)
