@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.mail.headers import head_length
-from services.verify.dkim import Checked, Result, examine, relaxed_body, simple_body, verify
+from services.verify.canonical import relaxed_body, simple_body
+from services.verify.dkim import Checked, Result, examine, verify
 from tests.verify import sign
 
 NOW = 1_800_000_000.0
