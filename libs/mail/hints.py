@@ -121,7 +121,8 @@ ADVICE: dict[tuple[Server, Trouble], Advice] = {
     (_S.RSPAMD, _T.ADDRESS): _RSPAMD,
     (_S.RSPAMD, _T.GREYLIST): _RSPAMD,
     (_S.POSTGREY, _T.GREYLIST): Advice(
-        "add {lines}, a line each, to /etc/postgrey/whitelist_clients.local and restart Postgrey"
+        "add {lines}, a line each, to /etc/postgrey/whitelist_clients.local (or the file that "
+        "--whitelist-clients names) and restart Postgrey"
     ),
     (_S.SQLGREY, _T.GREYLIST): Advice("add {lines}, a line each, to /etc/sqlgrey/clients_ip_whitelist.local"),
     (_S.MILTER_GREYLIST, _T.GREYLIST): Advice(
@@ -212,7 +213,9 @@ def for_owner(facts: PrimaryFacts | None, primary: PrimaryState | None, us: Us, 
     stuck = trouble(stance, reply, reason)
     if stuck is None:
         return ""
-    at = Server(facts.server) if facts is not None and facts.server in set(Server) else Server.ANY
+    at = Server.ANY if facts is None else _server(facts.server)
+    if facts is not None and stuck is Trouble.GREYLIST:
+        at = before(at, _server(facts.greylister))
     return hint(stuck, before(at, server("", reply)), us)
 
 
@@ -234,6 +237,11 @@ def _stands(
     if facts is not None and facts.greylisted and now - facts.greylisted < _LATELY_S:
         return Stance.GREYLISTING, None, ""
     return Stance.FINE, None, ""
+
+
+def _server(name: str) -> Server:
+    """ANY also for one that only a later version knows."""
+    return Server(name) if name in set(Server) else Server.ANY
 
 
 def _said(line: str) -> tuple[Foreign | None, str]:

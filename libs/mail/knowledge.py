@@ -109,8 +109,9 @@ class Callouts(StrEnum):
 class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
     """Key: `@` + domain. What callouts learnt about the primary. `size` 0: unknown or none. `reply`: the line
     that says it blocks us, "" while it does not; `host`: which of ours it blocks; `server`: a trouble.Server,
-    by its greeting, "" unknown; `greylisted`: when it last greylisted us, to the day; `probed`: when it last
-    answered for a mailbox that nobody has (0: never)."""
+    by its greeting, "" unknown; `greylisted`: when it last greylisted us, to the day; `greylister`: the
+    trouble.Server that did, by its reply, "" unknown; `probed`: when it last answered for a mailbox that
+    nobody has (0: never)."""
 
     domain: str
     callouts: Callouts
@@ -124,6 +125,7 @@ class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
     host: str = ""
     server: str = ""
     greylisted: float = 0.0
+    greylister: str = ""
     probed: float = 0.0
 
 

@@ -119,14 +119,14 @@ class Offered(NamedTuple):
 class Said(NamedTuple):
     """What an answer brought. `now`: wall seconds; `offered`: None where no EHLO was heard; `answered`: the
     primary spoke of a mailbox; `confirmed`: a recipient with a status was accepted, which ends the brake;
-    `host`: who of us asked; `greylisted`: it wants us to come again."""
+    `host`: who of us asked; `greylister`: it wants us to come again, and this is who says so."""
 
     now: float
     offered: Offered | None
     answered: bool
     confirmed: bool
     host: str = ""
-    greylisted: bool = False
+    greylister: Server | None = None
 
 
 def facts(old: PrimaryFacts | None, domain: str, asked: Asked, said: Said) -> PrimaryFacts:
@@ -141,15 +141,21 @@ def facts(old: PrimaryFacts | None, domain: str, asked: Asked, said: Said) -> Pr
     new = replace(before, callouts=callouts, braked=braked)
     if said.offered is not None:
         size, smtputf8, dsn, starttls, server = said.offered
-        name = "" if server is Server.ANY else server.value
+        name = _name(server)
         new = replace(new, size=size, smtputf8=smtputf8, dsn=dsn, starttls=starttls, server=name)
-    if said.greylisted and said.now - new.greylisted >= DAY_S:
-        new = replace(new, greylisted=said.now)
+    if said.greylister is not None:
+        name = _name(said.greylister) or new.greylister
+        if name != new.greylister or said.now - new.greylisted >= DAY_S:
+            new = replace(new, greylisted=said.now, greylister=name)
     if callouts is before.callouts:
         return new
     blocked = callouts is Callouts.BLOCKED
     reply, host = (asked.reply, said.host) if blocked else ("", "")
     return replace(new, since=said.now, reply=reply, host=host)
+
+
+def _name(server: Server) -> str:
+    return "" if server is Server.ANY else server.value
 
 
 def rejects_late(old: PrimaryFacts | None, domain: str, now: float, *, late: bool) -> PrimaryFacts:

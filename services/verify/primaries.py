@@ -5,6 +5,8 @@ from msgspec.structs import replace
 from libs.log.contract import Claim
 from libs.mail.knowledge import PrimaryFacts
 from libs.mail.records import Unbrake
+from libs.mail.reply import parse_line
+from libs.mail.trouble import server
 from libs.runtime.deps import Deps
 from services.verify import asking
 from services.verify.ageing import PROBE_AGAIN_S
@@ -73,7 +75,7 @@ class Primaries:
             not isinstance(finding, Unverifiable),
             isinstance(finding, Deliverable) and heard.known,
             host=self._deps.config.host.name,
-            greylisted=heard.outcome == "greylisted",
+            greylister=server("", parse_line(finding.reply)) if heard.outcome == "greylisted" else None,
         )
         old = self._known.facts(domain)
         self._publish(claim, domain, old, asking.facts(old, domain, asked, said))
@@ -119,6 +121,11 @@ class Primaries:
     def _publish(self, claim: Claim, domain: str, old: PrimaryFacts | None, new: PrimaryFacts) -> None:
         if new == old:
             return
-        if old is None or old.callouts is not new.callouts or old.braked is not new.braked:
+        if old is None or _news(old) != _news(new):
             self._storing.say_primary(new)
         self._storing.store(claim, b"@" + domain.encode(), domain, [new])
+
+
+def _news(facts: PrimaryFacts) -> tuple[object, ...]:
+    """What an event is worth: how it takes our questions, and who greylists them."""
+    return facts.callouts, facts.braked, facts.greylisted > 0, facts.greylister

@@ -55,7 +55,8 @@ def test_every_row_is_reached() -> None:
             Trouble.GREYLIST,
             Server.POSTGREY,
             f"Your mail server greylists {THEM}: add `192.0.2.1` and "
-            "`2001:db8::1`, a line each, to /etc/postgrey/whitelist_clients.local and restart Postgrey.",
+            "`2001:db8::1`, a line each, to /etc/postgrey/whitelist_clients.local (or the file that "
+            "--whitelist-clients names) and restart Postgrey.",
         ),
         (
             Trouble.GREYLIST,
@@ -120,6 +121,14 @@ NOW = 1_800_000_000.0
         (facts(Callouts.LATE_REJECT), None, Trouble.LATE, Server.ANY),
         (facts(Callouts.OPEN, greylisted=NOW - 86_400), None, Trouble.GREYLIST, Server.ANY),
         (facts(Callouts.OPEN, greylisted=NOW - 8 * 86_400), None, None, Server.ANY),
+        (
+            facts(Callouts.OPEN, greylisted=NOW, greylister="postgrey", server="postfix"),
+            None,
+            Trouble.GREYLIST,
+            Server.POSTGREY,
+        ),
+        (facts(Callouts.OPEN, greylisted=NOW, greylister="x"), None, Trouble.GREYLIST, Server.ANY),
+        (facts(Callouts.BLOCKED, reply="550 no", greylister="postgrey"), None, Trouble.ADDRESS, Server.ANY),
     ],
 )
 def test_for_the_owner(

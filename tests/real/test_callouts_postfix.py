@@ -130,7 +130,8 @@ async def test_greylisting(at: Place, greylists: Postfix, postgrey: Postgrey) ->
     assert learnt(at, ann) == learnt(at, nobody) == []
     said = primary(at, "grey.example")
     assert said.startswith(
-        "callouts open: Your mail server greylists 127.0.0.1 (mx1.backup.example): exempt "
+        "callouts open: Your mail server greylists 127.0.0.1 (mx1.backup.example): add `127.0.0.1`, a line "
+        "each, to /etc/postgrey/whitelist_clients.local "
     )
     assert {advised("", reply) for reply in refusals(greylists)} == {"greylist at postgrey"}
     assert "sender=postmaster@mx1.backup.example, recipient=ann@grey.example" in postgrey.log()

@@ -102,11 +102,23 @@ def test_what_blocked_us_is_published_for_the_owner() -> None:
 
 def test_greylisting_is_noted_once_a_day() -> None:
     """When it last happened, to the day: no record for every new recipient."""
-    first = facts(OPEN, DOMAIN, Asked(), Said(1e6, None, answered=False, confirmed=False, greylisted=True))
-    assert first.greylisted == 1e6
+    first = facts(OPEN, DOMAIN, Asked(), greylisted(1e6, Server.POSTGREY))
+    assert (first.greylisted, first.greylister) == (1e6, "postgrey")
     for now, noted in ((1e6 + 3600, 1e6), (1e6 + 86_400, 1e6 + 86_400)):
-        later = Said(now, None, answered=False, confirmed=False, greylisted=True)
-        assert facts(first, DOMAIN, Asked(), later).greylisted == noted
+        for by in (Server.POSTGREY, Server.ANY):
+            later = facts(first, DOMAIN, Asked(), greylisted(now, by))
+            assert (later.greylisted, later.greylister) == (noted, "postgrey")
+
+
+def test_who_greylists_is_noted_at_once() -> None:
+    """Another one than before, or the first that is recognised."""
+    first = facts(OPEN, DOMAIN, Asked(), greylisted(1e6, Server.ANY))
+    assert (first.greylisted, first.greylister) == (1e6, "")
+    assert facts(first, DOMAIN, Asked(), greylisted(1e6 + 1, Server.SQLGREY)).greylister == "sqlgrey"
+
+
+def greylisted(now: float, by: Server) -> Said:
+    return Said(now, None, answered=False, confirmed=False, greylister=by)
 
 
 def pending(mailbox: str) -> Heard:

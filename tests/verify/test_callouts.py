@@ -187,11 +187,15 @@ async def test_no_primary_to_ask(tmp_path: Path, zone: str, outcome: str) -> Non
 async def test_greylisting_is_asked_again_in_the_background(tmp_path: Path) -> None:
     """A greylisted recipient is asked about again later, though nobody asks."""
     async with at() as primary, house(tmp_path, primary, lifetimes=Lifetimes(greylist_s=0.1)) as it:
-        primary.say("RCPT", "450 4.2.0 Greylisted", to=ANN, times=1)
+        link = "http://postgrey.schweikert.ch/help/office.example.html"
+        primary.say(
+            "RCPT", f"450 4.2.0 <{ANN}>: Recipient address rejected: Greylisted, see {link}", to=ANN, times=1
+        )
         await it.add()
         answer = await it.ask(ANN)
         assert isinstance(answer, RecipientTry)
         assert answer.last_outcome == "greylisted"
+        await until(lambda: "/etc/postgrey/whitelist_clients.local" in it.events())
         await until(lambda: it.status(ANN) is Status.DELIVERABLE)
 
 
