@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from libs.mail.headers import Field
 
 
-def signed_fields(
-    head: bytes, found: Sequence[Field], names: Sequence[bytes], own: Field, *, relaxed: bool
-) -> bytes:
-    """RFC 6376 section 3.7: the fields that h= names (lower case), each name from the bottom up, then `own`,
-    the signature, without b=."""
+def signed_fields(head: bytes, found: Sequence[Field], names: Sequence[bytes], *, relaxed: bool) -> bytes:
+    """RFC 6376 section 5.4.2: the fields that h= names (lower case), each name from the bottom up. The
+    signature itself comes behind them (section 3.7)."""
     below: dict[bytes, list[Field]] = {}
     for field in found:
         below.setdefault(field.name.lower(), []).append(field)
@@ -20,7 +18,6 @@ def signed_fields(
     for name in names:
         if left := below.get(name):
             parts.append(canonical_field(head, left.pop(), relaxed=relaxed))
-    parts.append(unsigned(head, own, relaxed=relaxed))
     return b"".join(parts)
 
 

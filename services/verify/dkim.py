@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dkim.util import InvalidTagValueList, parse_tag_value  # type: ignore[import-untyped]
 
 from libs.mail.headers import Field, fields
-from services.verify.canonical import relaxed_body, signed_fields, simple_body
+from services.verify.canonical import relaxed_body, signed_fields, simple_body, unsigned
 from services.verify.keys import ALGORITHMS, Refused, decoded, key_of, listed
 from services.verify.keys import Answer as Answer
 from services.verify.keys import Result as Result
@@ -149,7 +149,7 @@ def check_tags(tags: Mapping[bytes, bytes], now: float) -> None:
         raise Refused(Result.PERMERROR, "rsa-sha1 is historic")
     if tags[b"a"] not in ALGORITHMS:
         raise Refused(Result.NEUTRAL, "unknown algorithm")
-    if not _DOMAIN.fullmatch(tags[b"d"]) or not _DOMAIN.fullmatch(tags[b"s"]):
+    if not is_name(tags[b"d"]) or not is_name(tags[b"s"]):
         raise Refused(Result.NEUTRAL, "d= or s= is no name")
     if (
         not _CANONICAL.issuperset(tags.get(b"c", b"simple").split(b"/"))
@@ -169,6 +169,11 @@ def check_tags(tags: Mapping[bytes, bytes], now: float) -> None:
         raise Refused(Result.PERMERROR, "i= is not within d=")
     if b"x" in tags and int(tags[b"x"]) < now:
         raise Refused(Result.PERMERROR, "signature expired")
+
+
+def is_name(value: bytes) -> bool:
+    """Can this be d= or s=?"""
+    return _DOMAIN.fullmatch(value) is not None
 
 
 def _agent(tags: Mapping[bytes, bytes]) -> bytes:
@@ -208,6 +213,7 @@ def check(
         raise Refused(Result.FAIL, "body has changed")
     if key.strict and _agent(tags) != tags[b"d"].lower():
         raise Refused(Result.PERMERROR, "key does not allow i= below d=")
-    names = listed(tags[b"h"])
-    signed_octets = signed_fields(head, found, names, signature.field, relaxed=for_head == "relaxed")
-    key.check(decoded(tags[b"b"]), sha256(signed_octets).digest())
+    relaxed = for_head == "relaxed"
+    octets = signed_fields(head, found, listed(tags[b"h"]), relaxed=relaxed)
+    octets += unsigned(head, signature.field, relaxed=relaxed)
+    key.check(decoded(tags[b"b"]), sha256(octets).digest())
