@@ -18,6 +18,7 @@ SERVICES = ("ingest", "verify", "deliver", "control")
 SHELL = {
     "libs/log/deadlines.py": "sets timers",
     "libs/log/kafka.py": "speaks to Kafka",
+    "libs/log/kafka_client.py": "speaks to Kafka",
     "libs/log/kafka_fetch.py": "speaks to Kafka",
     "libs/log/kafka_group.py": "is a member of groups",
     "libs/log/kafka_produce.py": "appends to Kafka",

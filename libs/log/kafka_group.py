@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from aiokafka import errors
-from aiokafka.client import AIOKafkaClient, CloseReason, ConnectionGroup
+from aiokafka.client import CloseReason, ConnectionGroup
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
@@ -25,6 +25,7 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGro
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from libs.log.contract import Claim, NotOwner, Owner, Unavailable
+from libs.log.kafka_client import Client
 from libs.runtime.clock import Clock
 
 SESSION_S = 10.0
@@ -101,12 +102,7 @@ class Membership:
         await self._disconnect(leave=True)
 
     async def _connect(self) -> None:
-        self._client = AIOKafkaClient(
-            bootstrap_servers=list(self._bootstrap),
-            client_id=f"backupmx-{self._group}",
-            request_timeout_ms=int(JOIN_S * 1000),
-            retry_backoff_ms=50,
-        )
+        self._client = Client(self._bootstrap, self._group, int(JOIN_S * 1000))
         async with asyncio.timeout(START_S):
             await self._client.bootstrap()
             await self._client.set_topics([self._topic])
@@ -128,13 +124,14 @@ class Membership:
         subscription.subscribe({self._topic})
 
     async def _disconnect(self, *, leave: bool) -> None:
+        """May be cancelled; called again, it ends what is left."""
         self._forget()
-        coordinator, self._coordinator = self._coordinator, None
-        client, self._client = self._client, None
-        if coordinator is not None:
-            await _end(coordinator, leave=leave)
-        if client is not None:
-            await client.close()
+        if self._coordinator is not None:
+            await _end(self._coordinator, leave=leave)
+            self._coordinator = None
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
 
     async def _send(self, request: Any) -> Any:
         """aiokafka's coordinator asks; we look at the question before and at the answer after."""
@@ -166,7 +163,7 @@ class Membership:
     def _hang_up(self) -> None:
         """The group's broker does not answer: drop the connection and look for the group's broker again."""
         if self._coordinator is None:
-            return  # it was told to leave; the client is closed next
+            return  # a commit may outlive it
         node = self._coordinator.coordinator_id
         connection = self._client._conns.get((node, ConnectionGroup.COORDINATION))
         if connection is not None:
@@ -234,21 +231,30 @@ async def _end(coordinator: Any, *, leave: bool) -> None:
     """End aiokafka's tasks. close() waits for a JoinGroup that is under way, which may take a whole session:
     cut it short, so that the others need not wait for a member that has gone."""
     known, coordinator.generation = coordinator.generation, -1  # close() does not leave by itself
-    closing = asyncio.ensure_future(coordinator.close())
-    tasks = (closing, coordinator._coordination_task, coordinator._heartbeat_task)
     member_id = coordinator.member_id
-    await asyncio.wait({closing}, timeout=CLOSE_S)
-    for task in tasks:
+    closing = asyncio.ensure_future(coordinator.close())
+    try:
+        await asyncio.wait({closing}, timeout=CLOSE_S)
+    finally:
+        closing.cancel()
+    await _ended(closing)
+    for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
+        task = getattr(coordinator, name)  # looked up now: the first one may just have started the others
         if task is not None:
             task.cancel()
-            await asyncio.wait({task})
-            error = None if task.cancelled() else task.exception()
-            if error is not None and not isinstance(error, errors.KafkaError):
-                raise error
+            await _ended(task)
     if leave and member_id and coordinator.coordinator_id is not None:
         coordinator.generation, coordinator.member_id = max(known, 1), member_id
         with contextlib.suppress(errors.KafkaError):
             await coordinator._maybe_leave_group()
+
+
+async def _ended(task: "asyncio.Future[None]") -> None:
+    """Wait for it. Raises what it raised, but for Kafka's own errors."""
+    await asyncio.wait({task})
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, errors.KafkaError):
+        raise error
 
 
 @contextlib.asynccontextmanager

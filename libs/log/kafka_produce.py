@@ -10,6 +10,7 @@ batch.
 import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
@@ -29,6 +30,7 @@ from libs.log.contract import (
     Unavailable,
 )
 from libs.log.deadlines import Deadlines
+from libs.log.kafka_client import bootstrap as find_brokers
 from libs.log.kafka_wire import Wire
 
 BATCH = 1_000_000  # octets; a topic takes batches of up to 1 MiB
@@ -100,11 +102,13 @@ class Line:
         """Connect, get a producer id, learn the leaders. Raises Unavailable; then nothing is left open."""
         # A producer that is patient with a slow link would be as patient with a frozen broker when it looks
         # for the leaders: let somebody else look.
-        self._producer.client._metadata_update = self._metadata
+        client = self._producer.client
+        client._metadata_update = self._metadata
+        client.bootstrap = partial(find_brokers, client)
         try:
             async with asyncio.timeout(START_S):
                 await self._producer.start()
-                answered = await self._producer.client.set_topics(topics)
+                answered = await client.set_topics(topics)
         except (errors.KafkaError, OSError, TimeoutError) as error:
             await self.discard()
             raise Unavailable(f"no producer: {error!r}") from error

@@ -10,7 +10,6 @@ from random import sample
 from typing import Any, TypeVar
 
 from aiokafka import errors
-from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import DeleteRecordsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.metadata import MetadataRequest
@@ -27,6 +26,7 @@ from aiokafka.protocol.types import (
 from aiokafka.structs import TopicPartition
 
 from libs.log.contract import Misconfigured, Unavailable
+from libs.log.kafka_client import Client
 
 REQUEST_MS = 2000  # a frozen broker accepts connections and never answers: ask another one after this time
 RETRY_S = 0.05
@@ -100,7 +100,7 @@ class Wire:
 
     def __init__(self, bootstrap: Sequence[str], topics: Sequence[str], name: str) -> None:
         self._bootstrap, self._topics, self._name = tuple(bootstrap), tuple(topics), name
-        self._client: AIOKafkaClient | None = None
+        self._client: Client | None = None
         self._connecting = asyncio.Lock()
 
     async def close(self) -> None:
@@ -112,12 +112,7 @@ class Wire:
         """The connected client; connects when there is none."""
         async with self._connecting:
             if self._client is None:
-                client = AIOKafkaClient(
-                    bootstrap_servers=list(self._bootstrap),
-                    client_id=f"backupmx-{self._name}",
-                    request_timeout_ms=REQUEST_MS,
-                    retry_backoff_ms=int(RETRY_S * 1000),
-                )
+                client = Client(self._bootstrap, self._name, REQUEST_MS)
                 try:
                     async with asyncio.timeout(START_S):
                         await client.bootstrap()
