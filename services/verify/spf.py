@@ -1,10 +1,10 @@
 """SPF (RFC 7208) on pyspf: one identity, one client address -> one result, without input or output.
 
 pyspf is synchronous and asks a resolver. Here it asks `lookup`, which raises `Missing` for what is not known
-yet; the caller finds it out and evaluates again. Where pyspf departs from the RFC it is overruled: `exp=` is
-never fetched (the text is the sender's), trouble with PTR means no match (section 5.5), a host without AAAA
-records is no void lookup, `redirect=` counts as a lookup where it is followed, modifiers may be in upper
-case, and a record is bounded so that reading it costs milliseconds at most.
+yet; the caller finds it out and evaluates again. What it evaluates is what spf_record.py has read; a name is
+expanded where its term is reached. Where pyspf departs from the RFC it is overruled: `exp=` is never fetched
+(the text is the sender's), trouble with PTR means no match (section 5.5), a host without AAAA records is no
+void lookup, `redirect=` counts as a lookup where it is followed.
 """
 
 import ipaddress
@@ -14,6 +14,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 import spf  # type: ignore[import-untyped]
+
+from services.verify import spf_record
 
 
 class Answer(Protocol):
@@ -64,11 +66,7 @@ class Checked(NamedTuple):
 
 
 FOR_EVER = float("inf")
-# Octets of a record and of one term that are read at all (section 3.4 asks for what fits one UDP answer):
-# some expressions of pyspf take time quadratic in a term.
-_RECORD, _TERM = 4096, 512
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})+\.?")
-_MODIFIER = re.compile(r"(?<= )(?:redirect|exp)=", re.IGNORECASE)
 _FOUND, _TROUBLE = "ok", ("timeout", "servfail")
 
 
@@ -86,11 +84,8 @@ def check_host(client: str, local: str, domain: str, helo: str, lookup: Lookup) 
         return Checked(Result.NONE, FOR_EVER)
     if len(domain) > 253 or not _NAME.fullmatch(domain):
         return Checked(Result.NONE, FOR_EVER)
-    query = _Query(client, local or "postmaster", domain.rstrip("."), helo, lookup)
-    try:
-        result = Result(query.check()[0])
-    except ValueError:  # a number in a macro that is longer than any number
-        result = Result.PERMERROR
+    query = _Query(client, local or "postmaster", domain.rstrip(".").lower(), helo, lookup)
+    result = Result(query.check()[0])
     return Checked(result, query.expires, query.personal, _reason(query, result))
 
 
@@ -174,9 +169,12 @@ class _Query(spf.query):  # type: ignore[misc]
             raise Missing(*missing)
         return found
 
+    def dns_a(self, domainname: str, A: str = "A") -> list[Any]:  # noqa: N803 as pyspf calls it
+        return self.dns(self._target(domainname), A)
+
     def dns_mx(self, domainname: str) -> list[Any]:
         """Addresses of all MX hosts: more than ten are a permerror (section 4.6.4)."""
-        hosts = [host for _, host in sorted(self.dns(domainname, "MX"))]
+        hosts = [host for _, host in sorted(self.dns(self._target(domainname), "MX"))]
         if len(hosts) > spf.MAX_MX:
             raise spf.PermError("more than 10 MX records")
         return [address for _, found in self._addresses(hosts, trouble=True) for address in found]
@@ -194,13 +192,36 @@ class _Query(spf.query):  # type: ignore[misc]
         ]
 
     def dns_spf(self, domain: str) -> str | None:
-        """The one record of `domain`, or None. One that is too long to be read is a permerror."""
-        record: str | None = super().dns_spf(domain)
-        if record is None:
-            return None
-        if len(record) > _RECORD or any(len(term) > _TERM for term in record.split(" ")):
-            raise spf.PermError("record too long")
-        return _MODIFIER.sub(lambda match: match[0].lower(), record)
+        """The one record of `domain`, reduced to what pyspf evaluates, or None."""
+        texts = (text for (text,) in self.dns(self._target(domain), "TXT", ignore_void=True))
+        try:
+            record = spf_record.select(texts)
+            return None if record is None else " ".join(("v=spf1", *spf_record.terms(record)))
+        except spf_record.Wrong as wrong:
+            raise spf.PermError(str(wrong)) from wrong
+
+    def validate_mechanism(self, mech: str) -> tuple[str, str, str, int, str]:
+        """(the term, its name, its argument, the length for this client, the result when it matches)."""
+        read = spf_record.mechanism(mech)
+        argument = read.argument
+        if read.name not in ("ip4", "ip6"):
+            argument = _Spec(argument) if argument else self.d
+        if read.name == "ptr":  # pyspf compares it without a word to us
+            argument = self._target(argument)
+        return mech, read.name, argument, read.lengths[self.v == "ip6"], read.result
+
+    def expand_domain(self, arg: str) -> "_Spec":
+        return _Spec(arg)
+
+    def _target(self, name: str) -> str:
+        return spf_record.expand(name, self._value) if isinstance(name, _Spec) else name
+
+    def _value(self, letter: str) -> str:
+        """Of a macro (section 7.2)."""
+        if letter == "p":
+            self.p = None  # it depends on the domain at hand
+            return str(self.getp())
+        return str(getattr(self, letter))
 
     def check0(self, record: str | None, recursion: int) -> Any:
         """pyspf counts `redirect=` where it reads it; taken back here, counted in check1."""
@@ -210,6 +231,7 @@ class _Query(spf.query):  # type: ignore[misc]
 
     def check1(self, record: str | None, domain: str, recursion: int) -> Any:
         """A record on the same level as the one before it was reached through `redirect=`."""
+        domain = self._target(domain)
         outer = self._level
         if recursion == outer:
             self.check_lookups()
@@ -219,8 +241,9 @@ class _Query(spf.query):  # type: ignore[misc]
         finally:
             self._level = outer
 
-    def get_explanation(self, spec: str) -> None:
-        """Never fetched."""
+
+class _Spec(str):
+    """A domain-spec: not a name until it is expanded."""
 
 
 def _trouble(name: str, qtype: str) -> spf.TempError:

@@ -1,26 +1,32 @@
-"""Makes the signed messages of cases/auth from the recipes in their .result files, with dkimpy's signer.
+"""Makes the signed messages of the case files from the recipes in their .result files, with dkimpy's signer.
 
     python -m tests.verify.sign        writes every NNN-name.msg whose .result has a recipe
 
-A recipe is the lines `message`, `sign` and `change` above the `---` of a .result, applied in order:
+A recipe is the lines `message`, `sign`, `field` and `change` above the `---` of a .result, applied in order:
 
     message                            start from MESSAGE (this line may be left out)
     field Name: value                  put a field on top
     sign KEY tag=value ...             sign with keys/KEY and put the field on top; the tags d= s= c= a= i= x=
                                        q= v= h= as in the field, `l=whole`, `l=N`
-    change OLD => NEW                  replace octets (\\r \\n \\t as written)
+    signed KEY VALUE                   sign with keys/KEY and put the field with this VALUE on top, its `@bh`
+                                       and `@b` filled in: what no signer would write
+    change OLD => NEW                  replace octets (\\r \\n \\t \\xNN as written)
 """
 
 import re
 from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import dkim
-from dkim.crypto import parse_pem_private_key
+from dkim.crypto import RSASSA_PKCS1_v1_5_sign, parse_pem_private_key
 from nacl.encoding import Base64Encoder
 from nacl.signing import SigningKey
 
-CASES = Path(__file__).parent / "cases" / "auth"
+CASES = Path(__file__).parent / "cases"
+FOLDERS = ("auth", "spf", "dkim")  # case files of authentication
+KEYS = CASES / "auth" / "keys"
+_ESCAPED = {b"r": b"\r", b"n": b"\n", b"t": b"\t"}
 MESSAGE = (
     b"From: Bob <bob@sender.example>\r\n"
     b"To: ann@office.example\r\n"
@@ -49,18 +55,24 @@ def made(recipe: list[str]) -> bytes:
         elif keyword == "sign":
             key, *tags = rest.split()
             message = _signature(message, key, dict(tag.split("=", 1) for tag in tags)) + message
+        elif keyword == "signed":
+            key, _, value = rest.partition(" ")
+            message = _filled(message, key, _octets(value)) + message
         elif keyword == "change":
             old, new = (_octets(part) for part in rest.split(" => "))
             if old not in message:
                 raise ValueError(f"{line!r}: the message has no {old!r}")
             message = message.replace(old, new)
         else:
-            raise ValueError(f"{line!r}: known are message, field, sign, change")
+            raise ValueError(f"{line!r}: known are message, field, sign, signed, change")
     return message
 
 
 def _octets(text: str) -> bytes:
-    return re.sub(r"\\([rnt])", lambda match: {"r": "\r", "n": "\n", "t": "\t"}[match[1]], text).encode()
+    def octets(match: re.Match[bytes]) -> bytes:
+        return bytes.fromhex(match[1].decode()) if match[1] else _ESCAPED[match[2]]
+
+    return re.sub(rb"\\(?:x([0-9a-f]{2})|([rnt]))", octets, text.encode())
 
 
 def _signature(message: bytes, key: str, tags: dict[str, str]) -> bytes:
@@ -82,20 +94,40 @@ def _signature(message: bytes, key: str, tags: dict[str, str]) -> bytes:
     return b"DKIM-Signature: " + bytes(value)
 
 
+def _filled(message: bytes, key: str, value: bytes) -> bytes:
+    """The field whose value is `value`: signed with the tags that it has (RFC 6376 section 3.7)."""
+    tags = dkim.util.parse_tag_value(value.replace(b"\r\n", b""))
+    policy = dkim.CanonicalizationPolicy.from_c_value(tags.get(b"c", b"simple/simple"))
+    headers, body = dkim.rfc822_parse(message)
+    body = policy.canonicalize_body(body)[: int(tags[b"l"]) if b"l" in tags else None]
+    value = value.replace(b"@bh", b64encode(sha256(body).digest()))
+    names = [name.strip().lower() for name in tags[b"h"].split(b":")]
+    own = [(b"DKIM-Signature", b" " + value.replace(b"@b", b"") + b"\r\n")]
+    chosen = policy.canonicalize_headers(dkim.select_headers(headers, names) + own)
+    text = b"".join(name + b":" + each for name, each in chosen)
+    hashed = sha256(text.removesuffix(b"\r\n"))
+    private = _private(key)
+    if isinstance(private, SigningKey):
+        made_of = private.sign(hashed.digest()).signature
+    else:
+        made_of = RSASSA_PKCS1_v1_5_sign(hashed, private)
+    return b"DKIM-Signature: " + value.replace(b"@b", b64encode(made_of)) + b"\r\n"
+
+
 def _private(key: str) -> object:
     if key == "ed25519":
-        return SigningKey((CASES / "keys" / "ed25519.seed").read_bytes().strip(), Base64Encoder)
-    return parse_pem_private_key((CASES / "keys" / f"{key}.pem").read_bytes())
+        return SigningKey((KEYS / "ed25519.seed").read_bytes().strip(), Base64Encoder)
+    return parse_pem_private_key((KEYS / f"{key}.pem").read_bytes())
 
 
 def recipe(result: str) -> list[str]:
     """The recipe lines of a .result text; none where the message is written by hand."""
     head = result.split("\n---\n")[0].splitlines()
-    return [line for line in head if line.split(" ")[0] in ("message", "field", "sign", "change")]
+    return [line for line in head if line.split(" ")[0] in ("message", "field", "sign", "signed", "change")]
 
 
 def main() -> None:
-    for path in sorted(CASES.glob("*.result")):
+    for path in sorted(path for folder in FOLDERS for path in (CASES / folder).glob("*.result")):
         if lines := recipe(path.read_text()):
             path.with_suffix(".msg").write_bytes(made(lines))
 

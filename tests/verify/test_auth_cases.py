@@ -1,4 +1,4 @@
-"""The case files of cases/auth: message, DNS and session in, results out; the README is one of them."""
+"""The case files of authentication: message, DNS and session in, results out; each README is one of them."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ from tests.verify import sign
 
 CASES = sign.CASES
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
-ABOVE = ("client", "helo", "from", "now", "message", "field", "sign", "change")
+ABOVE = ("client", "helo", "from", "now", "message", "field", "sign", "signed", "change")
 BELOW = ("spf", "helo", "dkim", "may_notify", "strip", "fields")
 
 
@@ -31,25 +31,32 @@ class Case(NamedTuple):
 
 
 def stored() -> list[Case]:
+    """A case without a .msg is about the session only; its message is that of sign.py, not signed."""
     return [
         Case(
-            path.stem,
+            f"{folder}/{path.stem}",
             path.read_text(),
             path.with_suffix(".dns").read_text(),
-            path.with_suffix(".msg").read_bytes(),
+            message.read_bytes() if (message := path.with_suffix(".msg")).exists() else sign.MESSAGE,
         )
-        for path in sorted(CASES.glob("*.result"))
+        for folder in sign.FOLDERS
+        for path in sorted((CASES / folder).glob("*.result"))
     ]
 
 
-def readme() -> Case:
-    text = (CASES / "README.md").read_text()
+def readmes() -> list[Case]:
+    return [_readme(folder, (CASES / folder / "README.md").read_text()) for folder in sign.FOLDERS]
+
+
+def _readme(folder: str, text: str) -> Case:
     blocks = dict(re.findall(r"```(result|dns|msg)\n(.*?)```", text, re.DOTALL))
-    message = blocks["msg"].encode().replace(b"\n", b"\r\n")
-    signed = sign.made(sign.recipe(blocks["result"]))
-    signature = signed[: signed.index(b"\r\nFrom:") + 2]
-    return Case("README", blocks["result"], blocks["dns"],
-                message.replace(b"DKIM-Signature: SIGNATURE\r\n", signature))  # fmt: skip
+    message = sign.MESSAGE
+    if "msg" in blocks:
+        signed = sign.made(sign.recipe(blocks["result"]))
+        signature = signed[: signed.index(b"\r\nFrom:") + 2]
+        message = blocks["msg"].encode().replace(b"\n", b"\r\n")
+        message = message.replace(b"DKIM-Signature: SIGNATURE\r\n", signature)
+    return Case(f"{folder}/README", blocks["result"], blocks["dns"], message)
 
 
 def lines(case: Case) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -72,7 +79,7 @@ def zone_text(text: str) -> str:
 
     def record(match: re.Match[str]) -> str:
         key, _, more = match[1].partition(";")
-        whole = (CASES / "keys" / f"{key}.txt").read_text().strip() + (f";{more}" if more else "")
+        whole = (sign.KEYS / f"{key}.txt").read_text().strip() + (f";{more}" if more else "")
         return " ".join(f'"{whole[at : at + 255]}"' for at in range(0, len(whole), 255))
 
     return re.sub(r"\{((?:rsa|ed)\d+[^}]*)\}", record, text)
@@ -94,7 +101,7 @@ def found(verdict: Verdict) -> dict[str, list[str]]:
     return results
 
 
-@pytest.mark.parametrize("case", [*stored(), readme()], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*stored(), *readmes()], ids=lambda case: case.name)
 async def test_case(case: Case) -> None:
     """Each case file's own rule (its first line), the slow way and then, from what is known, at once."""
     assert case.result.startswith("# "), f"{case.name}.result begins with its rule"
@@ -148,11 +155,14 @@ def test_messages_are_those_of_their_recipes(case: Case) -> None:
 
 
 def test_there_are_cases() -> None:
-    """The folder was found: every case has its three files, and nothing else is there."""
-    names = {path.name for path in CASES.iterdir() if path.is_file()}
+    """Every folder was found, and nothing is there that no case reads."""
     cases = {case.name for case in stored()}
-    assert len(cases) >= 25
-    assert names == {f"{case}.{end}" for case in cases for end in ("msg", "dns", "result")} | {"README.md"}
+    for folder, least in (("auth", 4), ("spf", 200), ("dkim", 40)):
+        names = {path.name for path in (CASES / folder).iterdir() if path.is_file()}
+        own = {case.partition("/")[2] for case in cases if case.startswith(f"{folder}/")}
+        ends = ("dns", "result") if folder == "spf" else ("dns", "result", "msg")
+        assert len(own) >= least
+        assert names == {f"{case}.{end}" for case in own for end in ends} | {"README.md"}
 
 
 def test_an_unknown_keyword_is_named() -> None:

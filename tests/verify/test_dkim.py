@@ -26,7 +26,7 @@ class Known(NamedTuple):
 
 
 def key(name: str) -> str:
-    return (sign.CASES / "keys" / f"{name}.txt").read_text().strip()
+    return (sign.KEYS / f"{name}.txt").read_text().strip()
 
 
 def check(message: bytes, record: str) -> tuple[Checked, ...]:
@@ -91,7 +91,7 @@ def test_results_agree_with_dkimpy(policy: str, names: str, changes: list[tuple[
 
 def test_a_key_in_the_older_form_is_read() -> None:
     """RFC 6376 section 3.6.1: RSAPublicKey, and the SubjectPublicKeyInfo that everybody publishes."""
-    private = load_pem_private_key((sign.CASES / "keys" / "rsa2048.pem").read_bytes(), None)
+    private = load_pem_private_key((sign.KEYS / "rsa2048.pem").read_bytes(), None)
     message = sign.made(["sign rsa2048 d=sender.example s=rsa"])
     for form in (PublicFormat.PKCS1, PublicFormat.SubjectPublicKeyInfo):
         der = private.public_key().public_bytes(Encoding.DER, form)

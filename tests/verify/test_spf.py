@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.verify import spf_record
 from services.verify.spf import FOR_EVER, Answer, Lookup, Missing, Question, Result, check_host
 
 
@@ -127,6 +129,25 @@ def test_the_record_of_redirect_counts_its_own_lookups() -> None:
         assert check_host("192.0.2.1", "bob", "sender.example", "h", lookup_in(known)).result is result
 
 
+@pytest.mark.parametrize(("names", "result"), [(9, Result.PASS), (10, Result.FAIL)])
+def test_of_the_names_of_a_client_the_first_ten_are_looked_up(names: int, result: Result) -> None:
+    """RFC 7208 section 4.6.4: further PTR records are ignored, and nothing is asked for them."""
+    others = [f"h{n}.example.org" for n in range(names)]
+    known = {
+        ("sender.example", "TXT"): txt("v=spf1 ptr -all"),
+        ("1.2.0.192.in-addr.arpa", "PTR"): Known("ok", (*others, "mail.sender.example")),
+        **{(host, "A"): Known("ok", ("192.0.2.1",)) for host in (*others[:10], "mail.sender.example")},
+    }
+    checked = check_host("192.0.2.1", "bob", "sender.example", "h", lookup_in(known))
+    assert checked.result is result
+
+
+def test_what_is_behind_the_match_is_not_asked() -> None:
+    """RFC 7208 section 4.6: macros, %{p} among them, are expanded where their term is reached."""
+    known = {("sender.example", "TXT"): txt("v=spf1 ip4:192.0.2.1 a:%{p}.example.org exists:%{p}.x.example")}
+    assert check_host("192.0.2.1", "bob", "sender.example", "h", lookup_in(known)).result is Result.PASS
+
+
 LONG = [
     "v=spf1 a:x." + "a" * 4000 + "!",
     "v=spf1 x=" + "a.b." * 15_000 + "%{d}",
@@ -135,6 +156,10 @@ LONG = [
     "v=spf1 " + "ip4:198.51.100.1/32 " * 190,
     "v=spf1 " + ("a:x." + "a" * 500 + "! ") * 7,
     "v=spf1 exists:" + "%{ir1-.+,/_=}" * 38 + ".x",
+    "v=spf1 " + ("a:" + "a." * 254 + "! ") * 7,
+    "v=spf1 " + ("a:x" + "/1" * 254 + " ") * 7,
+    "v=spf1 " + ("x=" + "%" * 509 + " ") * 7,
+    "v=spf1 " + ("a:" + "-" * 400 + ".a" + "-" * 100 + " ") * 7,
 ]
 
 
@@ -180,3 +205,21 @@ def test_any_record_gives_a_result(record: str, client: str, local: str, kind: s
         return Known(kind, records[rtype] if kind == "ok" else ())
 
     assert check_host(client, local, "sender.example", "h.example", lookup).result in Result
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.binary(max_size=12).map(lambda octets: b"v=spf1" + octets) | st.binary(max_size=12), max_size=3
+    ),
+    st.text(alphabet="%{}slodiphvcrtSL019r-+,/_=.a:", max_size=20),
+)
+def test_any_texts_and_any_macros_are_read_or_refused(texts: list[bytes], spec: str) -> None:
+    """The reader of records raises Wrong or nothing; a name that it lets through can be expanded."""
+    with suppress(spf_record.Wrong):
+        if (record := spf_record.select(texts)) is not None:
+            spf_record.terms(record)
+    with suppress(spf_record.Wrong):
+        argument = spf_record.mechanism(f"exists:{spec}").argument
+        name = spf_record.expand(argument, lambda letter: f"{letter}1.{letter}2-x")
+        assert len(name) <= 253 or "." not in name
