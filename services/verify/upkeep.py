@@ -14,7 +14,7 @@ from services.verify.learning import Lifetimes
 from services.verify.storing import Storing
 
 SLICE = 2000  # keys looked at in a turn
-REFRESH_S = 1.0  # a primary is asked so often about a recipient that nobody asks for
+REFRESH_S = 1.0  # a primary is asked so often about a recipient that nobody asks for, one at a time
 REFRESHES = 3600  # of a domain that may wait: more come with the next sweep
 
 
@@ -27,6 +27,7 @@ class Upkeep:
         self._deps, self._known, self._storing = deps, known, storing
         self._background, self._lifetimes, self._asker = background, t, asker
         self._refreshes: dict[str, deque[bytes]] = {}
+        self._under_way: dict[str, bytes] = {}  # the last one that was asked about, of each domain
         self._refreshed_at = float("-inf")
         self._sweep = Sweep()
 
@@ -86,6 +87,9 @@ class Upkeep:
     def _refresh(self, domain: str) -> None:
         """Ask about the next recipient that is still worth it."""
         waiting, primary = self._refreshes[domain], self._known.primary(domain)
+        if (last := self._under_way.pop(domain, None)) is not None and self._asker.flies(last):
+            self._under_way[domain] = last
+            return
         while waiting:
             key = waiting.popleft()
             known = self._of(key)
@@ -94,6 +98,7 @@ class Upkeep:
                 continue
             if not self._asker.refusal(domain, known=True):
                 self._asker.ask(key, domain, known, gentle=True)
+                self._under_way[domain] = key
             break  # not now: it comes again with the next sweep
         if not waiting:
             del self._refreshes[domain]
