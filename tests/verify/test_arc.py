@@ -29,17 +29,17 @@ class Known(NamedTuple):
 
 
 def record(name: str) -> str:
-    return (sign.CASES / "keys" / f"{name}.txt").read_text().strip()
+    return (sign.KEYS / f"{name}.txt").read_text().strip()
 
 
 def rsa() -> Sealer:
-    key = load_pem_private_key((sign.CASES / "keys" / "rsa2048.pem").read_bytes(), None)
+    key = load_pem_private_key((sign.KEYS / "rsa2048.pem").read_bytes(), None)
     assert isinstance(key, RSAPrivateKey)
     return Sealer("backup.example", "rsa2048", key)
 
 
 def ed25519() -> Sealer:
-    seed = SigningKey((sign.CASES / "keys" / "ed25519.seed").read_bytes().strip(), Base64Encoder)
+    seed = SigningKey((sign.KEYS / "ed25519.seed").read_bytes().strip(), Base64Encoder)
     return Sealer("list.example", "ed25519", Ed25519PrivateKey.from_private_bytes(bytes(seed)))
 
 
