@@ -9,12 +9,12 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import NamedTuple
 
-from dkim.util import InvalidTagValueList, parse_tag_value  # type: ignore[import-untyped]
+from dkim.util import InvalidTagValueList  # type: ignore[import-untyped]
 
 from libs.mail.headers import Field
 from services.verify import dkim
 from services.verify.canonical import canonical_field, unsigned
-from services.verify.keys import ALGORITHMS, Answer, Refused, decoded, key_of, listed
+from services.verify.keys import ALGORITHMS, Answer, Refused, decoded, key_of, listed, tag_list
 from services.verify.keys import Result as Word
 
 INSTANCES = 50  # section 5.2 step 1
@@ -156,10 +156,9 @@ def _sets(head: bytes, fields: Mapping[bytes, Sequence[Field]], now: float) -> t
 
 def _tags(head: bytes, field: Field) -> Mapping[bytes, bytes]:
     try:
-        tags: Mapping[bytes, bytes] = parse_tag_value(head[field.value : field.end])
+        return tag_list(head[field.value : field.end])
     except InvalidTagValueList as error:
         raise _bad(f"malformed {field.name.decode()}") from error
-    return tags
 
 
 def _leading(head: bytes, field: Field) -> int:

@@ -10,11 +10,12 @@ from hashlib import sha256
 from itertools import islice
 from typing import NamedTuple
 
-from dkim.util import InvalidTagValueList, parse_tag_value  # type: ignore[import-untyped]
+from dkim.util import InvalidTagValueList  # type: ignore[import-untyped]
 
+from libs.mail.address import BadAddress, domain_name
 from libs.mail.headers import Field, fields
 from services.verify.canonical import relaxed_body, signed_fields, simple_body, unsigned
-from services.verify.keys import ALGORITHMS, Refused, decoded, key_of, listed
+from services.verify.keys import ALGORITHMS, Refused, decoded, key_of, listed, tag_list
 from services.verify.keys import Answer as Answer
 from services.verify.keys import Result as Result
 
@@ -110,6 +111,8 @@ def verify(head: bytes, body: bytes, examined: Examined, keys: Mapping[str, Answ
 
 _DOMAIN = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++=*+[\s=]*+")
+_FIELD_NAME = re.compile(rb"[!-9;-~]+")  # RFC 5322 section 2.2
+_DIGITS = 76  # of a number (section 3.5)
 _CANONICAL = frozenset((b"simple", b"relaxed"))
 
 
@@ -124,9 +127,10 @@ def _defect(head: bytes, found: Sequence[Field], names: Sequence[bytes]) -> str:
 
 def _signature(head: bytes, field: Field, now: float) -> Signature:
     try:
-        tags = parse_tag_value(head[field.value : field.end])
+        tags = {**tag_list(head[field.value : field.end])}
     except InvalidTagValueList:
         return Signature(field, {}, Refused(Result.NEUTRAL, "malformed signature"))
+    tags |= {name: _in_ascii(tags[name]) for name in (b"d", b"s", b"i") if name in tags}
     refused = None
     try:
         _check_version(tags)
@@ -134,6 +138,17 @@ def _signature(head: bytes, field: Field, now: float) -> Signature:
     except Refused as found:
         refused = found
     return Signature(field, tags, refused)
+
+
+def _in_ascii(value: bytes) -> bytes:
+    """A name, or the name behind an @, as A-labels (RFC 8616 section 5); what is no name stays as it is."""
+    local, at, name = value.rpartition(b"@")
+    if name.isascii():
+        return value
+    try:
+        return local + at + domain_name(name.decode()).encode()
+    except (UnicodeDecodeError, BadAddress):
+        return value
 
 
 def _check_version(tags: Mapping[bytes, bytes]) -> None:
@@ -149,7 +164,7 @@ def check_tags(tags: Mapping[bytes, bytes], now: float) -> None:
         raise Refused(Result.PERMERROR, "rsa-sha1 is historic")
     if tags[b"a"] not in ALGORITHMS:
         raise Refused(Result.NEUTRAL, "unknown algorithm")
-    if not is_name(tags[b"d"]) or not is_name(tags[b"s"]):
+    if not is_name(tags[b"d"]) or not is_name(tags[b"s"]) or b"." not in tags[b"d"]:
         raise Refused(Result.NEUTRAL, "d= or s= is no name")
     if (
         not _CANONICAL.issuperset(tags.get(b"c", b"simple").split(b"/"))
@@ -161,10 +176,17 @@ def check_tags(tags: Mapping[bytes, bytes], now: float) -> None:
     if b"dns/txt" not in listed(tags.get(b"q", b"dns/txt")):
         raise Refused(Result.NEUTRAL, "unknown query method")
     numbers = [tags[name] for name in (b"l", b"t", b"x") if name in tags]
-    if not all(number.isdigit() and len(number) < 20 for number in numbers):
+    if not all(number.isdigit() and len(number) <= _DIGITS for number in numbers):
         raise Refused(Result.NEUTRAL, "l=, t= or x= is no number")
-    if b"from" not in listed(tags[b"h"]):
+    if b"t" in tags and b"x" in tags and int(tags[b"x"]) <= int(tags[b"t"]):
+        raise Refused(Result.NEUTRAL, "x= is not after t=")
+    names = listed(tags[b"h"])
+    if not all(map(_FIELD_NAME.fullmatch, names)):
+        raise Refused(Result.NEUTRAL, "h= is no list of names")
+    if b"from" not in names:
         raise Refused(Result.PERMERROR, "From is not signed")
+    if b"@" not in tags.get(b"i", b"@"):
+        raise Refused(Result.NEUTRAL, "i= has no @")
     if not _within(_agent(tags), tags[b"d"].lower()):
         raise Refused(Result.PERMERROR, "i= is not within d=")
     if b"x" in tags and int(tags[b"x"]) < now:
@@ -214,6 +236,7 @@ def check(
     if key.strict and _agent(tags) != tags[b"d"].lower():
         raise Refused(Result.PERMERROR, "key does not allow i= below d=")
     relaxed = for_head == "relaxed"
-    octets = signed_fields(head, found, listed(tags[b"h"]), relaxed=relaxed)
+    others = [field for field in found if field is not signature.field]  # section 3.5, h=
+    octets = signed_fields(head, others, listed(tags[b"h"]), relaxed=relaxed)
     octets += unsigned(head, signature.field, relaxed=relaxed)
     key.check(decoded(tags[b"b"]), sha256(octets).digest())

@@ -3,8 +3,9 @@
 RSA and Ed25519 are checked by `cryptography`, with a bound on what a stranger's key may cost.
 """
 
+import re
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -16,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from dkim.util import InvalidTagValueList, parse_tag_value  # type: ignore[import-untyped]
+from dkim.util import InvalidTagSpec, InvalidTagValueList, parse_tag_value  # type: ignore[import-untyped]
 
 RSA_LEAST, RSA_MOST = 1024, 8192  # bits: RFC 8301 section 3.2, and a bound on what a stranger's key costs
+_RECORDS = 8  # texts at the name of a key that are looked at
+_TAG = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
 ALGORITHMS = {b"rsa-sha256": b"rsa", b"ed25519-sha256": b"ed25519"}
 
 
@@ -77,17 +80,21 @@ def key_of(answer: Answer, algorithm: bytes) -> Key:
         raise Refused(Result.PERMERROR, "no key for signature")
     records = [str(record) for record in answer.records]
     usable = [record for record in records if "p=" in record] or records
-    got = _parsed_key(usable[0], algorithm)
-    if isinstance(got, Refused):
-        raise Refused(got.result, got.reason)
-    return got
+    # Of several, which the RFC leaves open (section 3.6.2.2), the first that can be used.
+    found = [_parsed_key(record, algorithm) for record in usable[:_RECORDS]]
+    for key in found:
+        if isinstance(key, Key):
+            return key
+    refused = found[0]
+    assert isinstance(refused, Refused)
+    raise Refused(refused.result, refused.reason)
 
 
 @lru_cache(maxsize=1024)
 def _parsed_key(record: str, algorithm: bytes) -> Key | Refused:
     """Section 3.6.1. Remembered: the same few keys sign most mail."""
     try:
-        tags = parse_tag_value(record.encode("latin-1"))
+        tags = tag_list(record.encode("latin-1"))
     except InvalidTagValueList:
         return Refused(Result.PERMERROR, "malformed key record")
     kind = ALGORITHMS[algorithm]
@@ -112,6 +119,14 @@ def _parsed_key(record: str, algorithm: bytes) -> Key | Refused:
     elif not isinstance(public, Ed25519PublicKey):
         return Refused(Result.PERMERROR, "key is of another kind")
     return Key(public, b"s" in listed(tags.get(b"t", b"")))
+
+
+def tag_list(value: bytes) -> Mapping[bytes, bytes]:
+    """Section 3.2, with one more look at the names than dkimpy has. Raises InvalidTagValueList."""
+    tags: dict[bytes, bytes] = parse_tag_value(value)
+    if not all(map(_TAG.fullmatch, tags)):
+        raise InvalidTagSpec(value)
+    return tags
 
 
 def listed(value: bytes) -> list[bytes]:

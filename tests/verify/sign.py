@@ -96,13 +96,13 @@ def _signature(message: bytes, key: str, tags: dict[str, str]) -> bytes:
 
 def _filled(message: bytes, key: str, value: bytes) -> bytes:
     """The field whose value is `value`: signed with the tags that it has (RFC 6376 section 3.7)."""
-    tags = dkim.util.parse_tag_value(value.replace(b"\r\n", b""))
+    tags = dict(re.findall(rb"\s*(\w+)\s*=\s*([^;]*?)\s*(?:;|\Z)", value))
     policy = dkim.CanonicalizationPolicy.from_c_value(tags.get(b"c", b"simple/simple"))
     headers, body = dkim.rfc822_parse(message)
     body = policy.canonicalize_body(body)[: int(tags[b"l"]) if b"l" in tags else None]
     value = value.replace(b"@bh", b64encode(sha256(body).digest()))
     names = [name.strip().lower() for name in tags[b"h"].split(b":")]
-    own = [(b"DKIM-Signature", b" " + value.replace(b"@b", b"") + b"\r\n")]
+    own = [(b"DKIM-Signature", b" " + re.sub(rb"\s*@b\s*", b"", value) + b"\r\n")]
     chosen = policy.canonicalize_headers(dkim.select_headers(headers, names) + own)
     text = b"".join(name + b":" + each for name, each in chosen)
     hashed = sha256(text.removesuffix(b"\r\n"))
