@@ -142,4 +142,5 @@ def _time(given: str | float) -> float:
 
 
 def _lower(sentence: str) -> str:
-    return sentence[:1].lower() + sentence[1:]
+    """As it stands behind other words."""
+    return sentence if sentence[:2].isupper() else sentence[:1].lower() + sentence[1:]

@@ -17,6 +17,7 @@ from libs.mail.headers import (
     fields,
     head_length,
     received,
+    returned,
 )
 
 OURS = "mx1.backup.example"
@@ -228,6 +229,27 @@ def test_fields_have_their_octet_ranges() -> None:
 def test_fields_cover_the_head(head: bytes) -> None:
     """Fields are in order, touch each other and leave no octet out."""
     assert b"".join(head[f.start : f.end] for f in fields(head)) == head
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        [b"Authentication-Results:", b"received: ", b"mx1.example", b" by mx1.example", b" for <a@b.example>",
+         b"(", b")", b'"', b"\\", b";", b" ", b"\r\n", b"\r\n ", b"1", b"=", b"\xc3\xbc", b"\xff", b"\n"]
+    ),
+    max_size=40,
+).map(b"".join)  # fmt: skip
+
+
+@given(HOSTILE)
+def test_any_header_is_read(head: bytes) -> None:
+    """No header raises; what is cut out of it is whole fields, in order and apart."""
+    found = claims(head, "mx1.example", "bücher.example")
+    bounds = {edge for field in fields(head) for edge in (field.start, field.end)}
+    assert all(edge in bounds for cut in found for edge in cut)
+    assert all(start < end for start, end in found)
+    assert all(before[1] < after[0] for before, after in pairwise(found))
+    assert 0 <= head_length(head) <= len(head)
+    assert returned(head, ["mx1.example"], ["a@b.example"]) <= head.lower().count(b"received")
 
 
 @pytest.mark.parametrize(

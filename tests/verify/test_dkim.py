@@ -1,5 +1,6 @@
 """DKIM as a function: it agrees with dkimpy where both may answer, and costs what the message is long."""
 
+import re
 import time
 from base64 import b64encode
 from typing import NamedTuple
@@ -166,3 +167,53 @@ def test_no_body_costs_more_than_its_length(unit: bytes) -> None:
         return best
 
     assert cost(5_000_000) < 10 * 5 * max(cost(500_000), 0.001)
+
+
+TAGS = st.lists(
+    st.sampled_from(
+        [b"v=1", b"a=ed25519-sha256", b"a=rsa-sha256", b"c=relaxed", b"c=simple/relaxed", b"d=sender.example",
+         b"d=b\xc3\xbc.example", b"s=ed", b"s=\xff", b"h=from", b"h=from:dkim-signature:", b"i=@x.example",
+         b"i=\xc3\xbc@\xe2\x84\xaa.example", b"l=0", b"l=" + b"9" * 76, b"t=1", b"x=2", b"x=9999999999",
+         b"bh=AAAA", b"b=AAAA", b"b=A", b"bh=====", b"q=dns/txt", b"z=\x00", b"", b"=", b"b"]
+    ),
+    max_size=14,
+)  # fmt: skip
+RECORDS = st.lists(
+    st.sampled_from(
+        ["v=DKIM1", "k=ed25519", "k=rsa", "p=", "p=AAAA", "p=" + "A" * 43 + "=", "p=\xff", "h=sha1", "h=",
+         "s=", "t=s", "t=:", "n=\xe4", "=", "", "p=MAA=",
+         f"p={key('rsa2048').rpartition('p=')[2]}"]
+    ),
+    max_size=6,
+).map(";".join)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(TAGS.map(b"; ".join) | st.binary(max_size=20), min_size=1, max_size=3),
+    st.lists(RECORDS, max_size=3),
+    st.sampled_from(["ok", "nodata", "nxdomain", "timeout", "servfail"]),
+    st.binary(max_size=30),
+)
+def test_any_signature_and_any_key_give_a_result(
+    values: list[bytes], records: list[str], kind: str, body: bytes
+) -> None:
+    """Whatever a signature holds, its key record says and DNS does: one of the results, and no pass."""
+    lines = b"".join(b"DKIM-Signature: " + re.sub(rb"[\r\n]", b" ", value) + b"\r\n" for value in values)
+    head = lines + sign.MESSAGE[: head_length(sign.MESSAGE)]
+    examined = examine(head, NOW)
+    keys = {one.key_name: Known(kind, tuple(records)) for one in examined.signatures}
+    results = verify(head, body, examined, keys)
+    assert len(results) == len(values)
+    assert {checked.result for checked in results} <= set(Result) - {Result.PASS}
+
+
+def test_the_right_key_of_several_is_found_among_few() -> None:
+    """RFC 6376 section 3.6.2.2 leaves open which of several keys counts; few are looked at."""
+    message = sign.made(["sign ed25519 d=sender.example s=ed"])
+    head = message[: head_length(message)]
+    examined = examine(head, NOW)
+    for before, result in ((7, Result.PASS), (8, Result.PERMERROR)):
+        answer = Known("ok", (*("k=rsa; p=AAAA",) * before, key("ed25519")))
+        checked = verify(head, message[len(head) + 2 :], examined, {examined.signatures[0].key_name: answer})
+        assert checked[0].result is result
