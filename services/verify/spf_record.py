@@ -7,6 +7,7 @@ linear in the record, and no record is read that is longer than any DNS answer s
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -19,7 +20,6 @@ _MECHANISM = re.compile(r"([-+?~]?)([A-Za-z0-9]+)(?::(.+?))?(?:/([0-9]+))?(?://(
 _EXPAND = re.compile(r"%(?:([%_-])|\{([slodiphvcrt])(0*[1-9][0-9]*)?(r?)([-.+,/_=]*)\})", re.IGNORECASE)
 _STRING = re.compile(rf"(?:{_EXPAND.pattern}|[!-$&-~]++)*+", re.IGNORECASE)
 _IN_EXPLANATIONS = re.compile(r"%\{[crt]", re.IGNORECASE)  # section 7.2: nowhere else
-_ENDS_WITH_MACRO = re.compile(rf"{_EXPAND.pattern}\Z", re.IGNORECASE)
 _LAST_LABEL = re.compile(r"(?![0-9]+\Z)[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 _ESCAPED = {"%": "%", "_": " ", "-": "%20"}
 _RESULTS = {"": "pass", "+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}
@@ -51,8 +51,10 @@ def select(texts: Iterable[bytes]) -> str | None:
     return found[0].decode("latin-1") if found else None
 
 
-def terms(record: str) -> list[str]:
-    """Its mechanisms in order and, last, `redirect=`; the other modifiers decide nothing. Raises Wrong."""
+@lru_cache(maxsize=1024)
+def terms(record: str) -> tuple[str, ...]:
+    """Its mechanisms in order and, last, `redirect=`; the other modifiers decide nothing. Raises Wrong.
+    Remembered: an evaluation starts again with each answer of DNS."""
     if len(record) > _RECORD:
         raise Wrong("record too long")
     mechanisms, once = [], dict[str, str]()
@@ -72,9 +74,10 @@ def terms(record: str) -> list[str]:
             raise Wrong(f"{name}= appears twice")
         _check_name(value, term)
         once[name] = value
-    return mechanisms + [f"redirect={once[name]}" for name in once if name == "redirect"]
+    return (*mechanisms, *(f"redirect={once[name]}" for name in once if name == "redirect"))
 
 
+@lru_cache(maxsize=4096)
 def mechanism(term: str) -> Mechanism:
     """Raises Wrong."""
     match = _MECHANISM.fullmatch(term)

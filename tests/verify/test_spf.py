@@ -171,6 +171,8 @@ def test_no_record_costs_more_than_milliseconds(record: str) -> None:
         return txt(record) if rtype == "TXT" else NOTHING
 
     def cost() -> float:
+        spf_record.terms.cache_clear()
+        spf_record.mechanism.cache_clear()
         began = time.process_time()
         check_host("192.0.2.1", "bob", "sender.example", "h.example", lookup)
         return time.process_time() - began
