@@ -64,6 +64,8 @@ def check(
     json: AsJson = False,
 ) -> None:
     """What we would say of a message, and why. What is not told is not checked: without --ip no SPF."""
+    import uvloop
+
     from services.verify.inquiry import Line, Malformed, inquiry
 
     given = {"ip": ip, "helo": helo, "mail_from": mail_from, "at": at}
@@ -79,7 +81,7 @@ def check(
     except Malformed as error:
         fail(str(error).replace("mail_from", "mail-from"), 2)
     octets = b"" if file is None else _read(file)
-    asyncio.run(_run(host or [socket.gethostname()], servers, about, octets, json))
+    uvloop.run(_run(host or [socket.gethostname()], servers, about, octets, json))
 
 
 async def _run(
