@@ -20,11 +20,13 @@ class Requests:
     def __init__(self, partition: Partition, carriers: Carriers) -> None:
         self._partition, self._carriers = partition, carriers
 
-    async def apply(self, record: Record, request: Flush | Release | Delete) -> None:
-        """`record`: which `request` was read from. A request that is applied twice does no harm. Raises
-        NotOwner: the next owner applies it."""
+    async def apply(self, record: Record, request: Flush | Release | Delete, *, unseen: bool = False) -> None:
+        """`record`: which `request` was read from; `unseen`: the queue is not read to its end. A request that
+        is applied twice does no harm. Raises NotOwner: the next owner applies it."""
         if isinstance(request, Flush):
             self._flush(request)
+        elif unseen and self._partition.index.get(request.id) is None:
+            self._say(request, f"mail {request.id} is not known yet: the queue is still being read")
         elif (why := await self._to_mail(record, request)) is not None:
             self._say(request, why)
 

@@ -18,7 +18,7 @@ from libs.log.standing import standing
 from libs.mail.codec import Undecodable, decode, decode_request
 from libs.mail.event import Event, EventType
 from libs.mail.knowledge import Health, PrimaryState
-from libs.mail.records import Unbrake
+from libs.mail.records import Flush, Unbrake
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, permit
 from services.deliver.ledger import Todo, confirmed_domain
@@ -29,6 +29,7 @@ from services.deliver.upkeep import Upkeep
 
 _LOOK_S = 0.25  # a pass comes at least so often: the clock is an argument and may be moved from outside
 _FOLD = 500  # records folded before others get their turn
+_BEHIND_S = 3.0  # somebody waits for a request to a mail that the fold has not seen yet
 _AGAIN_S = 5.0  # a step of the shard that the log refused is taken again after this
 
 log = structlog.get_logger()
@@ -47,7 +48,7 @@ class Shard:
         self.passed_at = part.clock.mono()
         self._claim, self._shared = claim, shared
         self._gained_at = part.clock.mono()
-        self._ending = asyncio.Event()
+        self._ending, self._folded = asyncio.Event(), asyncio.Event()
         self._timers: list[tuple[float, str]] = []
         self._timer: dict[str, float] = {}  # the earliest of each next hop
         self._chores: set[asyncio.Task[None]] = set()
@@ -124,6 +125,7 @@ class Shard:
                     if count % _FOLD == 0:
                         await asyncio.sleep(0)
                 ledger.position = batch.position
+                self._folded.set()
                 if batch.position >= batch.end and not ledger.caught_up:
                     for id_ in {*ledger.scanned(), *ledger.unfinished}:
                         self._chore(self._rewrite(id_))
@@ -220,8 +222,25 @@ class Shard:
         except Undecodable:
             self._quarantined(record)
             return
-        if not isinstance(request, Unbrake):  # that one is verify's
+        if isinstance(request, Unbrake):
+            return  # that one is verify's
+        if isinstance(request, Flush) or self.partition.index.get(request.id) is not None:
             await self.requests.apply(record, request)
+        else:
+            await self.requests.apply(record, request, unseen=not await self._past_the_end())
+
+    async def _past_the_end(self) -> bool:
+        """Fold up to where the queue ends now; False where that takes too long."""
+        try:
+            async with asyncio.timeout(_BEHIND_S):
+                end = (await self._shared.deps.log.bounds("queue", self.partition.number)).end
+                while self.partition.ledger.position < end:
+                    self._folded.clear()
+                    await self._folded.wait()
+        except (TimeoutError, LogError) as error:
+            log.warning("the queue is not read to its end", error=str(error))
+            return False
+        return True
 
     # --- serve ---
 

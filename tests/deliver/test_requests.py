@@ -1,11 +1,16 @@
 """What a person asks for a mail: release and delete, applied by the owner of the partition."""
 
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
+from libs.log.contract import Batch
 from libs.mail.event import Event, EventType
 from libs.mail.records import Delete, Progress, Release, State
+from services.deliver import shard
 from tests.deliver.house import ZONE, House, house, until
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone
@@ -76,3 +81,37 @@ async def test_held_mail_does_not_wait(tmp_path: Path) -> None:
             await home.ask(Release("one", DOMAIN, id_, "a test"))
             await said(home, "one")
             assert shard.partition.index.count(DOMAIN).mails == 1
+
+
+@pytest.mark.parametrize("opens", [True, False])
+async def test_a_mail_that_is_not_read_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: bool
+) -> None:
+    """A request that overtakes its mail waits for it; where that takes too long the answer says so."""
+    monkeypatch.setattr(shard, "_BEHIND_S", 3.0 if opens else 0.2)
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await primary.down()
+        follow, gate, read = home.log.follow, asyncio.Event(), asyncio.Event()
+
+        async def behind(topic: str, starts: Mapping[int, int]) -> AsyncGenerator[Batch, None]:
+            async with aclosing(follow(topic, starts)) as batches:
+                async for batch in batches:
+                    if topic == "queue" and batch.records:
+                        await gate.wait()
+                    if topic == "requests" and batch.records:
+                        read.set()
+                    yield batch
+
+        monkeypatch.setattr(home.log, "follow", behind)
+        async with home.delivering():
+            id_ = await home.queue(progress=HELD)
+            await home.ask(Delete("one", DOMAIN, id_, "a test"))
+            await read.wait()
+            if opens:
+                gate.set()
+            event = await said(home, "one")
+            if opens:
+                assert (event.type, event.text) == (EventType.DELETED, "deleted by a test")
+            else:
+                assert event.text == f"mail {id_} is not known yet: the queue is still being read"
+            gate.set()
