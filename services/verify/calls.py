@@ -208,7 +208,8 @@ class Calls:
         asked about at a worse one, until it is the turn of the best one again."""
         if why is not BUSY and not known:
             self._listener.failed(domain, why)
-        if why is BUSY or why.blocked or not any(question.elsewhere for question in line.waiting):
+        alone = why is BUSY or why.blocked or why.reason == "ourselves"  # no worse one is above us then
+        if alone or not any(question.elsewhere for question in line.waiting):
             self._tell_all(line, why)
             return
         connection = await self._reach.beside(domain)

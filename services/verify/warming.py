@@ -41,7 +41,7 @@ class Warming:
 
 def imported(known: Known, now: float) -> RecipientTry:
     """The record of a recipient that is imported now (wall seconds)."""
-    return replace(known.tried or RecipientTry(known.mailbox, 0.0, ""), imported=now)
+    return replace(known.tried or RecipientTry(known.mailbox, 0.0, ""), imported=now, elsewhere="")
 
 
 def end(known: Known, hold: str, now: float, t: Lifetimes = LIFETIMES) -> RecipientTry | None:

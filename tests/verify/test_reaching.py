@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import Imported, RecipientStatus, RecipientTry, Status
 from libs.smtp.client import CALLOUT, Connection, Dialer
 from services.verify.asking import NEGATIVES
 from services.verify.callouts import NOBODY
@@ -325,6 +325,25 @@ async def test_a_block_is_not_got_around(tmp_path: Path) -> None:
         place.servers[0].say("BANNER", "554 5.7.1 your address is blocked")
         assert await told(place.it, ANN) == ("policy", "")
         assert place.asked(1) == []
+
+
+async def test_the_best_one_is_ourselves(tmp_path: Path) -> None:
+    """By a name and an address that we do not know: whoever is worse is no better than we are."""
+    async with worse(tmp_path) as place:
+        place.servers[0].name = "mx1.backup.example"
+        for name in (ANN, EVE):
+            assert await told(place.it, name) == ("ourselves", "")
+        assert place.asked(1) == []
+
+
+async def test_an_import_is_no_answer_of_a_worse_mx(tmp_path: Path) -> None:
+    """What it said a moment ago is not handed on to who asks now."""
+    async with worse(tmp_path) as place:
+        await place.servers[0].down()
+        assert await told(place.it, EVE) == ("unreachable", "undeliverable")
+        await place.it.put("callouts", EVE, Imported(EVE, "root"))
+        tried = await until(lambda: (found := place.it.tried(EVE)) and found.imported and found)
+        assert tried.elsewhere == ""
 
 
 async def test_a_worse_mx_that_breaks_off(tmp_path: Path) -> None:
