@@ -25,7 +25,7 @@ test-real: $(READY)  ## real mail programs of Debian as senders and as primaries
 	$(BIN)/pytest tests/real $(ARGS)
 
 chance: $(READY)  ## the properties of `make test` once more, with examples that were not tried before
-	$(BIN)/pytest -n 2 --hypothesis-profile=default $(shell grep -rl "from hypothesis" tests) $(ARGS)
+	$(BIN)/pytest -n 2 --hypothesis-profile=chance $(shell grep -rl "from hypothesis" tests) $(ARGS)
 
 faults: $(READY)  ## the faults that take minutes: large mails, frozen brokers
 	$(BIN)/python -m deploy.kafka.run --prepare

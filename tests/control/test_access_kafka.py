@@ -7,9 +7,10 @@ import pytest
 
 from tests.faults.test_processes import COUNT, all_ready, several
 from tests.helpers.client import Client
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.running import Running
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("broker")]
+pytestmark = pytest.mark.xdist_group("broker")
 
 
 async def greetings(running: Running) -> set[str]:
@@ -22,7 +23,7 @@ async def greetings(running: Running) -> set[str]:
 
 
 async def everywhere(running: Running, greeting: str) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while await greetings(running) != {greeting}:
             pass
 

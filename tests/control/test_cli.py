@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.client import Client
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
@@ -127,7 +128,7 @@ async def test_access(tmp_path: Path) -> None:
     async with Zone(ZONE) as zone, Running(tmp_path, dns=zone.servers, dial_port=25) as running:
 
         async def greeted(code: str) -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 while True:
                     async with Client(running.smtp_port) as client:
                         if (await client.reply()).startswith(code):

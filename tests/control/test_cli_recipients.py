@@ -1,14 +1,14 @@
 """`domain recipients` against real processes: imported, listed, exported, allowed, forgotten."""
 
-import asyncio
 import os
 import pty
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from tests.helpers.client import Client
+from tests.helpers.patience import until
 from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
@@ -154,12 +154,17 @@ async def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
         words = ("domain", "recipients", "import", "office.example", str(file))
         process = await running.begin(*words, stderr=theirs)
         os.close(theirs)
+        os.set_blocking(ours, False)
         shown = bytearray()
-        while b"1/2" not in shown:
-            shown += await asyncio.to_thread(os.read, ours, 4096)
+
+        def shows(words: bytes) -> bool:
+            with suppress(BlockingIOError):
+                shown.extend(os.read(ours, 4096))
+            return words in shown
+
+        await until(lambda: shows(b"1/2"), story=shown.decode)
         process.send_signal(signal.SIGINT)
-        while b"the same command goes on" not in shown:
-            shown += await asyncio.to_thread(os.read, ours, 4096)
+        await until(lambda: shows(b"the same command goes on"), story=shown.decode)
         out, _ = await process.communicate()
         os.close(ours)
         assert (process.returncode, out) == (1, b"")

@@ -40,6 +40,7 @@ from services.control.domains import Refused, Unknown
 from services.control.register import Claims
 from tests.control.test_queue import MAIL, record
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.zone import Zone
 
 ID = "installation-1"
@@ -79,10 +80,10 @@ class Office:
 
     async def append(self, topic: str, key: str, value: bytes | None, domain: str, **more: Any) -> None:
         partition = partition_of(domain, PARTITIONS)
-        await self.log.append(topic, partition, key.encode(), value, within=10, **more)
+        await self.log.append(topic, partition, key.encode(), value, within=PATIENCE_S, **more)
 
     async def until(self, predicate: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not predicate():  # noqa: ASYNC110 the tables have no event for that
                 await asyncio.sleep(0.005)
 

@@ -8,7 +8,7 @@ from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("broker")]
+pytestmark = pytest.mark.xdist_group("broker")
 
 ZONE = """
     office.example       MX 10 mail.office.example

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.client import Client
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
@@ -25,7 +26,7 @@ Received: from x (y [192.0.2.7]) by mx1.backup.example (backupmx) with ESMTP id 
 
 async def listed(running: Running, names: list[str]) -> list[Any]:
     """The queue, once its mails are in these queues."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             rows = (await running.ask("queue", "list", "--json")).rows
             if [row["queue_name"] for row in rows] == names:

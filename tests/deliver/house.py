@@ -3,7 +3,7 @@
 import asyncio
 import io
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from libs.runtime.run import Life
 from services.deliver.partition import Shared
 from services.deliver.service import deliver, follow_recipients, shared
 from services.deliver.shard import Shard
+from tests.helpers.patience import PATIENCE_S, until
 from tests.helpers.primary import Primary
 
 PARTITIONS = 2
@@ -98,11 +99,13 @@ class House:
 
     async def domain(self, name: str, **overrides: float) -> None:
         record = Domain(name, self.clock.wall(), active_since=1.0, overrides=Overrides(**overrides))
-        await self.log.append("domains", self.partition(name), name.encode(), encode(record), within=5)
+        await self.log.append(
+            "domains", self.partition(name), name.encode(), encode(record), within=PATIENCE_S
+        )
 
     async def install(self) -> None:
         record = Installation("installation", self.partitions, 0)
-        await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=5)
+        await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=PATIENCE_S)
 
     async def queue(
         self,
@@ -125,7 +128,12 @@ class House:
         offsets = []
         for index, octets in enumerate(chunks):
             stored = await self.log.append(
-                "content", number, id_.encode(), octets, within=5, headers=(("index", str(index).encode()),)
+                "content",
+                number,
+                id_.encode(),
+                octets,
+                within=PATIENCE_S,
+                headers=(("index", str(index).encode()),),
             )
             offsets.append(stored.offset)
         mail = Mail(
@@ -143,7 +151,7 @@ class House:
         entry = new_entry(mail) if progress is None else QueueEntry(new_entry(mail).mail, progress)
         ref = ContentRef(number, tuple(offsets), ref_size or len(content))
         await self.log.append(
-            "queue", number, id_.encode(), encode(entry), within=5, headers=queue_headers(ref)
+            "queue", number, id_.encode(), encode(entry), within=PATIENCE_S, headers=queue_headers(ref)
         )
         return id_
 
@@ -152,7 +160,7 @@ class House:
 
     async def ask(self, request: RequestRecord) -> None:
         number, key = self.partition(request.domain), request.domain.encode()
-        await self.log.append("requests", number, key, encode(request), within=5)
+        await self.log.append("requests", number, key, encode(request), within=PATIENCE_S)
 
     async def state(self, domain: str = "office.example") -> dict[str, Progress | None]:
         """The newest record of each mail: its progress, None for a tombstone."""
@@ -200,8 +208,8 @@ class House:
         finally:
             ready.cancel()
             life.must_drain.set()
-            await asyncio.wait_for(task, 20)
-            await asyncio.wait_for(self.deps.events.flush(), 5)
+            await asyncio.wait_for(task, PATIENCE_S)
+            await asyncio.wait_for(self.deps.events.flush(), PATIENCE_S)
             events.cancel()
             await asyncio.gather(events, ready, return_exceptions=True)
 
@@ -223,7 +231,7 @@ class House:
             await table.caught_up()
             yield shared(self.deps, table)
         finally:
-            await asyncio.wait_for(self.deps.events.flush(), 5)
+            await asyncio.wait_for(self.deps.events.flush(), PATIENCE_S)
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -236,37 +244,23 @@ class House:
         task = asyncio.create_task(shard.run())
         taught = asyncio.create_task(follow_recipients(self.deps, lambda number: shard))
         try:
-            await asyncio.wait_for(shard.caught_up.wait(), 5)
+            await asyncio.wait_for(shard.caught_up.wait(), PATIENCE_S)
             yield shard
         finally:
             taught.cancel()
             await asyncio.gather(taught, return_exceptions=True)
             claim.end()
             shard.lost()
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, PATIENCE_S)
 
-    async def ended(self, ids: Sequence[str], within: float = 10) -> None:
+    async def ended(self, ids: Sequence[str]) -> None:
         """Return once all these mails have their tombstones."""
 
         async def done() -> bool:
             state = await self.state()
             return all(id_ in state and state[id_] is None for id_ in ids)
 
-        await until(done, within)
-
-
-async def until(true: Callable[[], object], within: float = 10) -> None:
-    """Poll `true` (a function, or a coroutine function) until it is so."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + within
-    while True:
-        got = true()
-        if asyncio.iscoroutine(got):
-            got = await got
-        if got:
-            return
-        assert loop.time() < end, "it did not come about"
-        await asyncio.sleep(0.02)
+        await until(done)
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ from libs.log.contract import Batch
 from libs.mail.event import Event, EventType
 from libs.mail.records import Delete, Progress, Release, State
 from services.deliver import shard
-from tests.deliver.house import ZONE, House, house, until
+from tests.deliver.house import ZONE, House, house
+from tests.helpers.patience import until
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone
 

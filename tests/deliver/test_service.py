@@ -11,7 +11,8 @@ from libs.mail.codec import decode
 from libs.mail.event import EventType
 from libs.mail.knowledge import PrimaryState
 from libs.mail.records import Kind, State
-from tests.deliver.house import CONTENT, HOST, ZONE, house, until
+from tests.deliver.house import CONTENT, HOST, ZONE, house
+from tests.helpers.patience import until
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone
 

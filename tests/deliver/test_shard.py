@@ -10,8 +10,9 @@ from libs.mail.event import EventType
 from libs.mail.knowledge import Health, RecipientStatus, Status
 from libs.mail.records import ContentRef, Progress, QueueEntry, State
 from services.deliver.waiting import Place
-from tests.deliver.house import ZONE, House, TestClaim, house, until
+from tests.deliver.house import ZONE, House, TestClaim, house
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S, until
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone
 
@@ -144,7 +145,7 @@ async def test_tombstones_are_final(tmp_path: Path) -> None:
     async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
         number = home.partition(DOMAIN)
         withdrawn = await home.queue()
-        await home.log.append("queue", number, withdrawn.encode(), None, within=5)
+        await home.log.append("queue", number, withdrawn.encode(), None, within=PATIENCE_S)
         await write(home, withdrawn, Progress(), b"")
         async with home.sharing() as common, home.shard(common):
             await home.ended([withdrawn])
@@ -163,16 +164,16 @@ async def test_unreadable(tmp_path: Path) -> None:
     ):
         number = home.partition(DOMAIN)
         gone = await home.queue()
-        stored = await home.log.append("content", number, b"strange", b"x", within=5)
+        stored = await home.log.append("content", number, b"strange", b"x", within=PATIENCE_S)
         headers = queue_headers(ContentRef(number, (stored.offset,), 1))
-        await home.log.append("queue", number, b"strange", b"\xc1", within=5, headers=headers)
+        await home.log.append("queue", number, b"strange", b"\xc1", within=PATIENCE_S, headers=headers)
         late = await home.queue()
         async with home.sharing() as common, home.shard(common) as shard:
             await home.ended([gone, late])
             clock.advance(3 * 3600)
             await shard.partition.append("events", b"x", b"{}")
             assert await shard.upkeep.truncate() == stored.offset
-            await home.log.append("queue", number, b"blind", b"\xc1", within=5)
+            await home.log.append("queue", number, b"blind", b"\xc1", within=PATIENCE_S)
             await until(lambda: len(home.events(EventType.QUARANTINED)) == 2)
             await home.ended([await home.queue()])
             clock.advance(3 * 3600)
@@ -310,7 +311,9 @@ async def test_callout_opens(tmp_path: Path) -> None:
                 "bob@office.example", Status.UNDELIVERABLE, home.clock.wall(), home.clock.wall()
             )
             key = b"bob@office.example"
-            await home.log.append("recipients", home.partition(DOMAIN), key, encode(status), within=5)
+            await home.log.append(
+                "recipients", home.partition(DOMAIN), key, encode(status), within=PATIENCE_S
+            )
             await home.ended([id_])
 
 

@@ -14,7 +14,6 @@ RELAY = """
 NOBODY, NEW = "nobody@office.example", "new@office.example"
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.xdist_group("broker"))])
 async def test_a_worse_mx_serves_and_teaches_nothing(
     tmp_path: Path, log: str, request: pytest.FixtureRequest
@@ -34,7 +33,7 @@ async def test_a_worse_mx_serves_and_teaches_nothing(
             assert (await at.rcpt(NOBODY)).startswith("550 5.1.1")
             assert (await at.rcpt(NEW)).startswith("250 2.1.5")
         assert (await at.mail(NEW)).startswith("250 2.0.0")
-        await relay.got(1, within=60)
+        await relay.got(1)
         relay.known = {NEW}
         assert (await at.mail(ANN)).startswith("250 2.0.0")  # known, whatever the relay says of it
         await at.backup.until(lambda: at.backup.events("Bounce") or at.backup.events("TransientFailure"))

@@ -62,7 +62,7 @@ async def test_a_full_disk_is_a_temporary_reply(tmp_path: Path, disk: Path) -> N
         said = await at.backup.ask("domain", "add", "other.example")
         assert said.code == 0, said.err  # state is stored in the room that content may not take
         await at.office.up()
-        await at.office.got(accepted, within=30)  # what waited is handed over, disk or no disk
+        await at.office.got(accepted)  # what waited is handed over, disk or no disk
         filler.unlink()
         await until("250")
-        await at.office.got(accepted, within=30)
+        await at.office.got(accepted)

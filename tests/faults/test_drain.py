@@ -8,6 +8,7 @@ import pytest
 
 from deploy.kafka.cluster import Cluster
 from tests.helpers.client import Client
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 from tests.path.storm import place
@@ -21,7 +22,7 @@ ANN = "ann@office.example"
 
 async def refused(running: Running) -> None:
     """Return once the port is shut."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 async with Client(running.smtp_port):
@@ -33,7 +34,7 @@ async def refused(running: Running) -> None:
 async def test_ready_turns_first_and_sessions_go_on(tmp_path: Path) -> None:
     """While a session that was there goes on, /readyz says 503, /livez 200, and nobody new is let in; after
     drain_s it hears 421 and the process ends with 0."""
-    async with place(tmp_path, smtp__drain_s="4.0") as at:
+    async with place(tmp_path, smtp__drain_s="10.0") as at:
         running = at.backup
         async with Client(running.smtp_port) as client:
             await client.greet()

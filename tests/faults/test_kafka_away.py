@@ -4,14 +4,11 @@ import asyncio
 import time
 from pathlib import Path
 
-import pytest
-
 from deploy.kafka.cluster import Cluster
 from tests.helpers.client import Client
 from tests.path.storm import place
 
 
-@pytest.mark.timeout(200)
 async def test_kafka_away_in_the_middle(tmp_path: Path) -> None:
     """Our fault is never a permanent error: a frozen Kafka is a 451 4.3.x, and all goes on when it thaws."""
     async with (
@@ -27,7 +24,7 @@ async def test_kafka_away_in_the_middle(tmp_path: Path) -> None:
         async with Client(at.backup.smtp_port) as client:
             await client.greet()
             assert (await client.mail("ann@office.example")).startswith("250 2.0.0")
-            await at.office.got(1, within=30)
+            await at.office.got(1)
             await at.office.down()
             assert (await client.mail("ann@office.example")).startswith("250 2.0.0")
             cluster.freeze(0)
@@ -35,7 +32,7 @@ async def test_kafka_away_in_the_middle(tmp_path: Path) -> None:
                 assert (await client.mail("ann@office.example"))[:7] in ("451 4.3", "452 4.3")
             cluster.thaw(0)
         await at.office.up()
-        await at.office.got(2, within=60)
+        await at.office.got(2)
 
         async with Client(at.backup.smtp_port) as client:
             await client.greet()
@@ -43,4 +40,4 @@ async def test_kafka_away_in_the_middle(tmp_path: Path) -> None:
             while not (await client.mail("ann@office.example")).startswith("250"):
                 assert time.monotonic() < deadline, "mail is still refused"
                 await asyncio.sleep(0.1)
-        await at.office.got(3, within=60)
+        await at.office.got(3)

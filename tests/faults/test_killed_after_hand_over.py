@@ -11,7 +11,7 @@ async def test_killed_between_250_and_tombstone(tmp_path: Path) -> None:
     no third time."""
     async with scene(tmp_path) as at:
         assert (await at.mail(subject="killed")).startswith("250 2.0.0")
-        await at.office.got(1, within=30)
+        await at.office.got(1)
         await at.backup.kill("solo")
         await at.backup.start("solo")
         await at.backup.ready("solo")
@@ -31,7 +31,7 @@ async def test_killed_while_a_queue_is_handed_over(tmp_path: Path) -> None:
     """Killed twice in the middle of a queue: nothing is lost, a kill costs a mail one duplicate at most."""
     async with scene(tmp_path) as at:
         assert (await at.mail(subject="before")).startswith("250 2.0.0")
-        await at.office.got(1, within=30)
+        await at.office.got(1)
         await at.office.down()
         subjects = ["before", *(f"during-{number}" for number in range(40))]
         for subject in subjects[1:]:
@@ -39,7 +39,7 @@ async def test_killed_while_a_queue_is_handed_over(tmp_path: Path) -> None:
         await at.office.up()
         kills = (5, 15)
         for handed_over in kills:
-            await at.office.got(handed_over, within=30)
+            await at.office.got(handed_over)
             await at.backup.kill("solo")
             await at.backup.start("solo")
             await at.backup.ready("solo")

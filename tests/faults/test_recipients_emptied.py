@@ -8,6 +8,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.faults.scene import ANN, scene
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.running import Running
 
 NOBODY = "nobody@office.example"
@@ -28,12 +29,11 @@ async def emptied(backup: Running, kafka: tuple[str, ...]) -> None:
         await admin.delete_topics([f"{backup.prefix}recipients"])
     finally:
         await admin.close()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while (await backup.ask("topics", "check")).code == 0 or (await backup.ask("topics", "apply")).code:
             pass
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("log", ["sqlite", pytest.param("kafka", marks=pytest.mark.xdist_group("broker"))])
 async def test_nothing_is_known_any_more(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:
     """Rule 7. With the primary away everybody is taken on suspicion; once it is back it is asked again."""
@@ -53,7 +53,7 @@ async def test_nothing_is_known_any_more(tmp_path: Path, log: str, request: pyte
         for to in (ANN, NOBODY):
             assert (await at.rcpt(to))[:9] == "250 2.1.5", to
         await at.office.up()
-        await at.office.got(1, within=60)
+        await at.office.got(1)
         async with asyncio.timeout(120):
             while not (await at.rcpt(NOBODY)).startswith("550 5.1.1"):
                 pass

@@ -11,7 +11,7 @@ async def test_the_primary_did_not_take_it(tmp_path: Path) -> None:
         at.office.say("DOT", "!drop", times=1)
         assert (await at.mail(subject="dropped")).startswith("250 2.0.0")
         await at.again()
-        await at.office.got(1, within=30)
+        await at.office.got(1)
         await at.emptied()
         assert at.subjects() == ["dropped"]
 
@@ -21,9 +21,9 @@ async def test_the_primary_took_it_and_said_nothing(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         at.office.say("DOT", "!accept-drop", times=1)
         assert (await at.mail(subject="twice")).startswith("250 2.0.0")
-        await at.office.got(1, within=30)
+        await at.office.got(1)
         await at.again()
-        await at.office.got(2, within=30)
+        await at.office.got(2)
         await at.emptied()
         first, second = at.office.received
         assert first.content == second.content

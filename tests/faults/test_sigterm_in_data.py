@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.helpers.client import Client
 from tests.helpers.mailing import content, stuffed
+from tests.helpers.patience import PATIENCE_S
 from tests.path.storm import place
 
 
@@ -31,7 +32,7 @@ async def test_a_mail_in_hand_is_finished(tmp_path: Path) -> None:
         assert await at.backup.ended("solo") == 0
         await at.backup.start("solo")
         await at.backup.ready("solo")
-        await at.office.got(1, within=30)
+        await at.office.got(1)
         assert at.office.received[0].content.endswith(content("sigterm", 5000))
 
 
@@ -42,14 +43,14 @@ async def test_kill_9_in_data_leaves_no_half_mail(tmp_path: Path) -> None:
         async with Client(at.backup.smtp_port) as client:
             await begin(client)
             await client.send(data[:4_000_000])
-            await asyncio.wait_for(at.backup.kill("solo"), 30)
+            await asyncio.wait_for(at.backup.kill("solo"), PATIENCE_S)
         await at.backup.start("solo")
         await at.backup.ready("solo")
         async with Client(at.backup.smtp_port) as client:
             await client.greet()
             whole = content("whole", 5_000_000)
             assert (await client.mail("ann@office.example", content=whole)).startswith("250 2.0.0")
-        await at.office.got(1, within=60)
+        await at.office.got(1)
         assert at.office.received[0].content.endswith(whole)
         said = await at.backup.ask("queue", "list", "--json")
         assert not said.rows

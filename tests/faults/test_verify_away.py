@@ -3,10 +3,10 @@
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.faults.scene import ANN, BOB, Scene, scene
+from tests.helpers.patience import PATIENCE_S
 
+DEADLINE_S = 3.0
 STRANGERS = [f"stranger-{number}@office.example" for number in range(6)]
 
 
@@ -17,26 +17,25 @@ async def timed(at: Scene, recipient: str) -> float:
     return time.monotonic() - begun
 
 
-@pytest.mark.timeout(120)
 async def test_verify_is_away(tmp_path: Path, broker: tuple[str, ...]) -> None:
     """Nobody waits for ever and nobody is refused: after the deadlines, accepted with `temperror`."""
     async with scene(
         tmp_path,
         kafka=broker,
-        timing__rcpt_deadline_s="1",
+        timing__rcpt_deadline_s=str(DEADLINE_S),
         timing__verdict_deadline_s="1",
     ) as at:
         assert (await at.mail(ANN, subject="before")).startswith("250 2.0.0")
-        await at.office.got(1, within=30)
+        await at.office.got(1)
         assert b"spf=pass" in at.office.received[0].content
         await at.backup.kill("verify")
         took = [await timed(at, recipient) for recipient in (ANN, *STRANGERS)]
-        assert took[0] < 1.0  # known
-        assert all(each >= 1.0 for each in took[1:4])  # the deadline
-        assert all(each < 1.0 for each in took[4:])  # it was silent three times: nobody waits any more
+        assert took[0] < DEADLINE_S  # known
+        assert all(each >= DEADLINE_S for each in took[1:4])  # the deadline
+        assert all(each < DEADLINE_S for each in took[4:])  # it was silent three times: nobody waits any more
         assert (await at.mail(ANN, subject="known")).startswith("250 2.0.0")
         assert (await at.mail(BOB, subject="new")).startswith("250 2.0.0")
-        await at.office.got(3, within=30)
+        await at.office.got(3)
         assert sorted(at.subjects()) == ["before", "known", "new"]
         for mail in at.office.received[1:]:
             head = mail.content.partition(b"\r\n\r\n")[0]
@@ -50,6 +49,6 @@ async def test_verify_is_away(tmp_path: Path, broker: tuple[str, ...]) -> None:
             replies.append(await at.rcpt(f"nobody-{len(replies)}@office.example"))
             return replies[-1].startswith("550 5.1.1")
 
-        deadline = time.monotonic() + 30  # ingest lets one question wait every 15 s
+        deadline = time.monotonic() + PATIENCE_S  # ingest lets one question wait every 15 s
         while not await answered():
             assert time.monotonic() < deadline, replies

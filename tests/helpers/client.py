@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from tests.helpers.patience import PATIENCE_S
+
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|([rnt\\]))")
 _NAMED = {"r": "\r", "n": "\n", "t": "\t", "\\": "\\"}
 
@@ -90,7 +92,9 @@ class Client:
 
     async def __aenter__(self) -> Self:
         local = None if self._source is None else (self._source, 0)
-        connected = socket.create_connection((self._host, self._port), 10, local)  # the backlog takes it
+        connected = socket.create_connection(
+            (self._host, self._port), PATIENCE_S, local
+        )  # the backlog takes it
         connected.sendall(self._early)
         connected.setblocking(False)
         self._reader, self._writer = await asyncio.open_connection(sock=connected, limit=2**20)
@@ -122,7 +126,7 @@ class Client:
         self._writer.write(raw)
         await self._writer.drain()
 
-    async def line(self, within: float = 30) -> str | None:
+    async def line(self, within: float = PATIENCE_S) -> str | None:
         """The next line, None at the end of the connection."""
         try:
             raw = await asyncio.wait_for(self._reader.readline(), within)
@@ -130,7 +134,7 @@ class Client:
             return None
         return raw.decode("utf-8", "backslashreplace").removesuffix("\r\n") if raw else None
 
-    async def reply(self, within: float = 30) -> str:
+    async def reply(self, within: float = PATIENCE_S) -> str:
         """The next reply, its lines joined by LF; ConnectionError when the connection ends instead."""
         lines: list[str] = []
         while True:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
+from tests.helpers.patience import PATIENCE_S
+
 
 def content(token: str, size: int = 2000) -> bytes:
     """The content of the mail `token`: CR LF line ends, dots at line starts, octets over 127."""
@@ -65,7 +67,7 @@ class Sender:
         assert self._reader
         line = b""
         while len(line) < 4 or line[3:4] == b"-":
-            line = await asyncio.wait_for(self._reader.readline(), 60)
+            line = await asyncio.wait_for(self._reader.readline(), PATIENCE_S)
             if not line.endswith(b"\n"):
                 raise Lost("connection ended")
         code = int(line[:3])

@@ -21,6 +21,7 @@ from typing import NamedTuple, Self
 
 import trustme
 
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.primary_session import Received, Session, Visit
 
 CAPABILITIES = ("PIPELINING", "SIZE 52428800", "8BITMIME", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES")
@@ -100,14 +101,14 @@ class Primary:
         for session in tuple(self._sessions):
             session.hint(reply, close=close)
 
-    async def until(self, predicate: Callable[[], object], within: float = 10.0) -> None:
+    async def until(self, predicate: Callable[[], object], within: float = PATIENCE_S) -> None:
         """Return once `predicate()` is true; TimeoutError after `within` seconds."""
         async with asyncio.timeout(within):
             while not predicate():
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def got(self, count: int, within: float = 10.0) -> None:
+    async def got(self, count: int, within: float = PATIENCE_S) -> None:
         """Return once `count` mails were received."""
         await self.until(lambda: len(self.received) >= count, within)
 

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
+from tests.helpers.patience import PATIENCE_S, until
+
 ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("ingest", "verify", "deliver", "control")
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
-READY_S = 60.0
-STOP_S = 60.0
 
 # Ends with the process that started it, however that one ends: nothing outlives a test.
 _LEASHED = """
@@ -120,6 +120,7 @@ class Running:
         self._holder.bind(("127.0.0.1", 0))
         self.smtp_port = int(self._holder.getsockname()[1])
         self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._commands: list[asyncio.subprocess.Process] = []
         self._outputs: dict[str, list[Path]] = {}
         self._starts = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,6 +166,10 @@ class Running:
         """Kill whatever still runs."""
         for name in tuple(self._processes):
             await self.kill(name)
+        for command in self._commands:
+            if command.returncode is None:
+                command.kill()
+                await command.communicate()
         self._holder.close()
 
     # --- processes ---
@@ -183,24 +188,25 @@ class Running:
 
     async def kill(self, name: str) -> None:
         """kill -9, and wait for the end."""
-        process = self._processes.pop(name)
+        process = self._processes[name]
         if process.returncode is None:
             process.kill()
         await process.wait()
+        del self._processes[name]
 
-    async def stop(self, name: str, within: float = STOP_S) -> int:
+    async def stop(self, name: str, within: float = PATIENCE_S) -> int:
         """SIGTERM, and wait for the end; returns the exit code."""
-        process = self._processes.pop(name)
+        process = self._processes[name]
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         try:
-            return await asyncio.wait_for(process.wait(), within)
+            code = await asyncio.wait_for(process.wait(), within)
         except TimeoutError:
-            process.kill()
-            await process.wait()
             raise AssertionError(f"{name} did not drain within {within:.0f} s\n{self.tail(name)}") from None
+        del self._processes[name]
+        return code
 
-    async def ended(self, name: str, within: float = STOP_S) -> int:
+    async def ended(self, name: str, within: float = PATIENCE_S) -> int:
         """Wait until a process ends by itself; returns the exit code."""
         code = await asyncio.wait_for(self._processes[name].wait(), within)
         del self._processes[name]
@@ -209,10 +215,13 @@ class Running:
     def send(self, name: str, number: signal.Signals) -> None:
         self._processes[name].send_signal(number)
 
+    def runs(self, name: str) -> bool:
+        return name in self._processes and self._processes[name].returncode is None
+
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
-    async def ready(self, *names: str, within: float = READY_S) -> None:
+    async def ready(self, *names: str, within: float = PATIENCE_S) -> None:
         """Return when /readyz of these (of all that were started) says 200."""
         deadline = time.monotonic() + within
         for name in names or tuple(self._processes):
@@ -265,14 +274,12 @@ class Running:
             if line.get("type") == kind and all(line.get(name) == value for name, value in fields.items())
         ]
 
-    async def until(self, predicate: Callable[[], object], within: float = 30.0) -> None:
-        """Return once `predicate()` is true."""
-        deadline = time.monotonic() + within
-        while not predicate():
-            if time.monotonic() > deadline:
-                tails = "\n".join(f"--- {name}\n{self.tail(name)}" for name in self._outputs)
-                raise AssertionError(f"not within {within:g} s\n{tails}")
-            await asyncio.sleep(0.02)
+    async def until(self, predicate: Callable[[], object], within: float = PATIENCE_S) -> None:
+        """Return once `predicate()` is true; a failure tells what the processes said last."""
+        await until(predicate, within, self._tails)
+
+    def _tails(self) -> str:
+        return "\n".join(f"--- {name}\n{self.tail(name)}" for name in self._outputs)
 
     def tail(self, name: str) -> str:
         """The last lines that the newest process of `name` wrote, and its standard error."""
@@ -295,11 +302,13 @@ class Running:
         return [sys.executable, "-c", _LEASHED, str(os.getpid()), *words, "--config", str(self.config)]
 
     async def begin(self, *words: str, stderr: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
-        """Start `backupmx WORDS --config ...`; `stderr`: a file descriptor of its own."""
-        return await asyncio.create_subprocess_exec(
+        """Start `backupmx WORDS --config ...`; `stderr`: a file descriptor of its own. Killed at the end."""
+        command = await asyncio.create_subprocess_exec(
             *self._command(*words), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
             stderr=stderr, env=self.environment, cwd=ROOT,
         )  # fmt: skip
+        self._commands.append(command)
+        return command
 
     async def ask(self, *words: str, within: float = 90.0) -> Said:
         """Run `backupmx WORDS --config ...` and return what it said."""
@@ -307,7 +316,5 @@ class Running:
         try:
             out, err = await asyncio.wait_for(process.communicate(), within)
         except TimeoutError:
-            process.kill()
-            await process.wait()
             raise AssertionError(f"backupmx {' '.join(words)} takes over {within:g} s") from None
         return Said(process.returncode or 0, out.decode(), err.decode())

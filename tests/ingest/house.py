@@ -39,6 +39,7 @@ from libs.runtime.metrics import Metrics
 from libs.runtime.run import Life
 from services.ingest.service import ingest
 from tests.helpers.client import Client
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.zone import Zone
 from tests.ingest.faulty import Faulty
 
@@ -178,7 +179,7 @@ class House:
         """Take back what was put into tables, for the next house on this log."""
         await asyncio.gather(
             *(
-                self.log.append(topic, partition, key, None, within=5)
+                self.log.append(topic, partition, key, None, within=PATIENCE_S)
                 for topic, partition, key in self._written
             )
         )
@@ -187,10 +188,10 @@ class House:
         """Run ingest until it is ready."""
         self.service = asyncio.create_task(self.run())
         ready = asyncio.create_task(self.life.is_ready.wait())
-        await asyncio.wait({self.service, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        await asyncio.wait({self.service, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
         if self.service.done():
             self.service.result()
-        assert ready.done(), "not ready within 10 s"
+        assert ready.done(), "not ready"
         return self
 
     async def run(self) -> None:
@@ -210,7 +211,7 @@ class House:
         if self.service is not None:
             self.life.must_drain.set()
             service, self.service = self.service, None
-            await asyncio.wait_for(service, 30)
+            await asyncio.wait_for(service, PATIENCE_S)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -237,20 +238,20 @@ class House:
             await self.put("domains", domain.domain, domain.domain, domain)
         record = Installation(id_ or self.installation, PARTITIONS, len(domains) if count is None else count)
         self._written.add(("domains", 0, topics.INSTALLATION_KEY))
-        await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=5)
+        await self.log.append("domains", 0, topics.INSTALLATION_KEY, encode(record), within=PATIENCE_S)
 
     async def permit(self, access: Access) -> None:
         """What the operator said of a client or a sender."""
         key = topics.ACCESS_KEY + access.subject.encode()
         self._written.add(("domains", 0, key))
-        await self.log.append("domains", 0, key, encode(access), within=5)
+        await self.log.append("domains", 0, key, encode(access), within=PATIENCE_S)
 
     async def put(self, topic: str, domain: str, key: str, record: Struct | None) -> None:
         partition = topics.partition_of(domain, PARTITIONS)
         value = None if record is None else encode(record)
         if topics.TOPICS[topic].compact:
             self._written.add((topic, partition, key.encode()))
-        await self.log.append(topic, partition, key.encode(), value, within=5)
+        await self.log.append(topic, partition, key.encode(), value, within=PATIENCE_S)
 
     async def _follow(self, topic: str, start: int) -> "Any":
         starts = self._starts.get(topic) or dict.fromkeys(range(PARTITIONS), start)
@@ -327,10 +328,3 @@ class House:
             assert record.header("format") == b"1"
             found.append(Queued(mail_of(decode(record.value, QueueEntry)), ref, content))
         return found
-
-
-async def until(condition: Callable[[], object], within: float = 10.0) -> None:
-    """Wait until `condition()` is true; AssertionError after `within` seconds."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 any condition, not events of ours only
-            await asyncio.sleep(0.005)

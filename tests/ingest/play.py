@@ -15,8 +15,9 @@ from libs.mail.knowledge import Sight
 from libs.mail.records import Mail
 from services.ingest.sights import hashed, salt
 from tests.helpers.clock import Later
+from tests.helpers.patience import until
 from tests.ingest.cases import Case, described
-from tests.ingest.house import House, until
+from tests.ingest.house import House
 
 
 def lines(mail: Mail) -> str:

@@ -15,7 +15,8 @@ from libs.mail.records import Access, Domain, Permission
 from services.ingest.access import NO_RULES, Listed, Rules
 from services.ingest.connections import peer_at
 from tests.helpers.clock import Clock
-from tests.ingest.house import House, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.ingest.house import House
 
 BLOCK, ALLOW = Permission.BLOCK, Permission.ALLOW
 OFFICE = Domain("office.example", 1.0, active_since=2.0)
@@ -104,7 +105,7 @@ async def said(house: House) -> str:
 
 
 async def becomes(house: House, code: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while await said(house) != code:
             pass
 
@@ -119,13 +120,13 @@ async def test_rules_come_and_go_while_ingest_runs(tmp_path: Path) -> None:
         assert await said(house) == "220"
         await house.permit(Access("127.0.0.1", BLOCK))
         await becomes(house, "554")
-        await house.log.append("domains", 0, key, b"\xff", within=5)
+        await house.log.append("domains", 0, key, b"\xff", within=PATIENCE_S)
         await until(lambda: house.metrics.quarantined.labels("domains")._value.get())
         assert await said(house) == "554"
-        await house.log.append("domains", 0, key, None, within=5)
+        await house.log.append("domains", 0, key, None, within=PATIENCE_S)
         await becomes(house, "220")
         house.deps.events.emit(Event(type=EventType.TICK))  # as every process does: it brings the log's time
-        await house.permit(Access("127.0.0.1", BLOCK, lasts_s=3.0))
+        await house.permit(Access("127.0.0.1", BLOCK, lasts_s=8.0))
         await becomes(house, "554")
         await becomes(house, "220")
 

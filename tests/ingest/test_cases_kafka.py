@@ -13,6 +13,7 @@ import trustme
 
 from libs.log.contract import Log
 from tests.helpers.kafka import log_on
+from tests.helpers.patience import PATIENCE_S
 from tests.ingest.cases import Case, cases
 from tests.ingest.house import PARTITIONS
 from tests.ingest.play import house_of, play
@@ -25,7 +26,7 @@ async def log(broker: tuple[str, ...]) -> AsyncIterator[Log]:
     async with log_on(broker, partitions=PARTITIONS) as found:
         # The end of an empty topic is seen half a second later.
         for topic in ("domains", "primaries", "recipients"):
-            await found.append(topic, 0, b"nobody", None, within=10)
+            await found.append(topic, 0, b"nobody", None, within=PATIENCE_S)
         yield found
 
 

@@ -4,7 +4,8 @@ import asyncio
 import socket
 from pathlib import Path
 
-from tests.ingest.house import House, until
+from tests.helpers.patience import until
+from tests.ingest.house import House
 
 
 async def test_an_error_too_many_at_quit(tmp_path: Path) -> None:

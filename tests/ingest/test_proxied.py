@@ -7,7 +7,8 @@ import trustme
 from libs.mail.event import EventType
 from libs.mail.knowledge import RecipientStatus, Status
 from libs.mail.records import Domain
-from tests.ingest.house import HOST, House, until
+from tests.helpers.patience import until
+from tests.ingest.house import HOST, House
 from tests.ingest.test_service import certified, trusting
 
 ANN = "ann@office.example"

@@ -15,7 +15,8 @@ from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
 from libs.mail.records import Basis, Domain
 from libs.runtime.config import LogPart
 from tests.helpers.clock import Clock
-from tests.ingest.house import HOST, House, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.ingest.house import HOST, House
 
 OFFICE = Domain("office.example", 1.0, active_since=2.0)
 ANN = "ann@office.example"
@@ -290,7 +291,7 @@ async def test_an_unreadable_record_is_stepped_over(tmp_path: Path) -> None:
         await house.log.append(
             "recipients", house.partition("office.example"), ANN.encode(), b"\xc1", within=5
         )
-        await house.log.append("primaries", 0, b"office.example", b"junk", within=5)
+        await house.log.append("primaries", 0, b"office.example", b"junk", within=PATIENCE_S)
         await house.start()
         async with house.client() as client:
             await client.greet()

@@ -16,7 +16,8 @@ from services.ingest.service import ingest
 from services.ingest.sights import MOST, REMEMBERED_S, Memory, hashed, neighbours, salt
 from tests.helpers.client import Client
 from tests.helpers.clock import Clock
-from tests.ingest.house import House, config, free_port, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.ingest.house import House, config, free_port
 
 ANN = "ann@office.example"
 OFFICE = Domain("office.example", 1.0, 2.0, overrides=Overrides(admission=Admission.FALLBACK))
@@ -76,7 +77,7 @@ async def test_the_second_try_may_come_to_another_process(tmp_path: Path) -> Non
 
 async def until_records(house: House) -> list[Record]:
     """The records of `callouts`, once there is one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not (found := await house.records("callouts")):  # noqa: ASYNC110 the record comes after the reply
             await asyncio.sleep(0.005)
     return found
@@ -93,7 +94,7 @@ async def test_a_setting_that_changes_is_seen(tmp_path: Path) -> None:
         assert not await house.records("callouts")
         for domain, wanted in ((OFFICE, "451 4.7.1"), (always, "250 ")):
             await house.put("domains", "office.example", "office.example", domain)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while not (await rcpt(house.port)).startswith(wanted):  # noqa: ASYNC110 any process's table
                     await asyncio.sleep(0.005)
 

@@ -10,7 +10,8 @@ import trustme
 
 from tests.helpers.client import Client
 from tests.helpers.clock import Clock
-from tests.ingest.house import HOST, House, until
+from tests.helpers.patience import until
+from tests.ingest.house import HOST, House
 from tests.ingest.test_service import ANN, certified, opened, trusting
 
 

@@ -7,7 +7,7 @@ of a group behind.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import pairwise
 from random import Random
@@ -33,8 +33,9 @@ from libs.log.contract import (
     Superseded,
     Unavailable,
 )
+from tests.helpers.patience import PATIENCE_S, until
 
-WITHIN = 30.0
+WITHIN = PATIENCE_S
 
 
 class Logs(Protocol):
@@ -53,13 +54,6 @@ class Logs(Protocol):
 
     async def member(self) -> Log: ...
     async def compact(self, partition: int) -> None: ...
-
-
-async def until(condition: Callable[[], bool], within: float = WITHIN) -> None:
-    """Wait for a condition; TimeoutError when it does not come true."""
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 any condition, polled
-            await asyncio.sleep(0.01)
 
 
 async def put(
@@ -576,7 +570,6 @@ class Contract:
                 assert after[0] == "lost" or before[0] == "lost"
         assert not ledger.split
 
-    @pytest.mark.timeout(300)
     async def test_numbers_never_split(self, logs: Logs) -> None:
         """Over 20 changes of membership no number is held twice, and each time all are held again."""
         chance, ledger = Random(7), Ledger()

@@ -12,6 +12,7 @@ from libs.log import kafka_topics
 from libs.log.contract import Log
 from libs.log.kafka import KafkaLog
 from libs.runtime.clock import SystemClock
+from tests.helpers.patience import PATIENCE_S
 from tests.log.contract import Contract, end_of, put, read_to_end
 from tests.log.kafka_configure import configure
 
@@ -42,7 +43,7 @@ class KafkaLogs:
         end = await end_of(log, self.compacted, partition)
         await self._configure(CLEAN)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while True:
                     await put(log, self.compacted, partition, b"~filler")
                     keys = [

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import psutil
-import pytest
 
 from libs.log.kafka_client import Client
 from libs.log.kafka_group import Membership
@@ -14,9 +13,8 @@ from libs.log.kafka_produce import Line
 from libs.log.kafka_wire import Wire
 from libs.runtime.clock import SystemClock
 from tests.helpers.kafka import fresh, log_on
-from tests.log.contract import Keeper, Ledger, until
-
-pytestmark = pytest.mark.timeout(300)
+from tests.helpers.patience import until
+from tests.log.contract import Keeper, Ledger
 
 
 def connected(broker: tuple[str, ...]) -> set[int]:

@@ -13,12 +13,13 @@ from deploy.kafka.cluster import Cluster
 from libs.log.contract import BEGIN, Ambiguous, LogError, NotStored, Record, Stored, Unavailable
 from libs.log.kafka import KafkaLog
 from tests.helpers.kafka import log_on
-from tests.log.contract import fresh_key, read_to_end, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.log.contract import fresh_key, read_to_end
 
 PARTITIONS = 3
 TOPICS = ("content", "queue")
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.xdist_group("brokers")]
+pytestmark = pytest.mark.xdist_group("brokers")
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ class Writers:
 
 async def patiently(call: Callable[[], Awaitable[list[Record]]]) -> list[Record]:
     """Unavailable means: try again."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await call()
@@ -177,7 +178,7 @@ async def test_without_a_quorum_nothing_is_promised(brokers: Cluster, log: Kafka
         for number in dead:
             brokers.restart(number)
         await brokers.ready()
-        await until(lambda: writers.stored >= promised[1] + 300, within=60)
+        await until(lambda: writers.stored >= promised[1] + 300)
     finally:
         ended.set()
         await running

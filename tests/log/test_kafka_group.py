@@ -15,13 +15,13 @@ import pytest
 
 from libs.log.contract import Claim, NotOwner
 from libs.log.kafka import KafkaLog
+from libs.log.kafka_group import SESSION_S
 from tests.helpers.kafka import fresh, log_on
-from tests.log.contract import Keeper, Ledger, until
+from tests.helpers.patience import until
+from tests.log.contract import Keeper, Ledger
 
 PARTITIONS = 4
 ROOT = Path(__file__).parents[2]
-
-pytestmark = pytest.mark.timeout(120)
 
 
 class Other:
@@ -89,8 +89,8 @@ async def test_a_killed_members_numbers_move(
     broker: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
-    """After kill -9 of one of two members the other one holds every number within 20 s, and kept its own
-    meanwhile."""
+    """After kill -9 of one of two members the other one holds every number within a few
+    sessions, and kept its own meanwhile."""
     prefix, ledger = fresh(), Ledger()
     async with log_on(broker, prefix=prefix, partitions=PARTITIONS) as log:
         mine = Timed("here", ledger)
@@ -102,7 +102,7 @@ async def test_a_killed_members_numbers_move(
                 began = time.monotonic()
                 there.send(signal.SIGKILL)
                 await until(lambda: ledger.covered(PARTITIONS))
-                assert time.monotonic() - began < 20
+                assert time.monotonic() - began < 4 * SESSION_S
                 for number in before.keys() & mine.claims.keys():
                     assert mine.claims[number] is before[number]
                 for number in mine.claims.keys() - before.keys():
@@ -170,7 +170,7 @@ async def test_leaving_in_a_rebalance_holds_nobody_up(log: KafkaLog) -> None:
             await until(lambda: ledger.covered(PARTITIONS) and len(first.claims) == PARTITIONS)
             await asyncio.sleep(1.5)
             await until(lambda: ledger.covered(PARTITIONS) and len(first.claims) == PARTITIONS)
-            assert time.monotonic() - began < pause + 6
+            assert time.monotonic() - began < pause + SESSION_S
     assert not ledger.split
 
 
@@ -202,4 +202,4 @@ async def test_what_an_owner_raises_comes_out(log: KafkaLog, word: str) -> None:
         await be_a_member()
     keeper = Keeper("next", ledger)
     async with log.own(ledger.group, keeper):
-        await until(lambda: ledger.covered(PARTITIONS), within=5)
+        await until(lambda: ledger.covered(PARTITIONS), within=SESSION_S - 1)

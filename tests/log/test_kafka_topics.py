@@ -9,10 +9,9 @@ from libs.log.contract import Claim, Misconfigured, Unavailable
 from libs.log.kafka import KafkaLog
 from libs.runtime.clock import SystemClock
 from tests.helpers.kafka import fresh, log_on
-from tests.log.contract import Keeper, Ledger, owning, put, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.log.contract import Keeper, Ledger, owning, put
 from tests.log.kafka_configure import configure
-
-pytestmark = pytest.mark.timeout(60)
 
 
 async def test_apply_is_idempotent(broker: tuple[str, ...]) -> None:
@@ -79,7 +78,7 @@ async def test_a_topic_that_may_lose_mail_takes_none(broker: tuple[str, ...]) ->
         await put(log, "queue", 0, b"k", b"state")
         async with owning(log, 2) as keeper:
             claim = keeper.claims[0]
-            await log.append("content", 0, b"k", b"v", within=10, claim=claim)
+            await log.append("content", 0, b"k", b"v", within=PATIENCE_S, claim=claim)
             with pytest.raises(Misconfigured):
                 await log.truncate(claim, "content", 1)
     finally:

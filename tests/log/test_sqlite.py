@@ -15,7 +15,8 @@ from libs.log.contract import BEGIN, END, Log, Record
 from libs.log.sqlite import SqliteLog
 from libs.runtime.clock import SystemClock
 from tests.helpers.clock import Clock
-from tests.log.contract import Contract, owning, put, read_to_end, until
+from tests.helpers.patience import until
+from tests.log.contract import Contract, owning, put, read_to_end
 
 DAY = 86_400.0
 

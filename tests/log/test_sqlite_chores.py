@@ -10,7 +10,8 @@ import pytest
 from libs.log.contract import BEGIN, Gone, Superseded
 from libs.log.sqlite import SqliteLog
 from tests.helpers.clock import Clock
-from tests.log.contract import owning, put, read_to_end, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.log.contract import owning, put, read_to_end
 
 HOUR, DAY = 3600.0, 86_400.0
 
@@ -166,7 +167,7 @@ async def test_housekeeping_happens_by_itself(tmp_path: Path, clock: Clock) -> N
                 await put(log, "queue", 0, b"other-%d" % turn)
 
         await asyncio.gather(write(), write())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(await offsets(log, "queue")) > 605:  # noqa: ASYNC110 the housekeeping is not ours
                 await asyncio.sleep(0.01)
         kept = await read_to_end(log, "queue", 0, BEGIN)

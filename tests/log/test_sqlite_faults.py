@@ -14,8 +14,9 @@ import pytest
 from libs.log.contract import BEGIN, Ambiguous, Batch, LogError, Misconfigured, NotStored, Stored, Unavailable
 from libs.log.sqlite import InUse, SqliteLog
 from libs.runtime.clock import SystemClock
+from tests.helpers.patience import until
 from tests.log.appender import value
-from tests.log.contract import put, read_to_end, until
+from tests.log.contract import put, read_to_end
 
 ROOT = Path(__file__).parent.parent.parent
 

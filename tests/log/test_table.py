@@ -13,7 +13,8 @@ from libs.log.table import FRESH_S, Table
 from libs.mail.codec import Undecodable
 from libs.runtime.clock import SystemClock
 from tests.helpers.clock import Clock
-from tests.log.contract import put, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.log.contract import put
 
 TOPIC = "recipients"
 
@@ -56,7 +57,7 @@ def table_of(
 async def running(table: Table[int]) -> AsyncIterator[None]:
     task = asyncio.create_task(table.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await table.caught_up()
         yield
     finally:
@@ -124,7 +125,7 @@ async def test_a_table_is_fresh_while_the_log_answers(log: SqliteLog) -> None:
         assert table.fresh(1)
         clock.advance(0.2)
         assert not table.fresh(1)
-        await until(lambda: all(table.fresh(partition) for partition in range(3)), within=5)
+        await until(lambda: all(table.fresh(partition) for partition in range(3)))
     clock.advance(FRESH_S + 0.1)
     assert not any(table.fresh(partition) for partition in range(3))
     assert not table.fresh(99)
@@ -155,13 +156,13 @@ async def test_a_watcher_is_woken_once(log: SqliteLog) -> None:
         first, second, other, given_up = (table.watch(key) for key in (b"a", b"a", b"b", b"a"))
         given_up.cancel()
         await put(log, TOPIC, 0, b"a", b"1")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(first, second)
         assert table.get(b"a") == 1
         assert not other.done()
         await put(log, TOPIC, 0, b"a", b"2")
         await put(log, TOPIC, 0, b"b", None)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await other
         assert not table._waiters
         again = table.watch(b"a")

@@ -54,10 +54,10 @@ async def _place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plac
         yield at
 
 
-@pytest.fixture
-def at(_place: Place) -> Place:
-    """The backup, with nothing heard yet."""
-    _place.tap.forget()
+@pytest_asyncio.fixture(loop_scope="session")
+async def at(_place: Place) -> Place:
+    """The backup, with nothing heard yet and nothing waiting."""
+    await _place.begin()
     return _place
 
 
@@ -77,11 +77,11 @@ async def _real(
         yield postfix
 
 
-@pytest.fixture
-def real(_real: Postfix, at: Place) -> Postfix:
+@pytest_asyncio.fixture(loop_scope="session")
+async def real(_real: Postfix, at: Place) -> Postfix:
     """The primary of real.example, with empty mailboxes; mails to EVE get into one there, too."""
     del at  # what it heard is forgotten, too
-    _real.forget()
+    await _real.begin()
     return _real
 
 

@@ -5,15 +5,11 @@ async with Exim(folder, packages, sends(relay=backup.smtp_port)) as exim:
 """
 
 import os
-from collections.abc import Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tests.real.daemon import Daemon
 from tests.real.ports import free_port
 from tests.real.room import Room, User
-from tests.real.waiting import until
 
 _EXIM = User("Debian-exim", 7528)
 
@@ -78,16 +74,18 @@ def sends(*, relay: int, main: str = "", transport: str = "") -> str:
     return _SENDS.format(relay=relay, main=main, transport=transport)
 
 
-class Exim:
+class Exim(Daemon):
     """`packages`: unpacked by tests/real/debian.py; `config`: what it is for, as from sends()."""
 
     def __init__(
         self, folder: Path, packages: Path, config: str, *, address: str = "127.0.0.1", port: int = 0
     ) -> None:
         self.port = port or free_port(address)
-        self.room = Room(folder, packages, (_EXIM,))
-        self._stack = AsyncExitStack()
-        self._forgotten = 0
+        room = Room(folder, packages, (_EXIM,))
+        # A queue run each second, for the mails that wait for their next try.
+        super().__init__(
+            room, "exim4", "-bdf", "-q1s", up="daemon started", log=room.var / "log/exim4/mainlog"
+        )
         main = _MAIN.format(address=address, port=self.port)
         (self.room.etc / "exim4/exim4.conf").write_text(main + config)
         for name in ("spool/exim4", "log/exim4", "mailboxes"):
@@ -95,38 +93,14 @@ class Exim:
             path.mkdir(parents=True, exist_ok=True)
             os.chown(path, _EXIM.number, _EXIM.number)
 
-    async def __aenter__(self) -> Self:
-        try:
-            # A queue run each second, for the mails that wait for their next try.
-            await self._stack.enter_async_context(self.room.running("exim4", "-bdf", "-q1s"))
-            await self.until(lambda: "daemon started" in self.log())
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
-
-    def log(self) -> str:
-        """What it says of itself, since `forget`."""
-        path = self.room.var / "log/exim4/mainlog"
-        return path.read_text("utf-8", "replace")[self._forgotten :] if path.exists() else ""
-
-    def forget(self) -> None:
-        """Logs and notices begin anew: another test."""
-        self._forgotten += len(self.log())
+    async def begin(self) -> None:
+        """Another test: log and notices begin anew, and what one that failed left in the queue is gone."""
+        for left in (self.room.var / "spool/exim4/input").glob("*-H"):
+            await self.room.run("exim4", "-Mrm", left.name.removesuffix("-H"))
+        self.forget()
         for path in (self.room.var / "mailboxes/eve/new").glob("*"):
             path.unlink()
 
     def notices(self) -> list[bytes]:
         """The mails for eve@sender.example."""
         return [path.read_bytes() for path in (self.room.var / "mailboxes/eve/new").glob("*")]
-
-    async def until(self, predicate: Callable[[], object], within: float = 30.0) -> None:
-        """Return once `predicate()` is true."""
-        await until(
-            predicate, within, lambda: self.log()[-4000:] + self.room.output.read_text("utf-8", "replace")
-        )

@@ -6,15 +6,13 @@ async with Postfix(folder, packages, domain="sender.example", relay=backup.smtp_
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from tests.real.daemon import Daemon
 from tests.real.ports import free_port
 from tests.real.room import Room, User
-from tests.real.waiting import until
 
 
 class Owner(NamedTuple):
@@ -88,6 +86,7 @@ scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """
 
+_QUEUES = ("active", "deferred", "hold", "incoming", "maildrop")
 _OWN = Owner(_POSTFIX, User("root", 0))
 _DROP = Owner(_POSTFIX, _POSTDROP)
 # What `postfix check` would make, at a tenth of its time: relative to the spool, owner, mode.
@@ -104,7 +103,7 @@ _FOLDERS = (
 )
 
 
-class Postfix:
+class Postfix(Daemon):
     """`packages`: unpacked by tests/real/debian.py; `mailboxes`: the addresses that it
     has, and all of their domains; `relay`: the port that gets other mail; without, that is refused.
     `settings`: of main.cf."""
@@ -121,9 +120,9 @@ class Postfix:
         **settings: str,
     ) -> None:
         self.address, self.port = address, port or free_port(address)
-        self.room = Room(folder, packages, (_POSTFIX, _POSTDROP, _MAILBOXES))
-        self._stack = AsyncExitStack()
-        self._forgotten = 0
+        room = Room(folder, packages, (_POSTFIX, _POSTDROP, _MAILBOXES))
+        master = ("/usr/lib/postfix/sbin/master", "-d")
+        super().__init__(room, *master, up="daemon started", log=room.var / "log/mail.log")
         etc = self.room.etc / "postfix"
         shared = packages / "usr/share/postfix"
         for file in ("dynamicmaps.cf", "makedefs.out"):
@@ -150,39 +149,12 @@ class Postfix:
             os.chown(path, owner.user.number, owner.group.number)
             path.chmod(mode)
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def start(self) -> None:
-        """Run (again), with the same mails at the same port."""
-        self.forget(mailboxes=False)
-        try:
-            await self._stack.enter_async_context(self.room.running("/usr/lib/postfix/sbin/master", "-d"))
-            await self.until(lambda: "daemon started" in self.log())
-        except BaseException:
-            await self._stack.aclose()
-            raise
-
-    async def stop(self) -> None:
-        """It is gone at once, its connections are reset."""
-        await self._stack.aclose()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.stop()
-
-    def log(self) -> str:
-        """What it says of itself, since `forget`."""
-        path = self.room.var / "log/mail.log"
-        return path.read_text("utf-8", "replace")[self._forgotten :] if path.exists() else ""
-
-    def forget(self, *, mailboxes: bool = True) -> None:
-        """Log and mailboxes begin anew: another test."""
-        self._forgotten += len(self.log())
-        if not mailboxes:
-            return
+    async def begin(self) -> None:
+        """Another test: log and mailboxes begin anew; what one that failed left in the queue is gone."""
+        spool = self.room.var / "spool/postfix"
+        if any(path.is_file() for queue in _QUEUES for path in (spool / queue).rglob("*")):
+            await self.room.run("postsuper", "-d", "ALL")
+        self.forget()
         for path in (self.room.var / "mailboxes").glob("*/new/*"):
             path.unlink()
 
@@ -197,9 +169,3 @@ class Postfix:
         """Return once nothing waits in its own queue."""
         while "Mail queue is empty" not in (said := await self.room.run("postqueue", "-p")).out:
             assert said.code == 0, said
-
-    async def until(self, predicate: Callable[[], object], within: float = 30.0) -> None:
-        """Return once `predicate()` is true."""
-        await until(
-            predicate, within, lambda: self.log()[-4000:] + self.room.output.read_text("utf-8", "replace")
-        )

@@ -124,7 +124,7 @@ class Room:
     @asynccontextmanager
     async def running(self, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
         """A server, from here to the end of the block. What it says on its outputs is in `output`."""
-        with self.output.open("wb") as output:
+        with self.output.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *self.command(*words), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output,
                 env=self._environment,

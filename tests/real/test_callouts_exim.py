@@ -10,7 +10,7 @@ from tests.real.asking import advised, learnt, primary, questions, rcpt, since
 from tests.real.exim import Exim
 from tests.real.place import BEHIND, Place, add
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 BOTH = ["250 2.1.5", "550 5.1.1"]  # who exists, and who does not
 DOMAINS = ("exim.example", "gateway.example", "careful.example")
 
@@ -90,10 +90,10 @@ async def _primary(
         yield server
 
 
-@pytest.fixture
-def exim(_primary: Exim, at: Place) -> Exim:
+@pytest_asyncio.fixture(loop_scope="session")
+async def exim(_primary: Exim, at: Place) -> Exim:
     del at  # what it heard is forgotten, too
-    _primary.forget()
+    await _primary.begin()
     return _primary
 
 

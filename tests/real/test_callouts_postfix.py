@@ -16,7 +16,7 @@ from tests.real.ports import free_port
 from tests.real.postfix import Postfix
 from tests.real.postgrey import Postgrey
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 BOTH = ["250 2.1.5", "550 5.1.1"]  # who exists, and who does not
 
 

@@ -10,7 +10,7 @@ from tests.real.exim import Exim, sends
 from tests.real.place import ANN, BOB, EVE, KIM, LATE, NOBODY, Place, add
 from tests.real.submit import submit
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 QUEUED = 'C="250 2.0.0 Ok: queued as '
 
 
@@ -24,10 +24,10 @@ async def _server(
         yield server
 
 
-@pytest.fixture
-def exim(_server: Exim, at: Place) -> Exim:
+@pytest_asyncio.fixture(loop_scope="session")
+async def exim(_server: Exim, at: Place) -> Exim:
     del at  # what it heard is forgotten, too
-    _server.forget()
+    await _server.begin()
     return _server
 
 

@@ -17,12 +17,12 @@ from libs.smtp.client import Connection, Dialer, Envelope, Stage, Target, To
 from services.verify.finding import Deliverable, Undeliverable, classify
 from tests.helpers.client import Client
 from tests.helpers.mailing import content
+from tests.helpers.patience import until
 from tests.helpers.primary import Primary, server_context
 from tests.real.place import EVE, REAL_ANN, REAL_NOBODY, REAL_SIZE, Place
 from tests.real.postfix import Postfix
-from tests.real.waiting import until
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 CAPABILITIES = ("PIPELINING", f"SIZE {REAL_SIZE}", "8BITMIME", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 CONTENT = b"Subject: x\r\n\r\n.dot\r\n..\r\n\xe4\r\n"

@@ -11,7 +11,7 @@ from tests.real.place import ANN, BOB, EVE, KIM, LATE, NOBODY, Place, add
 from tests.real.postfix import Postfix
 from tests.real.submit import submit
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 QUEUED = "status=sent (250 2.0.0 Ok: queued as "
 
 
@@ -25,10 +25,10 @@ async def _server(
         yield server
 
 
-@pytest.fixture
-def postfix(_server: Postfix, at: Place) -> Postfix:
+@pytest_asyncio.fixture(loop_scope="session")
+async def postfix(_server: Postfix, at: Place) -> Postfix:
     del at  # what it heard is forgotten, too
-    _server.forget()
+    await _server.begin()
     return _server
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 
-from tests.real.waiting import until
+from tests.helpers.patience import until
 
-pytestmark = pytest.mark.timeout(60)
 ROOT = Path(__file__).parents[2]
 
 _OPENS = """

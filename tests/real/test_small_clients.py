@@ -15,7 +15,7 @@ from tests.helpers.mailing import content, stuffed
 from tests.real.place import ANN, BOB, EVE, NOBODY, Place
 from tests.real.room import Room, Said
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HOST = "mx1.backup.example"
 Send = Callable[[str, str, bool], Awaitable[Said]]  # recipient, token, with TLS

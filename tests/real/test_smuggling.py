@@ -16,11 +16,11 @@ from typing import NamedTuple
 import pytest
 
 from tests.helpers.client import Client
+from tests.helpers.patience import until
 from tests.real.place import EVE, REAL_ANN, Place
 from tests.real.postfix import Postfix
-from tests.real.waiting import until
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ENDINGS = {
     # What some server takes for <CR><LF>.<CR><LF>.

@@ -9,6 +9,7 @@ import pytest
 from libs.runtime.clock import SystemClock
 from libs.runtime.dns import Dns, Kind
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.zone import Zone
 
 TEXT = """
@@ -190,7 +191,7 @@ async def test_closing_ends_what_flies() -> None:
     async with Zone(TEXT) as zone:
         dns = resolver(zone, timeout_s=30)
         asker = asyncio.create_task(dns.ask("slow.example", "A"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not zone.questions:  # noqa: ASYNC110 a datagram on its way
                 await asyncio.sleep(0.001)
             await dns.close()

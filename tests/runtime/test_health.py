@@ -20,6 +20,7 @@ from libs.runtime.http import serving, tcp_socket, unix_socket
 from libs.runtime.metrics import Metrics
 from libs.runtime.run import CannotStart, Life
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S
 
 LOOPBACK = Endpoint(address="127.0.0.1", port=0)
 
@@ -90,14 +91,14 @@ async def test_the_service() -> None:
     handler = signal.getsignal(signal.SIGTERM)
     with capture_logs() as lines:
         task = asyncio.create_task(health(LOOPBACK, [life], metrics, life))
-        await asyncio.wait_for(life.is_ready.wait(), 5)
+        await asyncio.wait_for(life.is_ready.wait(), PATIENCE_S)
     assert signal.getsignal(signal.SIGTERM) is handler
     port = next(line["port"] for line in lines if line["event"] == "health is served")
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{port}/metrics")
     assert 'backupmx_build_info{python="' in answer.text
     life.must_drain.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE_S)
 
 
 async def test_a_port_that_is_taken_is_one_sentence() -> None:

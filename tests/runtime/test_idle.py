@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 
@@ -36,7 +37,7 @@ async def test_a_thousand_idle_sessions(tmp_path: Path) -> None:
 
 def idle(port: int) -> socket.socket:
     """A session that has said EHLO."""
-    found = socket.create_connection(("127.0.0.1", port), 10)
+    found = socket.create_connection(("127.0.0.1", port), PATIENCE_S)
     assert found.recv(1000).startswith(b"220 ")
     found.sendall(b"EHLO client.sender.example\r\n")
     assert found.recv(1000).startswith(b"250-")

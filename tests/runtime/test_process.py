@@ -20,6 +20,7 @@ from libs.mail.records import Installation
 from libs.topics import INSTALLATION_KEY
 from tests.helpers.client import Client
 from tests.helpers.kafka import broker, log_on  # noqa: F401 broker is a fixture
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.primary import Primary
 from tests.helpers.running import ROOT, Running
 from tests.helpers.zone import Zone
@@ -116,7 +117,7 @@ async def test_kafka_away_at_start(tmp_path: Path) -> None:
         said = await running.ask("domain", "list")
         assert said.code == 1
         assert "this needs a running control" in said.err
-        assert await running.stop("ingest", within=10) == 0
+        assert await running.stop("ingest") == 0
         await running.start("ingest")
         async with Cluster(1, port=port, quick=True):
             said = await running.ask("topics", "apply", "--new")
@@ -149,7 +150,7 @@ async def test_a_missing_installation_record_is_never_written_by_a_service(
         said = await running.ask("topics", "apply", "--new")
         assert f"installation {running.id} is there, with 12 partitions" in said.out
         assert (await running.ask("topics", "check")).out == ""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             reply = "451 4.3.2"
             while reply.startswith("451 4.3.2"):  # until its table has seen it
                 reply = await rcpt(running.smtp_port, "ann@nix.example")
@@ -178,7 +179,7 @@ async def test_another_number_of_partitions_ends_the_process(
         await running.ready()
         async with log_on(broker, prefix=running.prefix, partitions=12) as log:
             record = Installation(running.id, 24, 0)
-            await log.append("domains", 0, INSTALLATION_KEY, encode(record), within=10)
+            await log.append("domains", 0, INSTALLATION_KEY, encode(record), within=PATIENCE_S)
             assert await running.ended("control") == 1
         assert "the installation has 24 partitions, not 12" in running.tail("control")
 
@@ -196,7 +197,7 @@ async def test_a_newcomer_runs_it(tmp_path: Path) -> None:
         assert process.stdout is not None
         try:
             said = ""
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while '"listening"' not in said:
                     line = await process.stdout.readline()
                     assert line, (await process.communicate())[1].decode()
@@ -216,7 +217,7 @@ async def test_a_newcomer_runs_it(tmp_path: Path) -> None:
             reply = await rcpt(int(listen.rpartition(":")[2]), "ann@nix.example")
             assert reply.startswith(("550 5.7.1", "451"))  # what it is depends on the DNS of this machine
             process.send_signal(signal.SIGINT)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 _, errors = await process.communicate()
             assert (process.returncode, errors) == (0, b"")
         finally:

@@ -20,8 +20,8 @@ from libs.runtime.metrics import Metrics
 from libs.runtime.processes import PAUSE_S, STUCK_S, Child, Children
 from libs.runtime.run import CannotStart, Life
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S, until
 from tests.helpers.running import Running
-from tests.ingest.house import until
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -69,10 +69,10 @@ async def family(folder: Path, clock: Clock) -> AsyncIterator[Parent]:
     parent = Parent(folder, clock)
     running = asyncio.create_task(parent.children.run(parent.life))
     try:
-        await until(lambda: parent.metrics.processes_ready._value.get() == 2, within=30)
+        await until(lambda: parent.metrics.processes_ready._value.get() == 2)
         yield parent
         parent.life.must_drain.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await running
         assert [process.exitcode for process in parent.started[-2:]] == [0, 0]
     finally:
@@ -99,12 +99,12 @@ async def test_a_process_that_is_stuck(tmp_path: Path) -> None:
         assert stuck.pid is not None
         os.kill(stuck.pid, signal.SIGSTOP)
         ready = parent.metrics.processes_ready._value
-        await until(lambda: ready.get() == 1, within=30)
+        await until(lambda: ready.get() == 1)
         assert parent.children.ready()
         assert 'backupmx_sessions_total{process="1"} 1.0' in await parent.page()
         clock.advance(STUCK_S + 1)
-        await until(lambda: len(parent.started) == 3, within=30)
-        await until(lambda: ready.get() == 2, within=30)
+        await until(lambda: len(parent.started) == 3)
+        await until(lambda: ready.get() == 2)
         assert parent.metrics.process_deaths._value.get() == 1
 
 
@@ -112,7 +112,7 @@ async def test_none_was_ever_ready(tmp_path: Path) -> None:
     """A process that ends before any was ready would do so again: the parent ends, with a sentence."""
     parent = Parent(tmp_path, Clock(), leave)
     with pytest.raises(CannotStart, match=r"^process [01] ended with 1 before any was ready$"):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             await parent.children.run(parent.life)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from libs.runtime.run import Life, Phase, Service, ServiceFailed, run
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S
 
 
 class House:
@@ -52,7 +53,7 @@ class House:
         return asyncio.create_task(run(self.services, self.lives))
 
     async def until(self, line: str) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while line not in self.story:  # noqa: ASYNC110 the story is a list
                 await asyncio.sleep(0)
 
@@ -156,7 +157,7 @@ async def test_a_second_signal_cuts_the_draining_short() -> None:
     running = house.run()
     await house.all_ready.wait()
     os.kill(os.getpid(), signal.SIGINT)
-    await asyncio.wait_for(house.lives[0].must_drain.wait(), 5)
+    await asyncio.wait_for(house.lives[0].must_drain.wait(), PATIENCE_S)
     os.kill(os.getpid(), signal.SIGINT)
     await running
     assert "ingest cancelled" in house.story

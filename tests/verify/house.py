@@ -2,10 +2,9 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from libs import topics
 from libs.log.contract import Log
@@ -36,10 +35,10 @@ from services.verify.calls import GENTLE, Gait
 from services.verify.known import Known
 from services.verify.learning import LIFETIMES, Lifetimes
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S, until
 from tests.helpers.primary import Primary
 from tests.helpers.zone import Zone
 
-T = TypeVar("T")
 PARTITIONS = 2
 ANN, BOB, EVE = "ann@office.example", "bob@office.example", "eve@office.example"
 ZONE = """
@@ -61,7 +60,7 @@ class House:
     ) -> None:
         domain = key.rpartition("@")[2]
         partition = topics.partition_of(domain, PARTITIONS)
-        await self.deps.log.append(topic, partition, key.encode(), encode(record), within=5)
+        await self.deps.log.append(topic, partition, key.encode(), encode(record), within=PATIENCE_S)
 
     async def add(self, domain: str = "office.example", **more: object) -> None:
         record = Domain(domain, 1.0, **{"active_since": 1.0, **more})  # type: ignore[arg-type]
@@ -70,7 +69,7 @@ class House:
 
     async def remove(self, domain: str = "office.example") -> None:
         partition = topics.partition_of(domain, PARTITIONS)
-        await self.deps.log.append("domains", partition, domain.encode(), None, within=5)
+        await self.deps.log.append("domains", partition, domain.encode(), None, within=PATIENCE_S)
 
     def events(self) -> str:
         """All that was said, a JSON object a line."""
@@ -81,7 +80,7 @@ class House:
         key = mailbox.lower().encode()
         watches = [self.known.recipients.watch(name) for name in (key, b"try:" + key)]
         await self.put("callouts", mailbox.lower(), Callout(mailbox, "mx1.backup.example", anew))
-        done, open_ = await asyncio.wait(watches, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+        done, open_ = await asyncio.wait(watches, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         for watch in open_:
             watch.cancel()
         assert done, f"no answer for {mailbox}"
@@ -105,13 +104,6 @@ class House:
 
     def facts(self, domain: str = "office.example") -> PrimaryFacts | None:
         return self.known.facts(domain)
-
-
-async def until(predicate: Callable[[], T], within: float = 10.0) -> T:
-    async with asyncio.timeout(within):
-        while not (found := predicate()):  # noqa: ASYNC110 any condition, polled
-            await asyncio.sleep(0.005)
-    return found
 
 
 async def ticks(deps: Deps) -> None:

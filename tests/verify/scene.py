@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 from libs.runtime.run import Life
 from services.verify.service import verify
+from tests.helpers.patience import PATIENCE_S, until
 from tests.helpers.zone import Zone
 from tests.verify import sign
 from tests.verify.test_auth_cases import zone_text
@@ -68,14 +69,14 @@ class Scene:
         deps = Deps(config, log, self.clock, dns, events, self.metrics, PARTITIONS)
         life = Life("verify", self.clock)
         self._running.append((asyncio.create_task(verify(deps, life)), life))
-        await asyncio.wait_for(life.is_ready.wait(), 30)
+        await asyncio.wait_for(life.is_ready.wait(), PATIENCE_S)
         return life
 
     async def stop(self) -> None:
         """Drain the one that was started first."""
         task, life = self._running.pop(0)
         life.must_drain.set()
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, PATIENCE_S)
 
     async def close(self) -> None:
         while self._running:
@@ -92,7 +93,7 @@ class Scene:
         headers = [("index", b"%d" % number)]
         if last is not None:
             headers.append(("trace", encode(last)))
-        return await self.log.append("content", p, id_.encode(), value, within=10, headers=headers)
+        return await self.log.append("content", p, id_.encode(), value, within=PATIENCE_S, headers=headers)
 
     async def send(
         self, id_: str, content: bytes = sign.MESSAGE, sender: str = "bob@sender.example", p: int = 0
@@ -108,12 +109,6 @@ class Scene:
             for record in batch.records:
                 verdict = decode(record.value or b"", Verdict)
                 self.verdicts.setdefault(record.key.decode(), []).append(verdict)
-
-
-async def until(condition: Callable[[], bool], within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 the bounded poll of a condition
-            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from libs.mail.knowledge import Callouts, RecipientTry, Status
 from libs.smtp.client import CALLOUT
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.primary import Primary
 from tests.verify.house import ANN, BOB, EVE, House, at, house
 
@@ -106,7 +107,7 @@ async def test_a_tarpit_holds_up_nobody_for_long(tmp_path: Path) -> None:
     async with at() as primary, asked(tmp_path, primary) as it:
         primary.slow(0.3)
         names = [f"user{number}@office.example" for number in range(40)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(it.ask(name) for name in names))
         assert len(primary.visits) <= 2
         assert all(it.tried(name) or it.status(name) for name in names)
@@ -117,7 +118,7 @@ async def test_a_tarpit_at_mail_is_dialled_once_for_all(tmp_path: Path) -> None:
     async with at() as primary, asked(tmp_path, primary) as it:
         primary.say("MAIL", "!silent")
         names = [f"user{number}@office.example" for number in range(40)]
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(PATIENCE_S):
             await asyncio.gather(*(it.ask(name) for name in names))
         assert len(primary.visits) == 1
         assert {tried.last_outcome for name in names if (tried := it.tried(name))} == {"unreachable"}

@@ -7,7 +7,8 @@ from prometheus_client import generate_latest
 
 from libs.mail.knowledge import Callouts, PrimaryFacts, RecipientTry, Status
 from tests.helpers.clock import Clock
-from tests.verify.house import ANN, BOB, EVE, House, at, house, until
+from tests.helpers.patience import until
+from tests.verify.house import ANN, BOB, EVE, House, at, house
 
 LISTED = "554 5.7.1 Service unavailable; Client host [127.0.0.9] blocked using zen.spamhaus.org"
 

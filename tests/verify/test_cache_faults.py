@@ -23,7 +23,8 @@ from services.ingest import policy
 from services.ingest.facts import Accept, Envelope, Facts, OurNames
 from tests.helpers.clock import Clock
 from tests.helpers.kafka import broker, log_on  # noqa: F401 a fixture
-from tests.verify.house import ANN, BOB, EVE, PARTITIONS, House, asked, at, house, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.verify.house import ANN, BOB, EVE, PARTITIONS, House, asked, at, house
 
 DOMAIN = "office.example"
 PARTITION = topics.partition_of(DOMAIN, PARTITIONS)
@@ -125,8 +126,8 @@ async def test_a_former_owner_writes_late(kind: str, tmp_path: Path, request: py
         await it.ask(ANN)
         now = it.deps.clock.wall()
         late = encode(RecipientStatus(ANN, Status.UNDELIVERABLE, now, now, reply=DENIED))
-        await log.append("recipients", PARTITION, ANN.encode(), late, within=10)
-        async with asyncio.timeout(20):
+        await log.append("recipients", PARTITION, ANN.encode(), late, within=PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
             while (last := await newest(log, ANN)) is None or last == late:  # noqa: ASYNC110 a bounded poll
                 await asyncio.sleep(0.02)
         record = decode_recipient(last)
@@ -209,7 +210,7 @@ async def test_a_released_brake(kind: str, tmp_path: Path, request: pytest.Fixtu
         gauge = it.deps.metrics.registry.get_sample_value
         await until(lambda: gauge("backupmx_callout_brake", {"domain": DOMAIN}) == 1)
         release = encode(Unbrake("r-1", DOMAIN, "root"))
-        await log.append("requests", PARTITION, DOMAIN.encode(), release, within=10)
+        await log.append("requests", PARTITION, DOMAIN.encode(), release, within=PATIENCE_S)
         await until(lambda: (facts := it.facts()) is not None and not facts.braked)
         await until(lambda: gauge("backupmx_callout_brake", {"domain": DOMAIN}) == 0)
         async for batch in log.follow("events", {PARTITION: BEGIN}):

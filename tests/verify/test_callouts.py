@@ -22,10 +22,12 @@ from libs.mail.knowledge import (
 )
 from libs.mail.knowledge import Callouts as State
 from libs.mail.records import Domain, Flush
+from services.verify.calls import IDLE_S
 from services.verify.learning import Lifetimes
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S, until
 from tests.helpers.primary import Primary
-from tests.verify.house import ANN, BOB, EVE, PARTITIONS, House, asked, at, house, until
+from tests.verify.house import ANN, BOB, EVE, PARTITIONS, House, asked, at, house
 
 
 async def test_both_answers(tmp_path: Path) -> None:
@@ -408,12 +410,12 @@ async def test_old_questions_are_not_dialled_and_fresh_ones_are(tmp_path: Path) 
         async with SqliteLog(tmp_path / "log", partitions=PARTITIONS, clock=clock) as log:
             for name in (ANN, BOB):
                 value = encode(Callout(name, "mx1.backup.example"))
-                await log.append("callouts", partition, name.encode(), value, within=5)
+                await log.append("callouts", partition, name.encode(), value, within=PATIENCE_S)
                 clock.advance(15)
             seen = encode(Observed(EVE, "RCPT", "250 ok"))
-            await log.append("callouts", partition, EVE.encode(), seen, within=5)
+            await log.append("callouts", partition, EVE.encode(), seen, within=PATIENCE_S)
             domain = encode(Domain("office.example", 1.0, active_since=1.0))
-            await log.append("domains", partition, b"office.example", domain, within=5)
+            await log.append("domains", partition, b"office.example", domain, within=PATIENCE_S)
         async with house(tmp_path, primary, clock=clock) as it:
             await until(lambda: it.status(BOB) is Status.DELIVERABLE)
             await until(lambda: it.status(EVE) is Status.DELIVERABLE)
@@ -439,7 +441,7 @@ async def test_nonsense_on_the_topic_stops_nobody(tmp_path: Path) -> None:
     async with at() as primary, house(tmp_path, primary) as it:
         await it.add()
         partition = topics.partition_of("office.example", PARTITIONS)
-        await it.deps.log.append("callouts", partition, b"x", b"\xc1nonsense", within=5)
+        await it.deps.log.append("callouts", partition, b"x", b"\xc1nonsense", within=PATIENCE_S)
         await it.put("callouts", "a@b@office.example", Callout("a\r\nRSET@office.example", "h"))
         await it.put("callouts", ANN, Observed(ANN, "RCPT", "what"))
         await it.ask(ANN)
@@ -486,6 +488,6 @@ async def test_draining_waits_for_the_answer_under_way(tmp_path: Path) -> None:
         await primary.until(lambda: any(ANN in c for visit in primary.visits for c in visit.commands))
         began = time.monotonic()
         await it.callouts.drain()
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < IDLE_S
         await asking
         assert it.status(ANN) is Status.DELIVERABLE

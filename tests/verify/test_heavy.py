@@ -12,12 +12,18 @@ import psutil
 import pytest
 
 from services.verify.heavy import Overrun, Pool
+from tests.helpers.patience import PATIENCE_S
 
 
 def busy(seconds: float) -> None:
     """Works without ever returning to the interpreter's caller."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
+        pass
+
+
+def busy_until(path: Path) -> None:
+    while not path.exists():
         pass
 
 
@@ -58,18 +64,17 @@ async def test_a_killed_process_costs_its_job_only() -> None:
         await pool.close()
 
 
-async def test_the_loop_goes_on_meanwhile() -> None:
+async def test_the_loop_goes_on_meanwhile(tmp_path: Path) -> None:
     """While a job works, the event loop serves others."""
     pool = Pool()
     try:
         await pool.run(max, 1, 2)
-        job = asyncio.ensure_future(pool.run(busy, 0.3))
-        turns = 0
-        while not job.done():
+        job = asyncio.ensure_future(pool.run(busy_until, tmp_path / "enough"))
+        for _ in range(10):
             await asyncio.sleep(0.01)
-            turns += 1
+            assert not job.done()
+        (tmp_path / "enough").touch()
         await job
-        assert turns > 5
     finally:
         await pool.close()
 
@@ -109,7 +114,7 @@ def test_no_process_outlives_a_killed_parent(tmp_path: Path) -> None:
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    until = time.monotonic() + 10
+    until = time.monotonic() + PATIENCE_S
     while alive(child):
         assert time.monotonic() < until
         time.sleep(0.02)

@@ -18,7 +18,8 @@ from libs.mail.knowledge import (
 )
 from services.verify.calls import GENTLE
 from tests.helpers.clock import Clock
-from tests.verify.house import ANN, BOB, EVE, House, asked, at, house, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.verify.house import ANN, BOB, EVE, House, asked, at, house
 
 
 async def say(it: House, kind: type[Told], mailboxes: Iterable[str]) -> None:
@@ -110,7 +111,7 @@ async def test_imported_strangers_spend_no_budget(tmp_path: Path) -> None:
         await it.add()
         names = [f"nobody{number}@office.example" for number in range(31)]
         await say(it, Imported, names)
-        await until(lambda: all(it.status(name) for name in names), within=60)
+        await until(lambda: all(it.status(name) for name in names))
         answer = await it.ask(EVE)
         assert isinstance(answer, RecipientStatus)
         assert answer.status is Status.UNDELIVERABLE
@@ -162,7 +163,7 @@ async def test_an_import_during_a_question(tmp_path: Path) -> None:
         await primary.until(lambda: primary.visits)
         watch = it.known.recipients.watch(b"try:" + ANN.encode())
         await say(it, Imported, (ANN,))
-        await asyncio.wait_for(watch, 10)
+        await asyncio.wait_for(watch, PATIENCE_S)
         tried = it.tried(ANN)
         assert tried is not None
         assert tried.last_outcome == "greylisted"

@@ -14,8 +14,9 @@ from services.verify.asking import NEGATIVES
 from services.verify.callouts import NOBODY
 from services.verify.reaching import BUSY, Reach
 from tests.helpers.clock import Clock
+from tests.helpers.patience import until
 from tests.helpers.primary import CAPABILITIES, Primary, server_context
-from tests.verify.house import ANN, BOB, EVE, House, asked, at, house, until
+from tests.verify.house import ANN, BOB, EVE, House, asked, at, house
 
 NO_PIPELINING = tuple(line for line in CAPABILITIES if line != "PIPELINING")
 FOUR = """

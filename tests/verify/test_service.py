@@ -25,8 +25,9 @@ from services.verify.heavy import Pool
 from services.verify.service import _Both
 from services.verify.spill import Spill
 from tests.helpers.clock import Clock
+from tests.helpers.patience import PATIENCE_S, until
 from tests.verify import sign
-from tests.verify.scene import PARTITIONS, SIGNED, Scene, scene, scene_on, trace, until
+from tests.verify.scene import PARTITIONS, SIGNED, Scene, scene, scene_on, trace
 
 
 async def test_a_message_gets_its_verdict(tmp_path: Path) -> None:
@@ -66,7 +67,9 @@ async def test_a_gap_is_temperror_and_nothing_worse(tmp_path: Path) -> None:
         await here.chunk("repeat", 0, b"a")
         await here.chunk("repeat", 0, b"a")
         await here.chunk("repeat", 1, b"b", trace(2))
-        await here.log.append("content", 0, b"error", b"a", within=10, headers=[("trace", encode(trace(1)))])
+        await here.log.append(
+            "content", 0, b"error", b"a", within=PATIENCE_S, headers=[("trace", encode(trace(1)))]
+        )
         for id_ in ("gap", "repeat", "error"):
             verdict = await here.verdict(id_)
             assert verdict.results == {"spf": "pass", "dkim": "temperror"}, id_
@@ -78,9 +81,9 @@ async def test_what_deliver_wrote_and_what_was_aborted_is_stepped_over(tmp_path:
     async with scene(tmp_path) as here:
         await here.start()
         headers = [("index", b"0"), ("trace", encode(trace(1))), ("by", b"deliver")]
-        await here.log.append("content", 0, b"dsn", sign.MESSAGE, within=10, headers=headers)
+        await here.log.append("content", 0, b"dsn", sign.MESSAGE, within=PATIENCE_S, headers=headers)
         await here.chunk("aborted", 0, b"a")
-        await here.log.append("content", 0, b"aborted", b"", within=10, headers=[("abort", b"1")])
+        await here.log.append("content", 0, b"aborted", b"", within=PATIENCE_S, headers=[("abort", b"1")])
         await here.send("id1")
         await here.verdict("id1")
         assert set(here.verdicts) == {"id1"}
@@ -199,11 +202,11 @@ async def test_a_question_is_answered_by_the_same_service(tmp_path: Path) -> Non
             "domains", 0, topics.INSTALLATION_KEY, encode(Installation("test-1234", PARTITIONS, 1)), within=10
         )
         domain = Domain("office.example", here.clock.wall(), here.clock.wall())
-        await here.log.append("domains", p, b"office.example", encode(domain), within=10)
+        await here.log.append("domains", p, b"office.example", encode(domain), within=PATIENCE_S)
         await here.start()
         question = Callout("ann@office.example", "mx1.backup.example")
-        await here.log.append("callouts", p, b"ann@office.example", encode(question), within=10)
-        async with asyncio.timeout(10):
+        await here.log.append("callouts", p, b"ann@office.example", encode(question), within=PATIENCE_S)
+        async with asyncio.timeout(PATIENCE_S):
             async for batch in here.log.follow("recipients", {p: BEGIN}):
                 known = [decode_recipient(record.value) for record in batch.records if record.value]
                 if tried := [each for each in known if isinstance(each, RecipientTry)]:
@@ -321,7 +324,7 @@ async def test_reading_waits_when_too_much_is_under_way(
             most = max(most, made.contents._under_way)
         assert most == 5
         assert len(here.verdicts) < 30
-        await until(lambda: len(here.verdicts) == 30, 30)
+        await until(lambda: len(here.verdicts) == 30)
 
 
 class Read:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from libs.runtime.clock import SystemClock
 from tests.helpers.kafka import broker, fresh, log_on  # noqa: F401 fixtures
-from tests.verify.scene import PARTITIONS, SIGNED, scene_on, trace, until
+from tests.helpers.patience import until
+from tests.verify.scene import PARTITIONS, SIGNED, scene_on, trace
 
 
 async def test_verdicts_over_kafka_and_a_restart(tmp_path: Path, broker: tuple[str, ...]) -> None:  # noqa: F811
@@ -14,7 +15,7 @@ async def test_verdicts_over_kafka_and_a_restart(tmp_path: Path, broker: tuple[s
         await here.start()
         for number in range(20):
             await here.send(f"id{number}", p=number % PARTITIONS)
-        await until(lambda: len(here.verdicts) == 20, 30)
+        await until(lambda: len(here.verdicts) == 20)
         await here.chunk("open", 0, SIGNED[:100])
         await here.send("mark")
         await here.verdict("mark")
@@ -37,8 +38,8 @@ async def test_two_members_share_and_one_takes_over(tmp_path: Path, broker: tupl
         await here.start(log=other)
         for number in range(8):
             await here.send(f"both{number}", p=number % PARTITIONS)
-        await until(lambda: len(here.verdicts) == 8, 90)
+        await until(lambda: len(here.verdicts) == 8)
         await here.stop()
         for number in range(8):
             await here.send(f"one{number}", p=number % PARTITIONS)
-        await until(lambda: len(here.verdicts) == 16, 90)
+        await until(lambda: len(here.verdicts) == 16)
