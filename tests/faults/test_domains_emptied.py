@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from libs import topics
 from tests.faults.scene import ANN, Scene, scene
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.running import Running
 
 NOBODY, STRANGER, OWN = "nobody@office.example", "kim@stranger.example", "postmaster@mx1.backup.example"
@@ -39,7 +40,7 @@ async def made_anew(backup: Running, kafka: tuple[str, ...]) -> None:
         await admin.delete_topics([f"{backup.prefix}domains"])
     finally:
         await admin.close()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while "installation record" not in (await backup.ask("topics", "apply")).err:
             pass
 
@@ -63,7 +64,6 @@ async def restarted(at: Scene, change: Awaitable[None]) -> None:
     await at.backup.ready("solo" if "solo" in at.backup.names else "ingest")
 
 
-@pytest.mark.timeout(240)
 @both
 async def test_nothing_is_left(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:
     """Rule 7: without the record of the installation the log may be anybody's. What is known of recipients,
@@ -78,7 +78,6 @@ async def test_nothing_is_left(tmp_path: Path, log: str, request: pytest.Fixture
         assert not at.backup.events("Reception")
 
 
-@pytest.mark.timeout(240)
 @both
 async def test_a_domain_is_missing(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:
     """Fewer domains than are counted: 451 for whatever is not in the table, be it ours or not. A domain that

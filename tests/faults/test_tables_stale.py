@@ -3,15 +3,13 @@
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from deploy.kafka.cluster import Cluster
 from tests.faults.scene import ANN, scene
+from tests.helpers.patience import PATIENCE_S
 
 NOBODY, STRANGER = "nobody@office.example", "kim@stranger.example"
 
 
-@pytest.mark.timeout(240)
 async def test_tables_that_are_not_fed(tmp_path: Path) -> None:
     """Rule 7, with `domains` and `recipients` behind a frozen Kafka: who is no domain of ours and who was
     denied a moment ago hears nothing permanent, as long as it lasts; then the same as before."""
@@ -24,7 +22,7 @@ async def test_tables_that_are_not_fed(tmp_path: Path) -> None:
             assert (await at.rcpt(name)).startswith(reply)
         cluster.freeze(0)
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 for name in (STRANGER, NOBODY):  # fresh for another moment
                     while (await at.rcpt(name)).startswith("550"):
                         pass
@@ -36,6 +34,6 @@ async def test_tables_that_are_not_fed(tmp_path: Path) -> None:
         finally:
             cluster.thaw(0)
         for name, reply in ((STRANGER, "550 5.7.1"), (NOBODY, "550 5.1.1"), (ANN, "250 2.1.5")):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 while not (await at.rcpt(name)).startswith(reply):
                     pass

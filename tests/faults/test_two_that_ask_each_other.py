@@ -6,8 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from tests.helpers.client import Client
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
@@ -95,7 +93,6 @@ async def questions(running: Running) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-@pytest.mark.timeout(180)
 async def test_each_is_the_primary_of_the_others_domain(tmp_path: Path) -> None:
     """Who exists at the primary is its operator's word there. Each question is one callout: whoever is asked
     is above itself for that domain and asks nobody. The senders of both are good without a question."""
@@ -116,7 +113,6 @@ async def test_each_is_the_primary_of_the_others_domain(tmp_path: Path) -> None:
         assert [await questions(running) for running in (at.left, at.right)] == before
 
 
-@pytest.mark.timeout(180)
 async def test_each_sees_the_other_above_itself(tmp_path: Path) -> None:
     """A DNS that tells each of them something else: what one asks the other asks back. It joins the question
     under way and ends with it: taken on suspicion, and nobody has learnt anything of the recipient."""

@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +18,8 @@ from services.verify.calls import GENTLE
 from services.verify.index import NEGATIVES, Index
 from services.verify.learning import LIFETIMES, Lifetimes
 from tests.helpers.clock import Clock
-from tests.verify.house import PARTITIONS, House, asked, at, house, until
+from tests.helpers.patience import PATIENCE_S, until
+from tests.verify.house import PARTITIONS, House, asked, at, house
 
 DOMAIN = "office.example"
 PARTITION = topics.partition_of(DOMAIN, PARTITIONS)
@@ -215,7 +215,6 @@ def negatives(it: House) -> int:
     return sum(it.status(key.decode()) is Status.UNDELIVERABLE for key in keys if key[:1] != b"@")
 
 
-@pytest.mark.timeout(180)
 async def test_a_dictionary_attack_through_the_service(tmp_path: Path) -> None:
     """10,000 negatives of a domain are there, and real addresses that are older than all of them. 50 more
     come: as many of the oldest go, with a tombstone in the log, and no real address."""
@@ -224,7 +223,7 @@ async def test_a_dictionary_attack_through_the_service(tmp_path: Path) -> None:
     log_there = SqliteLog(tmp_path / "log", partitions=PARTITIONS, clock=SystemClock())
     async with at() as primary, log_there as log:
         domain = encode(Domain(DOMAIN, 1.0, active_since=1.0))
-        await log.append("domains", PARTITION, DOMAIN.encode(), domain, within=10)
+        await log.append("domains", PARTITION, DOMAIN.encode(), domain, within=PATIENCE_S)
         now = 4_000_000_000.0  # no clock in this test comes to where these are over
         await written(log, [yes(name, now) for name in real])
         await written(log, [no(name, now) for name in guesses])
@@ -234,8 +233,8 @@ async def test_a_dictionary_attack_through_the_service(tmp_path: Path) -> None:
             await asyncio.gather(
                 *(it.put("callouts", name, Observed(name, "RCPT", DENIED)) for name in fresh)
             )
-            await until(lambda: it.status(guesses[49]) is None, within=60)
-            await until(lambda: negatives(it) == NEGATIVES, within=60)
+            await until(lambda: it.status(guesses[49]) is None)
+            await until(lambda: negatives(it) == NEGATIVES)
             assert all(it.status(name) is Status.UNDELIVERABLE for name in (*guesses[50:], *fresh))
             assert all(it.status(name) is None for name in guesses[:50])
             assert all(it.status(name) is Status.DELIVERABLE for name in real)
