@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from services.ingest.connections import peer_at
 from tests.helpers.clock import Clock
 from tests.helpers.patience import PATIENCE_S, until
 from tests.ingest.house import House
+from tests.ingest.test_service import ANN, opened
 
+EVE = "eve@sender.example"
 BLOCK, ALLOW = Permission.BLOCK, Permission.ALLOW
 OFFICE = Domain("office.example", 1.0, active_since=2.0)
 
@@ -144,3 +147,58 @@ async def test_stale_rules_block_nobody(tmp_path: Path) -> None:
         await becomes(house, "220")
         house.log.silent = False
         await becomes(house, "554")
+
+
+async def test_a_session_keeps_what_it_began_with(tmp_path: Path) -> None:
+    """A block that comes in the middle of a session lets the mail under way through. A sender is blocked from
+    the next MAIL on, a client from its next connection on."""
+    async with House(tmp_path) as house:
+        await opened(house)
+        async with house.client() as client:
+            await client.greet()
+            await client.talk(f"C: MAIL FROM:<{EVE}>\nS: 250 ...\nC: RCPT TO:<{ANN}>\nS: 250 2.1.5 ...")
+            for subject in (EVE, "127.0.0.1"):
+                await house.permit(Access(subject, BLOCK))
+            await becomes(house, "554")
+            await client.talk(f"C: RCPT TO:<{ANN}>\nS: 250 2.1.5 ...\nC: DATA\nS: 354 ...")
+            await client.talk("C| Subject: hi\nC:\nC| hello\nC: .\nS: 250 2.0.0 ...")
+            assert (await client.mail(ANN, sender=EVE)).startswith("550 5.7.1")
+            assert (await client.mail(ANN, sender="kim@sender.example")).startswith("250 2.0.0")
+        assert len(await house.queued()) == 2
+
+
+async def test_rules_that_change_all_the_time(tmp_path: Path) -> None:
+    """Sessions in flight while sender and client are blocked and allowed again, in turn: each reply is one of
+    the two answers, what got 250 is queued, and nothing is raised."""
+    async with House(tmp_path) as house:
+        await opened(house)
+        heard: Counter[str] = Counter()
+
+        async def send() -> None:
+            while min(heard["554"], heard["550"], heard["250"]) < 20:
+                async with house.client() as client:
+                    heard[greeting := (await client.reply())[:3]] += 1
+                    assert greeting in ("220", "554")
+                    if greeting == "554":
+                        continue
+                    await client.send(b"EHLO client.sender.example\r\n")
+                    assert (await client.reply()).startswith("250")
+                    for _ in range(5):
+                        heard[(said := await client.mail(ANN, sender=EVE))[:3]] += 1
+                        assert said.startswith(("250 2.0.0", "550 5.7.1"))
+
+        async def change() -> None:
+            while True:
+                for subject in (EVE, "127.0.0.1"):
+                    for permission in (BLOCK, ALLOW):
+                        await house.permit(Access(subject, permission))
+                        await asyncio.sleep(0.05)  # some sessions see it, some do not
+
+        changing = asyncio.create_task(change())
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*(send() for _ in range(8)))
+        changing.cancel()
+        await asyncio.wait({changing})
+        assert changing.cancelled()
+        assert len(await house.queued()) == heard["250"]
+        assert house.metrics.session_errors._value.get() == 0
