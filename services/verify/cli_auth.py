@@ -2,6 +2,7 @@
 configuration; what does the work is imported when it is called."""
 
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -119,8 +120,11 @@ async def _lines() -> AsyncIterator[bytes]:
 
 def _say(told: dict[str, Any]) -> None:
     """At once: whoever asks may wait for it before he asks on."""
-    print_rows([told])
-    sys.stdout.flush()
+    try:
+        print_rows([told])
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on; the thread that waits for standard input would not let us go
+        os._exit(1)
 
 
 def _read(file: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from base64 import b64encode
 from contextlib import AsyncExitStack
@@ -266,6 +267,24 @@ async def test_results_come_in_order_and_at_once() -> None:
             assert json.loads(await process.stdout.readline())["id"] == n
         process.stdin.close()
         assert await process.wait() == 0
+
+
+async def test_it_ends_when_nobody_reads_on() -> None:
+    """As in `| head -1`: no traceback, though there may be lines to come."""
+    pipe = asyncio.subprocess.PIPE
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        BACKUPMX, "auth", "check", "--batch", stdin=pipe, stdout=writing, stderr=pipe
+    )
+    os.close(writing)
+    assert process.stdin
+    assert process.stderr
+    process.stdin.write(b"{}\n")
+    assert await asyncio.to_thread(os.read, reading, 100) == b'{"dns":[]}\n'
+    os.close(reading)
+    process.stdin.write(b"{}\n" * 10)
+    assert await process.wait() == 1
+    assert await process.stderr.read() == b""
 
 
 async def test_a_large_message_goes_through_the_pool() -> None:
