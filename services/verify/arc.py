@@ -13,7 +13,7 @@ from dkim.util import InvalidTagValueList  # type: ignore[import-untyped]
 
 from libs.mail.headers import Field
 from services.verify import dkim
-from services.verify.canonical import canonical_field, unsigned
+from services.verify.canonical import Body, canonical_field, unsigned
 from services.verify.keys import ALGORITHMS, Answer, Refused, decoded, key_of, listed, tag_list
 from services.verify.keys import Result as Word
 
@@ -22,6 +22,11 @@ FAILED_BEFORE = "the chain had failed before"
 _NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 # The instance that an ARC-Authentication-Results field begins with (section 4.1.1), comments apart.
 _INSTANCE = re.compile(rb"(?:\s++|\([^()]*+\))*+i\s*+=\s*+([0-9]++)\s*+;", re.IGNORECASE)
+_HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
+_OPENS = re.compile(
+    rb'["()\\]'
+)  # left over: comments in comments and worse, which nobody writes who means it
+_DMARC_PASS = re.compile(rb";\s*+dmarc\s*+=\s*+pass(?=[\s;]|\Z)", re.IGNORECASE)
 _SEAL_TAGS = frozenset((b"i", b"a", b"b", b"cv", b"d", b"s"))
 
 
@@ -34,13 +39,15 @@ class Result(StrEnum):
 
 
 class Checked(NamedTuple):
-    """What became of the chain. `instances`: the highest; `sealers`: d= of the seals, the first one first,
-    those of a chain that passes; `lasting`: a failure is for good, not one of DNS in this minute."""
+    """What became of the chain. `instances`: the highest; `sealers`: of a chain that passes, d= of the seals,
+    the first one first; `began`: the results in its first set say that DMARC passed; `lasting`: a failure is
+    for good, not one of DNS in this minute."""
 
     result: Result
     instances: int = 0
     reason: str = ""
     sealers: tuple[str, ...] = ()
+    began: bool = False
     lasting: bool = True
 
 
@@ -89,7 +96,7 @@ def examine(head: bytes, found: Sequence[Field], now: float, defect: str = "") -
 
 
 def verify(
-    head: bytes, body: bytes, found: Sequence[Field], chain: Chain, keys: Mapping[str, Answer]
+    head: bytes, body: Body, found: Sequence[Field], chain: Chain, keys: Mapping[str, Answer]
 ) -> Checked:
     """Section 5.2, steps 4 to 7: the newest signature of the message, then all seals. `keys`: TXT answers by
     `key_names`."""
@@ -100,15 +107,17 @@ def verify(
     newest = chain.sets[-1]
     step = "message signature"
     try:
-        dkim.check(head, body, found, newest.message, keys[newest.message.key_name], {})
+        dkim.check(head, body, found, newest.message, keys[newest.message.key_name])
         for number in range(len(chain.sets), 0, -1):
             step = f"seal {number}"
             _check_seal(head, chain.sets[:number], keys)
     except Refused as refused:
         lasting = refused.result is not Word.TEMPERROR
-        return Checked(Result.FAIL, chain.instances, f"{step}: {refused.reason}", (), lasting)
+        return Checked(Result.FAIL, chain.instances, f"{step}: {refused.reason}", lasting=lasting)
     sealers = tuple(each.seal.tag(b"d").lower() for each in chain.sets)
-    return Checked(Result.PASS, chain.instances, "", sealers)
+    first = chain.sets[0].results
+    began = _passed(head[first.value : first.end])
+    return Checked(Result.PASS, chain.instances, "", sealers, began)
 
 
 def sealed(head: bytes, sets: Sequence[Set]) -> bytes:
@@ -118,6 +127,12 @@ def sealed(head: bytes, sets: Sequence[Set]) -> bytes:
         for each in sets
         for field in (each.results, each.message.field, each.seal.field)
     )
+
+
+def _passed(results: bytes) -> bool:
+    """Does this field say dmarc=pass (RFC 8601 section 2.2)? Comments and quotes say nothing."""
+    plain = _HIDDEN.sub(b" ", results)
+    return not _OPENS.search(plain) and _DMARC_PASS.search(plain) is not None
 
 
 def _bad(reason: str) -> Refused:

@@ -4,8 +4,24 @@ All of it in time linear in the message; dkimpy's is quadratic in blanks and in 
 """
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 from libs.mail.headers import Field
+
+
+class Body:
+    """A body in both of its canonical forms, each made and hashed once for all who ask."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+        self._hashed: dict[str, tuple[bytes, int]] = {}
+
+    def hashed(self, form: str) -> tuple[bytes, int]:
+        """(SHA-256, length in octets) of the body in `form`, simple or relaxed."""
+        if form not in self._hashed:
+            canonical = relaxed_body(self._octets) if form == "relaxed" else simple_body(self._octets)
+            self._hashed[form] = sha256(canonical).digest(), len(canonical)
+        return self._hashed[form]
 
 
 def signed_fields(head: bytes, found: Sequence[Field], names: Sequence[bytes], *, relaxed: bool) -> bytes:

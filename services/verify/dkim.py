@@ -14,7 +14,7 @@ from dkim.util import InvalidTagValueList  # type: ignore[import-untyped]
 
 from libs.mail.address import BadAddress, domain_name
 from libs.mail.headers import Field, fields
-from services.verify.canonical import relaxed_body, signed_fields, simple_body, unsigned
+from services.verify.canonical import Body, signed_fields, unsigned
 from services.verify.keys import ALGORITHMS, Refused, decoded, key_of, listed, tag_list
 from services.verify.keys import Answer as Answer
 from services.verify.keys import Result as Result
@@ -54,13 +54,20 @@ class Signature(NamedTuple):
 
 
 class Examined(NamedTuple):
-    """What a header holds. `defect`: why nothing in it can be verified (permerror), "" where it can be;
-    `more`: signatures beyond those looked at."""
+    """What a header holds. `fields`: all of them, none where nothing is signed; `defect`: why nothing in it
+    can be verified (permerror), "" where it can be; `more`: signatures beyond those looked at."""
 
     fields: tuple[Field, ...] = ()
     signatures: tuple[Signature, ...] = ()
     defect: str = ""
     more: int = 0
+
+    @property
+    def key_names(self) -> set[str]:
+        """Of the records that verify() needs."""
+        if self.defect:
+            return set()
+        return {one.key_name for one in self.signatures if one.refused is None}
 
 
 def examine(head: bytes, now: float) -> Examined:
@@ -69,7 +76,8 @@ def examine(head: bytes, now: float) -> Examined:
         return Examined(defect="header too large")
     lowered = b"\n" + head.lower()
     plain = lowered.count(b"\nfrom:") == 1 and b"\nfrom " not in lowered
-    if plain and b"\ndkim-signature" not in lowered and lowered.count(b"\n") <= FIELDS:
+    signs = b"\ndkim-signature" in lowered or b"\narc-" in lowered
+    if plain and not signs and lowered.count(b"\n") <= FIELDS:
         return Examined()
     found = tuple(islice(fields(head), FIELDS + 1))
     if len(found) > FIELDS:
@@ -84,21 +92,20 @@ def examine(head: bytes, now: float) -> Examined:
     )
 
 
-def verify(head: bytes, body: bytes, examined: Examined, keys: Mapping[str, Answer]) -> tuple[Checked, ...]:
-    """One result a signature, top to bottom; `keys`: TXT answers by `key_name`, for all that are not refused.
+def verify(head: bytes, body: Body, examined: Examined, keys: Mapping[str, Answer]) -> tuple[Checked, ...]:
+    """One result a signature, top to bottom; `keys`: TXT answers by `key_names`.
 
     Nothing for an unsigned message; one permerror for a header with a defect.
     """
     if examined.defect:
         return (Checked(Result.PERMERROR, examined.defect),)
-    digests: dict[str, tuple[bytes, int]] = {}
     results = []
     for signature in examined.signatures:
         if signature.refused is not None:
             results.append(signature.checked(signature.refused.result, signature.refused.reason))
             continue
         try:
-            check(head, body, examined.fields, signature, keys[signature.key_name], digests)
+            check(head, body, examined.fields, signature, keys[signature.key_name])
             results.append(signature.checked(Result.PASS))
         except Refused as refused:
             results.append(signature.checked(refused.result, refused.reason))
@@ -210,23 +217,11 @@ def _within(name: bytes, domain: bytes) -> bool:
 # --- verifying ---
 
 
-def check(
-    head: bytes,
-    body: bytes,
-    found: Sequence[Field],
-    signature: Signature,
-    answer: Answer,
-    digests: dict[str, tuple[bytes, int]],
-) -> None:
-    """Section 6.1.3: does one signature hold? Raises Refused. `digests`: of the body, by canonicalisation,
-    for all signatures."""
+def check(head: bytes, body: Body, found: Sequence[Field], signature: Signature, answer: Answer) -> None:
+    """Section 6.1.3: does one signature hold? Raises Refused."""
     tags = signature.tags
     for_head, _, for_body = tags.get(b"c", b"simple").decode().partition("/")
-    for_body = for_body or "simple"
-    if for_body not in digests:
-        canonical = relaxed_body(body) if for_body == "relaxed" else simple_body(body)
-        digests[for_body] = sha256(canonical).digest(), len(canonical)
-    digest, length = digests[for_body]
+    digest, length = body.hashed(for_body or "simple")
     signed = int(tags.get(b"l", str(length)))
     key = key_of(answer, tags[b"a"])
     if signed < length:  # section 8.2: what follows could be anybody's

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from libs.mail.headers import fields
 from services.verify import arc
-from services.verify.canonical import canonical_field, relaxed_body, signed_fields
+from services.verify.canonical import canonical_field, signed_fields
 
 # What makes a message what it is (RFC 6376 section 5.4.1), and the signatures of others.
 _SIGNED = frozenset(
@@ -37,11 +37,6 @@ class Sealer(NamedTuple):
     key: RSAPrivateKey | Ed25519PrivateKey
 
 
-def body_digest(body: bytes) -> bytes:
-    """What a seal signs of a body."""
-    return sha256(relaxed_body(body)).digest()
-
-
 def seal(
     head: bytes,
     digest: bytes,
@@ -52,8 +47,8 @@ def seal(
     now: float,
 ) -> bytes:
     """The three fields, with CR LF; none where the chain had failed before, where it cannot be known now, or
-    where it is as long as it may be. `head`: the header as received; `digest`: of its body; `results`: our
-    Authentication-Results; `now`: wall seconds UTC."""
+    where it is as long as it may be. `head`: the header as received; `digest`: SHA-256 of its body, relaxed;
+    `results`: our Authentication-Results; `now`: wall seconds UTC."""
     number = chain.instances + 1
     if number > arc.INSTANCES or not checked.lasting or chain.defect == arc.FAILED_BEFORE:
         return b""

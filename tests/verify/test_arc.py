@@ -14,7 +14,8 @@ from nacl.signing import SigningKey
 
 from libs.mail.headers import Finding, authentication_results, fields, head_length
 from services.verify import arc
-from services.verify.sealing import Sealer, body_digest, seal
+from services.verify.canonical import Body
+from services.verify.sealing import Sealer, seal
 from tests.verify import sign
 
 NOW = 1_700_000_000.0  # dkimpy takes none of the future
@@ -49,14 +50,14 @@ def check(message: bytes, kind: str = "ok") -> tuple[arc.Chain, arc.Checked]:
     found = tuple(fields(head))
     chain = arc.examine(head, found, NOW)
     keys = {name: Known(kind, (record(name.partition(".")[0]),)) for name in chain.key_names}
-    return chain, arc.verify(head, message[len(head) + 2 :], found, chain, keys)
+    return chain, arc.verify(head, Body(message[len(head) + 2 :]), found, chain, keys)
 
 
 def sealed(message: bytes, *sealers: Sealer) -> bytes:
     for sealer in sealers:
         head = message[: head_length(message)]
         chain, checked = check(message)
-        digest = body_digest(message[len(head) + 2 :])
+        digest = Body(message[len(head) + 2 :]).hashed("relaxed")[0]
         message = seal(head, digest, chain, checked, RESULTS, sealer, NOW) + message
     return message
 
@@ -148,4 +149,4 @@ def test_no_header_raises(head: bytes) -> None:
     found = tuple(fields(head))
     chain = arc.examine(head, found, NOW)
     keys = {name: Known("ok", (record("rsa2048"),)) for name in chain.key_names}
-    assert arc.verify(head, b"", found, chain, keys).result in arc.Result
+    assert arc.verify(head, Body(b""), found, chain, keys).result in arc.Result

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libs.mail.headers import head_length
-from services.verify.canonical import relaxed_body, simple_body
+from services.verify.canonical import Body, relaxed_body, simple_body
 from services.verify.dkim import Checked, Result, examine, verify
 from tests.verify import sign
 
@@ -34,7 +34,7 @@ def check(message: bytes, record: str) -> tuple[Checked, ...]:
     head = message[: head_length(message)]
     examined = examine(head, NOW)
     keys = {one.key_name: Known("ok", (record,)) for one in examined.signatures}
-    return verify(head, message[len(head) + 2 :], examined, keys)
+    return verify(head, Body(message[len(head) + 2 :]), examined, keys)
 
 
 BODIES = st.lists(st.sampled_from([b"a", b" ", b"\t", b"\r\n", b"  ", b"b c"]), max_size=30).map(

@@ -1,0 +1,54 @@
+"""All that is signed in a message: DKIM signatures and the chain of ARC seals, read and checked together.
+
+The names of all keys are known from the header, so the caller finds the records first.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from services.verify import arc, dkim
+from services.verify.canonical import Body
+from services.verify.keys import Answer
+
+
+class Examined(NamedTuple):
+    """What a header holds. `seals`: this message is to be sealed."""
+
+    dkim: dkim.Examined = dkim.Examined()
+    chain: arc.Chain = arc.Chain()
+    seals: bool = False
+
+    @property
+    def key_names(self) -> set[str]:
+        return self.dkim.key_names | self.chain.key_names
+
+    @property
+    def needs_body(self) -> bool:
+        """Can be checked only with the body."""
+        return self.seals or bool(self.key_names)
+
+
+class Checked(NamedTuple):
+    """A result a signature, top to bottom; that of the chain; SHA-256 of the body where we seal, else b""."""
+
+    signatures: tuple[dkim.Checked, ...]
+    chain: arc.Checked
+    digest: bytes = b""
+
+
+def examine(head: bytes, now: float, *, seals: bool) -> Examined:
+    """Read a header (without the empty line). `now`: wall seconds UTC, for x=; `seals`: we seal what can be
+    read."""
+    examined = dkim.examine(head, now)
+    chain = arc.examine(head, examined.fields, now, examined.defect)
+    return Examined(examined, chain, seals and not examined.defect)
+
+
+def check(head: bytes, body: bytes, examined: Examined, keys: Mapping[str, Answer]) -> Checked:
+    """`keys`: TXT answers by `key_names`; `body` may be b"" where it is not needed."""
+    hashed = Body(body)
+    return Checked(
+        dkim.verify(head, hashed, examined.dkim, keys),
+        arc.verify(head, hashed, examined.dkim.fields, examined.chain, keys),
+        hashed.hashed("relaxed")[0] if examined.seals else b"",
+    )

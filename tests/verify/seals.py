@@ -1,0 +1,48 @@
+"""Makes ARC Sets for the recipes of sign.py, with dkimpy's canonical forms and nobody's idea of a chain but
+the recipe's: it seals what is there, right or wrong."""
+
+import hashlib
+from base64 import b64encode
+
+import dkim
+from dkim.canonicalization import Relaxed
+from dkim.crypto import RSASSA_PKCS1_v1_5_sign
+
+NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
+
+
+def arc_set(message: bytes, private: object, tags: dict[str, str], algorithm: str, signature: bytes) -> bytes:
+    """One set for the top of `message`: `signature` is its ARC-Message-Signature, made already. `tags`: i= of
+    all three, d= s= a= cv= t= h= of the seal, `results` (+ for a blank), `over` (the instances that the seal
+    covers besides its own, by commas; without, all below its own)."""
+    number = int(tags.get("i", "1"))
+    said = tags.get("results", "spf=pass+smtp.mailfrom=sender.example;+dmarc=pass").replace("+", " ")
+    results = f"ARC-Authentication-Results: i={tags.get('i', '1')}; relay.example; {said}\r\n".encode()
+    named = {"i": "1", "a": algorithm, "cv": "none" if number == 1 else "pass", **tags}
+    words = [f"{name}={named[name]}" for name in ("i", "a", "t", "cv", "d", "s", "seal-h") if name in named]
+    head = ("ARC-Seal: " + "; ".join(words) + "; b=").replace("seal-h=", "h=").encode()
+    over = [int(each) for each in tags["over"].split(",") if each] if "over" in tags else range(1, number)
+    fields = [field for each in over for name in NAMES for field in _found(message, name, each)]
+    fields += [_split(results), _split(signature), _split(head)]
+    octets = b"".join(name + b":" + value for name, value in Relaxed.canonicalize_headers(fields))
+    digest = hashlib.sha256(octets.removesuffix(b"\r\n"))
+    if algorithm.startswith("rsa"):
+        raw = bytes(RSASSA_PKCS1_v1_5_sign(digest, private))
+    else:
+        raw = bytes(private.sign(digest.digest()).signature)  # type: ignore[attr-defined]
+    return head + b64encode(raw) + b"\r\n" + signature + results
+
+
+def _split(field: bytes) -> tuple[bytes, bytes]:
+    name, _, value = field.partition(b":")
+    return name, value if value.endswith(b"\r\n") else value + b"\r\n"
+
+
+def _found(message: bytes, name: bytes, number: int) -> list[tuple[bytes, bytes]]:
+    headers, _ = dkim.rfc822_parse(message)
+    wanted = f"i={number};".encode()
+    return [
+        (key, value)
+        for key, value in headers
+        if key.lower() == name and value.replace(b" ", b"").startswith(wanted)
+    ]
