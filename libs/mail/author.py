@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from libs.mail.address import BadAddress, domain_name
-from libs.mail.headers import comment_end, field_end
+from libs.mail.headers import comment_end, field_end, lowered
 
 DOMAINS = 8  # RFC 9989 section 11.5: of more author domains nothing is known
 OCTETS = 8192  # of a From field; nobody has so many names
@@ -53,14 +53,14 @@ _FROM = re.compile(rb"from((?:[ \t]|\r?\n[ \t])*+):", re.IGNORECASE)  # RFC 5322
 
 def _values(head: bytes) -> list[bytes | None]:
     """The values of the first two From fields; None where the name is folded: readers do not agree on it."""
-    lowered = b"\n" + head.lower()
+    low = lowered(head)
     found: list[bytes | None] = []
-    at = lowered.find(b"\nfrom")
+    at = low.find(b"\nfrom")
     while at >= 0 and len(found) < 2:
         if match := _FROM.match(head, at):
             value = head[match.end() : field_end(head, match.end())]
             found.append(None if b"\n" in match[1] else value)
-        at = lowered.find(b"\nfrom", at + 1)
+        at = low.find(b"\nfrom", at + 1)
     return found
 
 

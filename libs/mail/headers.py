@@ -174,6 +174,13 @@ def head_length(content: bytes) -> int:
     return len(content) if at < 0 else at + 2
 
 
+@lru_cache(maxsize=1)
+def lowered(head: bytes) -> bytes:
+    """A header in lower case, behind a line feed: where a field begins is found so ten times as fast as by an
+    expression. Remembered, since all who look for fields of a mail ask for it."""
+    return b"\n" + head.lower()
+
+
 def fields(head: bytes) -> Iterator[Field]:
     """Each field of a header, in order; a line that is no field has the name b""."""
     for match in _FIELD.finditer(head):
@@ -216,7 +223,7 @@ def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:
     Ranges are in order and apart. Of more than 200 fields the rest counts as forged, from the next one to the
     end of the last one: such a header loses what stands between them, and costs us no time and no room.
     """
-    if b"authentication-results" not in head.lower():
+    if b"\nauthentication-results" not in lowered(head):
         return ()  # nearly all mail: told apart ten times as fast
     ours = {_plain(name.encode()) for name in authserv_ids}
     found: list[tuple[int, int]] = []

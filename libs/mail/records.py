@@ -174,6 +174,14 @@ class Admission(StrEnum):
     FALLBACK = "fallback"  # while the primary is up a first try is sent back to it
 
 
+class Enforce(StrEnum):
+    """Which failed authentication is refused at the final dot."""
+
+    OFF = "off"  # none: the results are in the header, the primary decides
+    DMARC = "dmarc"  # DMARC fail where the author's domain wishes reject
+    SPF = "spf"  # besides, SPF fail of MAIL FROM
+
+
 class Overrides(Struct, frozen=True, omit_defaults=True):
     """Settings of one domain that differ from the installation's; None: not set (settings.py completes)."""
 
@@ -185,6 +193,7 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
     max_waiting: int | None = None
     max_waiting_size: int | None = None
     admission: Admission | None = None
+    enforce: Enforce | None = None
 
 
 class Domain(Struct, frozen=True, omit_defaults=True):

@@ -166,6 +166,10 @@ LOOP = Reply(554, "5.4.6", "Too many hops: routing loop")
 NOT_STORED = Reply(451, "4.3.0", "Not stored, try again later")
 ROUTING_LOOP = Reply(451, "4.4.6", "Routing loop: this message was here before, try again later")
 OUR_FAULT = Reply(451, "4.3.0", "Local error, try again later")
+DMARC_FAILED = Reply(
+    550, "5.7.1", "Rejected by the DMARC policy of the domain in From"
+)  # RFC 9989 section 7.2
+SPF_FAILED = Reply(550, "5.7.23", "SPF validation failed")  # RFC 7372 section 3.2
 REJECTED = Reply(550, "5.7.1", "Message rejected by policy")
 DEFERRED = Reply(451, "4.7.0", "Message deferred by policy, try again later")
 

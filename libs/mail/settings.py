@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from libs.mail.records import Admission, Domain, Unverified
+from libs.mail.records import Admission, Domain, Enforce, Unverified
 
 DAY_S = 86_400.0
 
@@ -17,6 +17,7 @@ class Defaults(Struct, frozen=True):
     max_waiting: int = 1_000_000
     max_waiting_size: int = 20 * 2**30
     admission: Admission = Admission.ALWAYS
+    enforce: Enforce = Enforce.OFF
 
 
 class DomainSettings(Struct, frozen=True):
@@ -35,6 +36,7 @@ class DomainSettings(Struct, frozen=True):
     max_waiting: int
     max_waiting_size: int
     admission: Admission
+    enforce: Enforce
 
 
 def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
@@ -54,4 +56,5 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
         max_waiting=defaults.max_waiting if own.max_waiting is None else own.max_waiting,
         max_waiting_size=defaults.max_waiting_size if own.max_waiting_size is None else own.max_waiting_size,
         admission=defaults.admission if own.admission is None else own.admission,
+        enforce=defaults.enforce if own.enforce is None else own.enforce,
     )

@@ -20,7 +20,7 @@ from pydantic import (
 
 from libs.mail.address import BadAddress, domain_name, mailbox
 from libs.mail.hints import Us
-from libs.mail.records import Admission, Unverified
+from libs.mail.records import Admission, Enforce, Unverified
 from libs.mail.settings import DAY_S, Defaults
 
 
@@ -260,6 +260,7 @@ class DefaultsPart(_Part):
     max_waiting: Count = 1_000_000
     max_waiting_size: Count = 20 * 2**30
     admission: Admission = Admission.ALWAYS
+    enforce: Enforce = Enforce.OFF
 
     def settings(self) -> Defaults:
         return Defaults(
@@ -270,6 +271,7 @@ class DefaultsPart(_Part):
             max_waiting=self.max_waiting,
             max_waiting_size=self.max_waiting_size,
             admission=self.admission,
+            enforce=self.enforce,
         )
 
 

@@ -56,7 +56,7 @@ class Metrics:
         self.session_errors = counter("session_errors_total", "Exceptions of ours in a session")
 
         # verify, content
-        self.verdicts = counter("verdicts_total", "Verdicts stored", "spf", "dkim")
+        self.verdicts = counter("verdicts_total", "Verdicts stored", "spf", "dkim", "dmarc")
         self.verdict_seconds = histogram("verdict_seconds", "Last chunk read to the verdict stored")
         self.contents_broken = counter("contents_broken_total", "Contents that did not come together")
         self.contents_stepped_over = counter(

@@ -94,11 +94,12 @@ listen = "{health}"
 # max_waiting = 1000000     # mails that may wait for one domain; above: 452 for this domain
 # max_waiting_size = 21474836480  # and their octets
 # admission = "always"      # or "fallback": while the primary is up, a first try is sent back to it (451)
+# enforce = "off"           # or "dmarc": DMARC fail with p=reject is refused (550); "spf": SPF fail as well
 
 [timing]
 # Seconds.
 # rcpt_deadline_s = 20.0    # RCPT waits so long for a callout
-# verdict_deadline_s = 20.0 # the final dot waits so long for SPF and DKIM
+# verdict_deadline_s = 20.0 # the final dot waits so long for SPF, DKIM and DMARC
 # acknowledgement_s = 30.0  # and so long for the log
 # probe_s = 15.0            # between probes of a primary that is down
 # probe_late_s = 60.0       # the same after 6 hours

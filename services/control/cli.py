@@ -37,6 +37,7 @@ queue = typer.Typer(no_args_is_help=True, help="The mail that waits.")
 # Text as it was typed: the service says what is wrong with it.
 AdmissionOption = Annotated[str | None, typer.Option(help="always, fallback (see docs/domain-owner.md).")]
 UnverifiedOption = Annotated[str | None, typer.Option(help="accept, defer: who cannot be asked for.")]
+EnforceOption = Annotated[str | None, typer.Option(help="off, dmarc, spf: which failed mail is refused.")]
 MaxSizeOption = Annotated[str | None, typer.Option(help="Octets of a mail.")]
 LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, at most 30.")]
 WaitingOption = Annotated[str | None, typer.Option(help="Mails that may wait for it.")]
@@ -51,6 +52,7 @@ def domain_add(
     json: AsJson = False,
     admission: AdmissionOption = None,
     unverified: UnverifiedOption = None,
+    enforce: EnforceOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -62,6 +64,7 @@ def domain_add(
     given = only(
         admission=admission,
         unverified=unverified,
+        enforce=enforce,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,
@@ -89,6 +92,7 @@ def domain_set(
     json: AsJson = False,
     admission: AdmissionOption = None,
     unverified: UnverifiedOption = None,
+    enforce: EnforceOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -99,6 +103,7 @@ def domain_set(
     given = only(
         admission=admission,
         unverified=unverified,
+        enforce=enforce,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,

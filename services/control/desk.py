@@ -140,6 +140,7 @@ class Desk:
         return {
             "admission": settings.admission.value,
             "unverified": settings.unverified.value,
+            "enforce": settings.enforce.value,
             "lifetime_s": settings.lifetime_s,
             "contact": settings.contact,
             "max_size": settings.max_size,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from libs.mail.address import BadAddress, Mailbox, domain_name, mailbox
-from libs.mail.records import Admission, Domain, Installation, Overrides, Unverified
+from libs.mail.records import Admission, Domain, Enforce, Installation, Overrides, Unverified
 from libs.mail.settings import DAY_S
 
 LATE_CHECK_S = 3600.0
@@ -69,6 +69,7 @@ def _lifetime(text: str) -> float:
 SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
     "admission": ("admission", "always or fallback", Admission),
     "unverified": ("unverified", "accept or defer", Unverified),
+    "enforce": ("enforce", "off, dmarc or spf", Enforce),
     "max_size": ("max_size", "a number of octets, 65536 or more", _size),
     "lifetime_days": ("lifetime_s", "a number of days, at most 30", _lifetime),
     "max_connections": ("max_connections", "a number, 1 or more", _count),

@@ -128,7 +128,11 @@ class Committer:
         sender = (
             (("smtp.mailfrom", envelope.reverse_path.rpartition("@")[2]),) if envelope.reverse_path else ()
         )
-        findings = (headers.Finding("spf", "temperror", sender), headers.Finding("dkim", "temperror"))
+        findings = (
+            headers.Finding("spf", "temperror", sender),
+            headers.Finding("dkim", "temperror"),
+            headers.Finding("dmarc", "temperror"),
+        )
         return Verdict(
             content.id,
             Action.ACCEPT,

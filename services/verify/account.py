@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from libs.mail.records import Trace, Verdict
-from services.verify import dkim, spf
+from services.verify import dkim, dmarc, spf
 from services.verify.inquiry import Inquiry
 from services.verify.verdict import Found, domain_of
 
@@ -34,6 +34,7 @@ def account(
     if inquiry.message is not None:
         told["dkim"] = [_signature(each) for each in found.signatures]
     if inquiry.whole:
+        told["dmarc"] = _author(found.author)
         told["verdict"] = {
             "action": verdict.action,
             "reply": verdict.reply,
@@ -73,6 +74,17 @@ def _signature(checked: dkim.Checked) -> dict[str, Any]:
     }
 
 
+def _author(checked: dmarc.Checked) -> dict[str, Any]:
+    return {
+        "result": checked.result,
+        "domain": checked.domain,
+        "policy": checked.policy or "",
+        "record": checked.record,
+        "aligned": checked.aligned,
+        "reason": checked.reason,
+    }
+
+
 def _asked(asked: Asked) -> dict[str, Any]:
     records = [_record(record) for record in asked.records]
     return {"name": asked.name, "type": asked.rtype, "answer": asked.kind, "records": records}
@@ -95,6 +107,10 @@ def in_words(told: dict[str, Any]) -> str:
         lines.append(_line("DKIM", each, each["domain"] + (f" ({', '.join(named)})" if named else "")))
     if told.get("dkim") == []:
         lines.append("DKIM: the message has no signature")
+    if "dmarc" in told:
+        author = told["dmarc"]
+        wishes = f" (the record of {author['record']} says {author['policy']})" if author["policy"] else ""
+        lines.append(_line("DMARC", author, author["domain"] + wishes))
     if "verdict" in told:
         verdict = told["verdict"]
         told_of = "is told" if verdict["may_notify"] else "is not told: nothing shows that he sent it"

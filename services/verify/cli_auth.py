@@ -38,11 +38,15 @@ Host = Annotated[
         help="Our host names, of which the first is written into the field; else that of this machine."
     ),
 ]
+Enforced = Annotated[
+    str | None, typer.Option(help="What the relay domain wants refused: off (default), dmarc or spf.")
+]
 Batch = Annotated[
     bool,
     typer.Option(
         "--batch", help="Read one JSON object a line on standard input (id, message or message_b64, ip, "
-        "helo, mail_from, at, dns), write one JSON result a line, in order. What is missing is not checked.",
+        "helo, mail_from, at, dns, enforce), write one JSON result a line, in order. What is missing is not "
+        "checked.",
     ),
 ]  # fmt: skip
 
@@ -60,6 +64,7 @@ def check(
     mail_from: MailFrom = None,
     at: At = None,
     dns: Dns = None,
+    enforce: Enforced = None,
     host: Host = None,
     batch: Batch = False,
     json: AsJson = False,
@@ -69,9 +74,9 @@ def check(
 
     from services.verify.inquiry import Line, Malformed, inquiry
 
-    given = {"ip": ip, "helo": helo, "mail_from": mail_from, "at": at}
+    given = {"ip": ip, "helo": helo, "mail_from": mail_from, "at": at, "enforce": enforce}
     if batch and (file or any(given.values())):
-        fail("with --batch each line names its own message, ip, helo, mail_from and at", 2)
+        fail("with --batch each line names its own message, ip, helo, mail_from, at and enforce", 2)
     if not batch and file is None:
         fail("name the file of a message, or - for standard input", 2)
     about = None

@@ -299,7 +299,8 @@ class Contents:
         finally:
             shard.assemblies.done(key)
         self._metrics.verdict_seconds.observe(self._clock.mono() - began)
-        self._metrics.verdicts.labels(verdict.results["spf"], verdict.results["dkim"]).inc()
+        results = verdict.results
+        self._metrics.verdicts.labels(results["spf"], results["dkim"], results["dmarc"]).inc()
 
     # --- octets ---
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from dkim.util import InvalidTagValueList  # type: ignore[import-untyped]
 
 from libs.mail.address import BadAddress, domain_name
-from libs.mail.headers import Field, fields
+from libs.mail.headers import Field, fields, lowered
 from services.verify.canonical import Body, signed_fields, unsigned
 from services.verify.keys import ALGORITHMS, Refused, decoded, key_of, listed, tag_list
 from services.verify.keys import Answer as Answer
@@ -74,10 +74,10 @@ def examine(head: bytes, now: float) -> Examined:
     """Read a header (without the empty line). `now`: wall seconds UTC, for x=."""
     if len(head) > HEAD_OCTETS:
         return Examined(defect="header too large")
-    lowered = b"\n" + head.lower()
-    plain = lowered.count(b"\nfrom:") == 1 and b"\nfrom " not in lowered
-    signs = b"\ndkim-signature" in lowered or b"\narc-" in lowered
-    if plain and not signs and lowered.count(b"\n") <= FIELDS:
+    low = lowered(head)
+    plain = low.count(b"\nfrom:") == 1 and b"\nfrom " not in low
+    signs = b"\ndkim-signature" in low or b"\narc-" in low
+    if plain and not signs and low.count(b"\n") <= FIELDS:
         return Examined()
     found = tuple(islice(fields(head), FIELDS + 1))
     if len(found) > FIELDS:

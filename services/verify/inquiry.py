@@ -10,9 +10,10 @@ import msgspec
 from msgspec import Struct
 
 from libs.mail.address import BadAddress, mailbox
+from libs.mail.records import Enforce
 
 _LONE_LF = re.compile(rb"(?<!\r)\n")
-_NAMES = "id, message, message_b64, ip, helo, mail_from, at, dns"
+_NAMES = "id, message, message_b64, ip, helo, mail_from, at, dns, enforce"
 
 
 class Malformed(ValueError):  # noqa: N818
@@ -34,17 +35,19 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True):
     mail_from: str | None = None
     at: str | float | None = None
     dns: str | None = None
+    enforce: str | None = None
 
 
 class Inquiry(Struct, frozen=True):
     """`message`: with CR LF; `mail_from`: "" for the null reverse-path; `at`: wall seconds when it came, None
-    for now. None: not told, so what needs it is not checked."""
+    for now; `enforce`: what the relay domain wants refused. None: not told, what needs it is not checked."""
 
     message: bytes | None = None
     ip: str | None = None
     helo: str | None = None
     mail_from: str | None = None
     at: float | None = None
+    enforce: Enforce = Enforce.OFF
 
     @property
     def of_sender(self) -> bool:
@@ -78,6 +81,7 @@ def inquiry(asked: Line) -> Inquiry:
         None if asked.helo is None else _helo(asked.helo),
         None if asked.mail_from is None else _reverse_path(asked.mail_from),
         None if asked.at is None else _time(asked.at),
+        Enforce.OFF if asked.enforce is None else _enforce(asked.enforce),
     )
 
 
@@ -124,6 +128,13 @@ def _reverse_path(text: str) -> str:
         return str(mailbox(inner))
     except BadAddress:
         return inner
+
+
+def _enforce(text: str) -> Enforce:
+    try:
+        return Enforce(text)
+    except ValueError as error:
+        raise Malformed(f"enforce must be off, dmarc or spf, not {text!r}") from error
 
 
 def _time(given: str | float) -> float:

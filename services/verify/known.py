@@ -7,7 +7,7 @@ from libs.log.contract import Record
 from libs.log.table import Table
 from libs.mail.codec import decode
 from libs.mail.knowledge import PrimaryFacts, PrimaryState, RecipientRecord, RecipientStatus, RecipientTry
-from libs.mail.records import Domain
+from libs.mail.records import Domain, Enforce
 from libs.mail.remembered import counting, pack, unpack
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
@@ -78,6 +78,13 @@ class Known:
 
     def settings(self, domain: str) -> DomainSettings | None:
         return self.domains.get(domain.encode())
+
+    def enforced(self, domain: str) -> Enforce:
+        """What the domain wants refused; nothing, unless that is known for sure (rule 7)."""
+        settings = self.settings(domain)
+        if settings is None or not self.domains.fresh(topics.partition_of(domain, self._deps.partitions)):
+            return Enforce.OFF
+        return settings.enforce
 
     def primary(self, domain: str) -> PrimaryState | None:
         return self.primaries.get(domain.encode())

@@ -24,10 +24,16 @@ async def verify(deps: Deps, life: Life) -> None:
     deadline_s = deps.config.timing.verdict_deadline_s
     hosts = deps.config.installation.hosts
     pool, spill = Pool(), Spill(_directory(deps.config.state_directory))
-    authenticator = Authenticator(
-        deps.dns, deps.clock, pool, authserv_id=hosts[0], hosts=hosts, within_s=_DNS_SHARE * deadline_s
-    )
     known = Known(deps)
+    authenticator = Authenticator(
+        deps.dns,
+        deps.clock,
+        pool,
+        authserv_id=hosts[0],
+        hosts=hosts,
+        within_s=_DNS_SHARE * deadline_s,
+        enforced=known.enforced,
+    )
     contents = Contents(
         deps.log,
         deps.clock,

@@ -1,24 +1,29 @@
 """What was found about a message -> its Verdict: header fields, what to strip, may its sender be told.
 
-Facts only: nothing is rejected or deferred for an authentication result.
+Nothing is refused for an authentication result unless the relay domain wants that (its setting `enforce`),
+and nothing for what could not be known.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from libs.mail import replies
 from libs.mail.headers import Finding, authentication_results
-from libs.mail.records import Action, Trace, Verdict
-from services.verify import dkim, spf
+from libs.mail.records import Action, Enforce, Trace, Verdict
+from libs.mail.reply import Reply
+from services.verify import dkim, dmarc, spf
 
 
 class Found(NamedTuple):
     """`mailfrom`: SPF of the MAIL FROM identity, None with the null reverse-path; `helo`: of the HELO
-    identity; `signatures`: one a DKIM signature, none if unsigned; `strip`: ranges of forged fields."""
+    identity; `signatures`: one a DKIM signature, none if unsigned; `author`: what DMARC says of the author's
+    domain; `strip`: ranges of forged fields."""
 
     mailfrom: spf.Result | None
     helo: spf.Result
     signatures: tuple[dkim.Checked, ...]
+    author: dmarc.Checked
     strip: tuple[tuple[int, int], ...]
 
 
@@ -27,39 +32,56 @@ def domain_of(reverse_path: str) -> str:
     return reverse_path.rpartition("@")[2].lower()
 
 
-def verdict(id_: str, trace: Trace, found: Found, authserv_id: str) -> Verdict:
-    """The record for `verdicts`. `authserv_id`: the installation's (RFC 8601 section 2.5)."""
+def verdict(
+    id_: str, trace: Trace, found: Found, authserv_id: str, enforce: Enforce = Enforce.OFF
+) -> Verdict:
+    """The record for `verdicts`. `authserv_id`: the installation's (RFC 8601 section 2.5); `enforce`: of the
+    relay domain."""
     sender = domain_of(trace.reverse_path)
     results = {"spf": str(found.helo if found.mailfrom is None else found.mailfrom)}
     results["dkim"] = _best(found.signatures)
+    results["dmarc"] = str(found.author.result)
+    refusal = _refusal(found, enforce)
     return Verdict(
         id=id_,
-        action=Action.ACCEPT,
-        fields=_fields(authserv_id, sender, trace.helo, found.mailfrom, found.helo, found.signatures),
+        action=Action.ACCEPT if refusal is None else Action.REJECT,
+        fields=_fields(authserv_id, sender, trace.helo, found._replace(strip=()) if found.strip else found),
         may_notify=_may_notify(sender, found),
         strip=found.strip,
         results=results,
+        reply="" if refusal is None else f"{refusal.enhanced} {refusal.text}",
     )
 
 
+def _refusal(found: Found, enforce: Enforce) -> Reply | None:
+    """What the sender hears, None where the mail is accepted."""
+    if enforce is Enforce.OFF:
+        return None
+    if found.author.result is dmarc.Result.FAIL and found.author.policy is dmarc.Policy.REJECT:
+        return replies.DMARC_FAILED  # here a chain of trusted forwarders (ARC) will have its say
+    if enforce is Enforce.SPF and found.mailfrom is spf.Result.FAIL:
+        return replies.SPF_FAILED
+    return None
+
+
 @lru_cache(maxsize=4096)
-def _fields(
-    authserv_id: str,
-    sender: str,
-    helo: str,
-    mailfrom: spf.Result | None,
-    at_helo: spf.Result,
-    signatures: tuple[dkim.Checked, ...],
-) -> bytes:
+def _fields(authserv_id: str, sender: str, helo: str, found: Found) -> bytes:
     """The field for the message; remembered, since one sender's mails share it. HELO is named where it says
     something, or where it is all there is (RFC 7208 section 2.4)."""
     findings = []
-    if mailfrom is not None:
-        findings.append(Finding("spf", mailfrom, (("smtp.mailfrom", sender),)))
-    if mailfrom is None or at_helo is not spf.Result.NONE:
-        findings.append(Finding("spf", at_helo, (("smtp.helo", helo),)))
-    findings += [_signature(checked) for checked in signatures] or [Finding("dkim", "none")]
+    if found.mailfrom is not None:
+        findings.append(Finding("spf", found.mailfrom, (("smtp.mailfrom", sender),)))
+    if found.mailfrom is None or found.helo is not spf.Result.NONE:
+        findings.append(Finding("spf", found.helo, (("smtp.helo", helo),)))
+    findings += [_signature(checked) for checked in found.signatures] or [Finding("dkim", "none")]
+    findings.append(_author(found.author))
     return authentication_results(authserv_id, findings)
+
+
+def _author(checked: dmarc.Checked) -> Finding:
+    """RFC 9989 section 9.1: the author's domain, and the policy that applies to it."""
+    properties = (("header.from", checked.domain), ("policy.dmarc", checked.policy or ""))
+    return Finding("dmarc", checked.result, tuple(pair for pair in properties if pair[1]), checked.reason)
 
 
 def _signature(checked: dkim.Checked) -> Finding:

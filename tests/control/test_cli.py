@@ -61,7 +61,7 @@ async def test_the_commands_while_the_service_runs(tmp_path: Path) -> None:
         )
         assert said == (0, "office.example: admission fallback, lifetime_days 5\n", "")
         said = await running.ask("domain", "show", "Office.Example")
-        assert "admission: fallback\nunverified: accept\nlifetime s: 432000.0\n" in said.out
+        assert "admission: fallback\nunverified: accept\nenforce: off\nlifetime s: 432000.0\n" in said.out
         assert "own settings: admission, lifetime_days\n" in said.out
         said = await running.ask("domain", "set", "office.example", "--admission", "default", "--json")
         assert said.rows[0]["settings"]["admission"] == "always"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from libs.mail.records import Admission, Domain, Installation, Overrides, Unverified
+from libs.mail.records import Admission, Domain, Enforce, Installation, Overrides, Unverified
 from services.control.domains import (
     Book,
     Malformed,
@@ -153,6 +153,7 @@ def test_pending_domains_are_looked_at_each_minute_for_a_day_then_hourly() -> No
 def test_settings_are_read_as_typed() -> None:
     """Each setting of a domain has a name, a form, and can be taken back."""
     given = {"admission": "fallback", "unverified": "defer", "max_size": "65536", "lifetime_days": "0.5"}
+    given["enforce"] = "dmarc"
     before = Overrides(contact="kim@office.example", max_connections=3)
     assert settings(given | {"max_connections": "default"}, before) == Overrides(
         lifetime_s=DAY / 2,
@@ -160,6 +161,7 @@ def test_settings_are_read_as_typed() -> None:
         contact="kim@office.example",
         max_size=65536,
         admission=Admission.FALLBACK,
+        enforce=Enforce.DMARC,
     )
 
 
@@ -169,6 +171,8 @@ def test_settings_are_read_as_typed() -> None:
         ("admission", "sometimes"),
         ("admission", "Fallback"),
         ("unverified", ""),
+        ("enforce", "on"),
+        ("enforce", "DMARC"),
         ("max_size", "65535"),
         ("max_size", "-1"),
         ("max_size", "1e9"),

@@ -404,6 +404,7 @@ async def test_no_verdict(tmp_path: Path) -> None:
         mail = next(q.mail for q in await house.queued() if forged in q.content)
         assert b"spf=temperror" in mail.prepend
         assert b"dkim=temperror" in mail.prepend
+        assert b"dmarc=temperror" in mail.prepend
         assert not mail.may_notify
         assert mail.strip == ((6, 6 + len(forged)),)
         assert house.metrics.unverdicted._value.get() == 4

@@ -2,9 +2,10 @@
 
     python -m tests.verify.sign        writes every NNN-name.msg whose .result has a recipe
 
-A recipe is the lines `message`, `sign`, `field` and `change` above the `---` of a .result, applied in order:
+A recipe is the lines of these keywords above the `---` of a .result, applied in order:
 
     message                            start from MESSAGE (this line may be left out)
+    author VALUE                       another value of the From field
     field Name: value                  put a field on top
     sign KEY tag=value ...             sign with keys/KEY and put the field on top; the tags d= s= c= a= i= x=
                                        q= v= h= as in the field, `l=whole`, `l=N`
@@ -24,11 +25,13 @@ from nacl.encoding import Base64Encoder
 from nacl.signing import SigningKey
 
 CASES = Path(__file__).parent / "cases"
-FOLDERS = ("auth", "spf", "dkim")  # case files of authentication
+FOLDERS = ("auth", "spf", "dkim", "dmarc")  # case files of authentication
 KEYS = CASES / "auth" / "keys"
+RECIPE = ("message", "author", "field", "sign", "signed", "change")
+AUTHOR = b"Bob <bob@sender.example>"
 _ESCAPED = {b"r": b"\r", b"n": b"\n", b"t": b"\t"}
 MESSAGE = (
-    b"From: Bob <bob@sender.example>\r\n"
+    b"From: " + AUTHOR + b"\r\n"
     b"To: ann@office.example\r\n"
     b"Subject: The  quarterly\r\n"
     b"\tfigures\r\n"
@@ -50,6 +53,8 @@ def made(recipe: list[str]) -> bytes:
         keyword, _, rest = line.partition(" ")
         if keyword == "message":
             message = MESSAGE
+        elif keyword == "author":
+            message = message.replace(AUTHOR, _octets(rest))
         elif keyword == "field":
             message = _octets(rest) + b"\r\n" + message
         elif keyword == "sign":
@@ -64,7 +69,7 @@ def made(recipe: list[str]) -> bytes:
                 raise ValueError(f"{line!r}: the message has no {old!r}")
             message = message.replace(old, new)
         else:
-            raise ValueError(f"{line!r}: known are message, field, sign, signed, change")
+            raise ValueError(f"{line!r}: known are {', '.join(RECIPE)}")
     return message
 
 
@@ -123,7 +128,7 @@ def _private(key: str) -> object:
 def recipe(result: str) -> list[str]:
     """The recipe lines of a .result text; none where the message is written by hand."""
     head = result.split("\n---\n")[0].splitlines()
-    return [line for line in head if line.split(" ")[0] in ("message", "field", "sign", "signed", "change")]
+    return [line for line in head if line.split(" ")[0] in RECIPE]
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from libs.mail.headers import Finding, authentication_results
-from libs.mail.records import Action, Trace, Verdict
+from libs.mail.records import Action, Enforce, Trace, Verdict
 from libs.runtime.dns import Dns
 from services.verify.authenticate import Authenticator
 from services.verify.content import Assembled
@@ -18,9 +18,10 @@ from tests.helpers.zone import Zone
 from tests.verify import sign
 
 CASES = sign.CASES
+PROPERTIES = ("header.d", "header.s", "header.a", "header.from", "policy.dmarc")
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
-ABOVE = ("client", "helo", "from", "now", "message", "field", "sign", "signed", "change")
-BELOW = ("spf", "helo", "dkim", "may_notify", "strip", "fields")
+ABOVE = ("client", "helo", "from", "now", "enforce", *sign.RECIPE)
+BELOW = ("spf", "helo", "dkim", "dmarc", "asked", "refused", "may_notify", "strip", "fields")
 
 
 class Case(NamedTuple):
@@ -90,18 +91,20 @@ def zone_text(text: str) -> str:
 
 
 def found(verdict: Verdict) -> dict[str, list[str]]:
-    """The field of the verdict taken apart: method or `helo` -> the words of each of its results."""
+    """The field of the verdict taken apart: method or `helo` -> the words of each of its results. Of the
+    methods the order is that of the field (dmarc comes last)."""
     text = verdict.fields.decode().replace("\r\n", "")
     name, _, rest = text.partition(";")
     assert name == f"Authentication-Results: {HOSTS[0]}"
     results: dict[str, list[str]] = {"dkim": []}
     for part in re.findall(r'(?:[^;"]|"(?:[^"\\]|\\.)*")+', rest):
         words = dict(word.split("=", 1) for word in shlex.split(part))
-        method = "dkim" if "dkim" in words else "helo" if "smtp.helo" in words else "spf"
-        facts = [words.get("dkim") or words["spf"]]
-        facts += [words[key] for key in ("header.d", "header.s", "header.a") if key in words]
+        method = next(method for method in ("spf", "dkim", "dmarc") if method in words)
+        facts = [words[method]]
+        facts += [words[key] for key in PROPERTIES if key in words]
         facts += [f'"{words["reason"]}"'] if "reason" in words else []
-        results.setdefault(method, []).append(" ".join(facts))
+        results.setdefault("helo" if "smtp.helo" in words else method, []).append(" ".join(facts))
+    assert list(results)[-1] == "dmarc"
     return results
 
 
@@ -118,13 +121,25 @@ async def test_case(case: Case) -> None:
     async with Zone(zone_text(case.dns)) as zone:
         dns = Dns(zone.servers, clock, 1.0 if "!timeout" in case.dns else 20.0)
         pool = Pool()
-        authenticator = Authenticator(dns, clock, pool, authserv_id=HOSTS[0], hosts=HOSTS, within_s=30)
+        authenticator = Authenticator(
+            dns,
+            clock,
+            pool,
+            authserv_id=HOSTS[0],
+            hosts=HOSTS,
+            within_s=30,
+            enforced={"office.example": Enforce(given.get("enforce", "off"))}.__getitem__,
+        )
 
         verdict = await authenticator.verdict("id1", trace, Assembled((case.message,), Spill(None)))
         at_once = authenticator.now("id1", trace, case.message)
         await dns.close()
         await pool.close()
     compare(case, verdict, below)
+    for keyword, rest in below:
+        if keyword == "asked":
+            asked = {name for name, _ in zone.questions if name.startswith("_dmarc.")}
+            assert asked == {f"_dmarc.{domain}" for domain in rest.split()}
     assert at_once == verdict
     assert "exp" not in {name.partition(".")[0] for name, _ in zone.questions}
 
@@ -137,13 +152,14 @@ def compare(case: Case, verdict: Verdict, below: list[tuple[str, str]]) -> None:
     cut = [case.message[start:end] for start, end in verdict.strip]
     assert [shown(text) for text in cut] == [rest for keyword, rest in below if keyword == "strip"]
     for keyword, rest in below:
-        if keyword in ("spf", "helo"):
+        if keyword in ("spf", "helo", "dmarc"):
             assert results.get(keyword, ["none"]) == [rest], keyword
         elif keyword == "may_notify":
             assert verdict.may_notify is (rest == "yes")
         elif keyword == "fields":
             assert shown(verdict.fields) == rest
-    assert verdict.action is Action.ACCEPT
+    refused = [rest for keyword, rest in below if keyword == "refused"]
+    assert (verdict.action is Action.REJECT, verdict.reply) == (bool(refused), "".join(refused))
     assert verdict.id == "id1"
 
 
@@ -161,7 +177,7 @@ def test_messages_are_those_of_their_recipes(case: Case) -> None:
 def test_there_are_cases() -> None:
     """Every folder was found, and nothing is there that no case reads."""
     cases = {case.name for case in stored()}
-    for folder, least in (("auth", 4), ("spf", 200), ("dkim", 190)):
+    for folder, least in (("auth", 4), ("spf", 200), ("dkim", 190), ("dmarc", 80)):
         names = {path.name for path in (CASES / folder).iterdir() if path.is_file()}
         own = {case.partition("/")[2] for case in cases if case.startswith(f"{folder}/")}
         ends = ("dns", "result") if folder == "spf" else ("dns", "result", "msg")
@@ -177,16 +193,19 @@ def test_an_unknown_keyword_is_named() -> None:
 
 def test_found_reads_what_is_written() -> None:
     """The reader of this test sees each result with its properties."""
+    author = (("header.from", "a.example"), ("policy.dmarc", "reject"))
     fields = authentication_results(
         HOSTS[0],
         [
             Finding("spf", "pass", (("smtp.mailfrom", "a.example"),)),
             Finding("spf", "fail", (("smtp.helo", "[192.0.2.1]"),)),
             Finding("dkim", "fail", (("header.d", "a;b"),), 'it "failed"; really'),
+            Finding("dmarc", "fail", author),
         ],
     )
     assert found(Verdict("id1", Action.ACCEPT, fields, False)) == {
         "spf": ["pass"],
         "helo": ["fail"],
         "dkim": ['fail a;b "it "failed"; really"'],
+        "dmarc": ["fail a.example reject"],
     }

@@ -1,17 +1,21 @@
-"""The verdict as a function of what was found: who may be told, and what it is called in events."""
+"""The verdict as a function of what was found: who may be told, what is refused, how events call it."""
 
 import pytest
 
-from libs.mail.records import Action, Trace
+from libs.mail import replies
+from libs.mail.records import Action, Enforce, Trace
+from services.verify import dmarc
 from services.verify.dkim import Checked
 from services.verify.dkim import Result as Dkim
 from services.verify.spf import Result as Spf
 from services.verify.verdict import Found, verdict
 
+NONE = dmarc.Checked(dmarc.Result.NONE, "sender.example")
+
 
 def judged(sender: str, mailfrom: Spf | None, *signatures: Checked) -> tuple[bool, dict[str, str]]:
     trace = Trace(1, "office.example", "192.0.2.1", "client.example", sender)
-    made = verdict("id1", trace, Found(mailfrom, Spf.NONE, signatures, ()), "mx1.backup.example")
+    made = verdict("id1", trace, Found(mailfrom, Spf.NONE, signatures, NONE, ()), "mx1.backup.example")
     assert made.action is Action.ACCEPT
     return made.may_notify, made.results
 
@@ -57,6 +61,29 @@ def test_results_are_named_for_events() -> None:
     assert judged("bob@sender.example", Spf.SOFTFAIL, failed, passed("a.example"))[1] == {
         "spf": "softfail",
         "dkim": "pass",
+        "dmarc": "none",
     }
-    assert judged("", None, failed)[1] == {"spf": "none", "dkim": "fail"}
-    assert judged("bob@sender.example", Spf.PASS)[1] == {"spf": "pass", "dkim": "none"}
+    assert judged("", None, failed)[1] == {"spf": "none", "dkim": "fail", "dmarc": "none"}
+    assert judged("bob@sender.example", Spf.PASS)[1] == {"spf": "pass", "dkim": "none", "dmarc": "none"}
+
+
+@pytest.mark.parametrize("enforce", list(Enforce))
+@pytest.mark.parametrize("policy", [None, *dmarc.Policy])
+@pytest.mark.parametrize("result", list(dmarc.Result))
+@pytest.mark.parametrize("mailfrom", [None, *Spf])
+def test_what_is_refused(
+    mailfrom: Spf | None, result: dmarc.Result, policy: dmarc.Policy | None, enforce: Enforce
+) -> None:
+    """DMARC fail with reject, and with `spf` SPF fail of MAIL FROM; nothing else, and with `off` nothing."""
+    sender = "bob@sender.example" if mailfrom is not None else ""
+    trace = Trace(1, "office.example", "192.0.2.1", "client.example", sender)
+    found = Found(mailfrom, Spf.FAIL, (), dmarc.Checked(result, "sender.example", policy), ())
+    made = verdict("id1", trace, found, "mx1.backup.example", enforce)
+    reply = None
+    if enforce is Enforce.SPF and mailfrom is Spf.FAIL:
+        reply = replies.SPF_FAILED
+    if enforce is not Enforce.OFF and (result, policy) == (dmarc.Result.FAIL, dmarc.Policy.REJECT):
+        reply = replies.DMARC_FAILED
+    assert made.action is (Action.ACCEPT if reply is None else Action.REJECT)
+    assert reply is None or replies.policy(made.reply, permanent=True) == reply
+    assert bool(made.reply) == (reply is not None)
