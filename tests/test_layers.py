@@ -75,6 +75,7 @@ SHELL = {
     "services/verify/calls.py": "speaks to primaries",
     "services/verify/reaching.py": "dials primaries",
     "services/verify/known.py": "follows tables",
+    "services/verify/identities.py": "asks DNS",
     "services/verify/authenticate.py": "awaits DNS and the pool",
     "services/verify/checking.py": "asks DNS, tells time",
     "services/verify/cli_auth.py": "speaks to people",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from libs.mail.records import Trace, Verdict
-from services.verify import dkim, dmarc, spf
+from services.verify import arc, dkim, dmarc, spf
 from services.verify.inquiry import Inquiry
 from services.verify.verdict import Found, domain_of
 
@@ -33,6 +33,7 @@ def account(
         told["spf"] = _sender(trace, found, why)
     if inquiry.message is not None:
         told["dkim"] = [_signature(each) for each in found.signatures]
+        told["arc"] = _chain(found.chain)
     if inquiry.whole:
         told["dmarc"] = _author(found.author)
         told["verdict"] = {
@@ -85,6 +86,15 @@ def _author(checked: dmarc.Checked) -> dict[str, Any]:
     }
 
 
+def _chain(checked: arc.Checked) -> dict[str, Any]:
+    return {
+        "result": checked.result,
+        "instances": checked.instances,
+        "sealers": checked.sealers,
+        "reason": checked.reason,
+    }
+
+
 def _asked(asked: Asked) -> dict[str, Any]:
     records = [_record(record) for record in asked.records]
     return {"name": asked.name, "type": asked.rtype, "answer": asked.kind, "records": records}
@@ -111,6 +121,8 @@ def in_words(told: dict[str, Any]) -> str:
         author = told["dmarc"]
         wishes = f" (the record of {author['record']} says {author['policy']})" if author["policy"] else ""
         lines.append(_line("DMARC", author, author["domain"] + wishes))
+    if told.get("arc", {}).get("instances"):
+        lines.append(_line("ARC", told["arc"], ", ".join(told["arc"]["sealers"])))
     if "verdict" in told:
         verdict = told["verdict"]
         told_of = "is told" if verdict["may_notify"] else "is not told: nothing shows that he sent it"

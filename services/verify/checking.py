@@ -96,7 +96,7 @@ class Checker:
         trace = Trace(1, "", about.ip or "", about.helo or "", about.mail_from or "")
         message = None if about.message is None else Assembled((about.message,), self._spill)
         found = await authenticator.found(trace, message)
-        said = verdict("", trace, found, self._hosts[0], about.enforce)
+        said = verdict("", trace, found, self._hosts[0], about.enforce, about.trusted)
         return account(about, trace, found, authenticator.why(trace), said, dns.asked())
 
     async def batch(self, lines: AsyncIterator[bytes], say: Callable[[dict[str, Any]], None]) -> None:

@@ -41,12 +41,15 @@ Host = Annotated[
 Enforced = Annotated[
     str | None, typer.Option(help="What the relay domain wants refused: off (default), dmarc or spf.")
 ]
+Trusted = Annotated[
+    list[str] | None, typer.Option(help="A domain whose ARC seals are believed; may come several times.")
+]
 Batch = Annotated[
     bool,
     typer.Option(
         "--batch", help="Read one JSON object a line on standard input (id, message or message_b64, ip, "
-        "helo, mail_from, at, dns, enforce), write one JSON result a line, in order. What is missing is not "
-        "checked.",
+        "helo, mail_from, at, dns, enforce, trusted), write one JSON result a line, in order. What is "
+        "missing is not checked.",
     ),
 ]  # fmt: skip
 
@@ -65,6 +68,7 @@ def check(
     at: At = None,
     dns: Dns = None,
     enforce: Enforced = None,
+    trusted: Trusted = None,
     host: Host = None,
     batch: Batch = False,
     json: AsJson = False,
@@ -74,16 +78,16 @@ def check(
 
     from services.verify.inquiry import Line, Malformed, inquiry
 
-    given = {"ip": ip, "helo": helo, "mail_from": mail_from, "at": at, "enforce": enforce}
-    if batch and (file or any(given.values())):
-        fail("with --batch each line names its own message, ip, helo, mail_from, at and enforce", 2)
+    asked = Line(ip=ip, helo=helo, mail_from=mail_from, at=at, enforce=enforce, trusted=tuple(trusted or ()))
+    if batch and (file or asked != Line()):
+        fail("with --batch each line names its own message, ip, helo, mail_from, at, enforce and trusted", 2)
     if not batch and file is None:
         fail("name the file of a message, or - for standard input", 2)
     about = None
     try:
         servers = _endpoint(dns) if dns is not None else ()
         if file is not None:
-            about = inquiry(Line(**given))
+            about = inquiry(asked)
     except Malformed as error:
         fail(str(error).replace("mail_from", "mail-from"), 2)
     octets = b"" if file is None else _read(file)

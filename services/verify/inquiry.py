@@ -13,7 +13,7 @@ from libs.mail.address import BadAddress, mailbox
 from libs.mail.records import Enforce
 
 _LONE_LF = re.compile(rb"(?<!\r)\n")
-_NAMES = "id, message, message_b64, ip, helo, mail_from, at, dns, enforce"
+_NAMES = "id, message, message_b64, ip, helo, mail_from, at, dns, enforce, trusted"
 
 
 class Malformed(ValueError):  # noqa: N818
@@ -36,11 +36,13 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True):
     at: str | float | None = None
     dns: str | None = None
     enforce: str | None = None
+    trusted: tuple[str, ...] = ()
 
 
 class Inquiry(Struct, frozen=True):
     """`message`: with CR LF; `mail_from`: "" for the null reverse-path; `at`: wall seconds when it came, None
-    for now; `enforce`: what the relay domain wants refused. None: not told, what needs it is not checked."""
+    for now; `enforce`: what the relay domain wants refused; `trusted`: whose ARC seals are believed. None:
+    not told, so what needs it is not checked."""
 
     message: bytes | None = None
     ip: str | None = None
@@ -48,6 +50,7 @@ class Inquiry(Struct, frozen=True):
     mail_from: str | None = None
     at: float | None = None
     enforce: Enforce = Enforce.OFF
+    trusted: frozenset[str] = frozenset()
 
     @property
     def of_sender(self) -> bool:
@@ -82,6 +85,7 @@ def inquiry(asked: Line) -> Inquiry:
         None if asked.mail_from is None else _reverse_path(asked.mail_from),
         None if asked.at is None else _time(asked.at),
         Enforce.OFF if asked.enforce is None else _enforce(asked.enforce),
+        frozenset(name.lower() for name in asked.trusted),
     )
 
 

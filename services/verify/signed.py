@@ -14,13 +14,13 @@ from services.verify.keys import Answer
 class Examined(NamedTuple):
     """What a header holds. `seals`: this message is to be sealed."""
 
-    dkim: dkim.Examined = dkim.Examined()
+    signatures: dkim.Examined = dkim.Examined()
     chain: arc.Chain = arc.Chain()
     seals: bool = False
 
     @property
     def key_names(self) -> set[str]:
-        return self.dkim.key_names | self.chain.key_names
+        return self.signatures.key_names | self.chain.key_names
 
     @property
     def needs_body(self) -> bool:
@@ -48,7 +48,16 @@ def check(head: bytes, body: bytes, examined: Examined, keys: Mapping[str, Answe
     """`keys`: TXT answers by `key_names`; `body` may be b"" where it is not needed."""
     hashed = Body(body)
     return Checked(
-        dkim.verify(head, hashed, examined.dkim, keys),
-        arc.verify(head, hashed, examined.dkim.fields, examined.chain, keys),
+        dkim.verify(head, hashed, examined.signatures, keys),
+        arc.verify(head, hashed, examined.signatures.fields, examined.chain, keys),
         hashed.hashed("relaxed")[0] if examined.seals else b"",
     )
+
+
+def unknown(examined: Examined, reason: str) -> Checked:
+    """Nothing of it could be checked, for a `reason` of ours."""
+    lost = tuple(one.checked(dkim.Result.TEMPERROR, reason) for one in examined.signatures.signatures)
+    chain = arc.Checked(arc.Result.NONE)
+    if examined.chain.instances:
+        chain = arc.Checked(arc.Result.FAIL, examined.chain.instances, reason, lasting=False)
+    return Checked(lost or (dkim.Checked(dkim.Result.TEMPERROR, reason),), chain)

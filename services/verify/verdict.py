@@ -12,18 +12,19 @@ from libs.mail import replies
 from libs.mail.headers import Finding, authentication_results
 from libs.mail.records import Action, Enforce, Trace, Verdict
 from libs.mail.reply import Reply
-from services.verify import dkim, dmarc, spf
+from services.verify import arc, dkim, dmarc, spf
 
 
 class Found(NamedTuple):
     """`mailfrom`: SPF of the MAIL FROM identity, None with the null reverse-path; `helo`: of the HELO
     identity; `signatures`: one a DKIM signature, none if unsigned; `author`: what DMARC says of the author's
-    domain; `strip`: ranges of forged fields."""
+    domain; `chain`: of ARC; `strip`: ranges of forged fields."""
 
     mailfrom: spf.Result | None
     helo: spf.Result
     signatures: tuple[dkim.Checked, ...]
     author: dmarc.Checked
+    chain: arc.Checked
     strip: tuple[tuple[int, int], ...]
 
 
@@ -33,15 +34,21 @@ def domain_of(reverse_path: str) -> str:
 
 
 def verdict(
-    id_: str, trace: Trace, found: Found, authserv_id: str, enforce: Enforce = Enforce.OFF
+    id_: str,
+    trace: Trace,
+    found: Found,
+    authserv_id: str,
+    enforce: Enforce = Enforce.OFF,
+    trusted: frozenset[str] = frozenset(),
 ) -> Verdict:
     """The record for `verdicts`. `authserv_id`: the installation's (RFC 8601 section 2.5); `enforce`: of the
-    relay domain."""
+    relay domain; `trusted`: domains whose ARC seals are believed."""
     sender = domain_of(trace.reverse_path)
     results = {"spf": str(found.helo if found.mailfrom is None else found.mailfrom)}
     results["dkim"] = _best(found.signatures)
     results["dmarc"] = str(found.author.result)
-    refusal = _refusal(found, enforce)
+    results["arc"] = str(found.chain.result)
+    refusal = _refusal(found, enforce, trusted)
     return Verdict(
         id=id_,
         action=Action.ACCEPT if refusal is None else Action.REJECT,
@@ -53,15 +60,21 @@ def verdict(
     )
 
 
-def _refusal(found: Found, enforce: Enforce) -> Reply | None:
+def _refusal(found: Found, enforce: Enforce, trusted: frozenset[str]) -> Reply | None:
     """What the sender hears, None where the mail is accepted."""
     if enforce is Enforce.OFF:
         return None
-    if found.author.result is dmarc.Result.FAIL and found.author.policy is dmarc.Policy.REJECT:
-        return replies.DMARC_FAILED  # here a chain of trusted forwarders (ARC) will have its say
+    failed = found.author.result is dmarc.Result.FAIL and found.author.policy is dmarc.Policy.REJECT
+    if failed and not _vouched(found.chain, trusted):
+        return replies.DMARC_FAILED
     if enforce is Enforce.SPF and found.mailfrom is spf.Result.FAIL:
         return replies.SPF_FAILED
     return None
+
+
+def _vouched(chain: arc.Checked, trusted: frozenset[str]) -> bool:
+    """RFC 8617 section 7.2.1: DMARC passed where the chain began, and all who sealed it are trusted."""
+    return chain.result is arc.Result.PASS and chain.began and trusted.issuperset(chain.sealers)
 
 
 @lru_cache(maxsize=4096)
@@ -75,6 +88,7 @@ def _fields(authserv_id: str, sender: str, helo: str, found: Found) -> bytes:
         findings.append(Finding("spf", found.helo, (("smtp.helo", helo),)))
     findings += [_signature(checked) for checked in found.signatures] or [Finding("dkim", "none")]
     findings.append(_author(found.author))
+    findings.append(Finding("arc", found.chain.result, reason=found.chain.reason))
     return authentication_results(authserv_id, findings)
 
 

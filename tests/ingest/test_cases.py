@@ -67,6 +67,8 @@ def test_there_are_cases() -> None:
 
 # What no dialogue of a case file can bring about, and who does.
 ELSEWHERE = {
+    "DMARC_FAILED": "a word of verify: tests/path/test_enforce.py",
+    "SPF_FAILED": "a word of verify: tests/path/test_enforce.py",
     "READY_FOR_TLS": "a handshake follows: test_service.py",
     "TLS_ALREADY": "it is said inside TLS: test_service.py",
     "OUR_FAULT": "a bug of ours: test_service.py",

@@ -13,13 +13,17 @@ NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 
 def arc_set(message: bytes, private: object, tags: dict[str, str], algorithm: str, signature: bytes) -> bytes:
     """One set for the top of `message`: `signature` is its ARC-Message-Signature, made already. `tags`: i= of
-    all three, d= s= a= cv= t= h= of the seal, `results` (+ for a blank), `over` (the instances that the seal
-    covers besides its own, by commas; without, all below its own)."""
-    number = int(tags.get("i", "1"))
+    all three; d= s= cv= t= z= of the seal and, as `seal-h`, its h=; `results` of the sealer (+ for a blank)
+    and what comes before i= there (`lead`); `over`: the instances that the seal covers besides its own, by
+    commas (without, all below its own)."""
+    number = int(tags["i"])
     said = tags.get("results", "spf=pass+smtp.mailfrom=sender.example;+dmarc=pass").replace("+", " ")
-    results = f"ARC-Authentication-Results: i={tags.get('i', '1')}; relay.example; {said}\r\n".encode()
-    named = {"i": "1", "a": algorithm, "cv": "none" if number == 1 else "pass", **tags}
-    words = [f"{name}={named[name]}" for name in ("i", "a", "t", "cv", "d", "s", "seal-h") if name in named]
+    lead = f" {tags['lead']}" if "lead" in tags else ""
+    results = f"ARC-Authentication-Results:{lead} i={number}; relay.example; {said}\r\n".encode()
+    named = {"cv": "none" if number == 1 else "pass", **tags, "a": algorithm}
+    words = [
+        f"{name}={named[name]}" for name in ("i", "a", "t", "z", "cv", "d", "s", "seal-h") if name in named
+    ]
     head = ("ARC-Seal: " + "; ".join(words) + "; b=").replace("seal-h=", "h=").encode()
     over = [int(each) for each in tags["over"].split(",") if each] if "over" in tags else range(1, number)
     fields = [field for each in over for name in NAMES for field in _found(message, name, each)]

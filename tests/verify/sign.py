@@ -11,6 +11,8 @@ A recipe is the lines of these keywords above the `---` of a .result, applied in
                                        q= v= h= as in the field, `l=whole`, `l=N`
     signed KEY VALUE                   sign with keys/KEY and put the field with this VALUE on top, its `@bh`
                                        and `@b` filled in: what no signer would write
+    arc KEY tag=value ...              seal with keys/KEY and put the ARC Set on top; h= c= l= x= of its
+                                       message signature, the other tags as in seals.py
     change OLD => NEW                  replace octets (\\r \\n \\t \\xNN as written)
 """
 
@@ -24,10 +26,12 @@ from dkim.crypto import RSASSA_PKCS1_v1_5_sign, parse_pem_private_key
 from nacl.encoding import Base64Encoder
 from nacl.signing import SigningKey
 
+from tests.verify.seals import arc_set
+
 CASES = Path(__file__).parent / "cases"
-FOLDERS = ("auth", "spf", "dkim", "dmarc")  # case files of authentication
+FOLDERS = ("auth", "spf", "dkim", "dmarc", "arc")  # case files of authentication
 KEYS = CASES / "auth" / "keys"
-RECIPE = ("message", "author", "field", "sign", "signed", "change")
+RECIPE = ("message", "author", "field", "sign", "signed", "arc", "change")
 AUTHOR = b"Bob <bob@sender.example>"
 _ESCAPED = {b"r": b"\r", b"n": b"\n", b"t": b"\t"}
 MESSAGE = (
@@ -63,6 +67,9 @@ def made(recipe: list[str]) -> bytes:
         elif keyword == "signed":
             key, _, value = rest.partition(" ")
             message = _filled(message, key, _octets(value)) + message
+        elif keyword == "arc":
+            key, *tags = rest.split()
+            message = _arc_set(message, key, dict(tag.split("=", 1) for tag in tags)) + message
         elif keyword == "change":
             old, new = (_octets(part) for part in rest.split(" => "))
             if old not in message:
@@ -80,23 +87,40 @@ def _octets(text: str) -> bytes:
     return re.sub(rb"\\(?:x([0-9a-f]{2})|([rnt]))", octets, text.encode())
 
 
-def _signature(message: bytes, key: str, tags: dict[str, str]) -> bytes:
+def _signature(message: bytes, key: str, tags: dict[str, str], name: bytes = b"DKIM-Signature") -> bytes:
     """The field, made by dkimpy's hashing and signing with the tags that are wanted."""
-    algorithm = tags.get("a", "ed25519-sha256" if key == "ed25519" else "rsa-sha256").encode()
+    algorithm = tags.get("a", _algorithm(key)).encode()
     signer = dkim.DKIM(message, signature_algorithm=algorithm)
     signer.hasher = dkim.HASH_ALGORITHMS[algorithm]
     policy = dkim.CanonicalizationPolicy.from_c_value(tags.get("c", "relaxed/relaxed").encode())
     body = policy.canonicalize_body(signer.body)
     limit = len(body) if tags.get("l", "whole") == "whole" else int(tags["l"])
     names = tags.get("h", "from:to:subject:date:message-id").encode()
-    fields = [(b"v", tags.get("v", "1").encode()), (b"a", algorithm), (b"c", policy.to_c_value())]
-    fields += [(name.encode(), tags[name].encode()) for name in ("d", "i", "q", "s", "x") if name in tags]
+    first = (
+        [(b"v", tags.get("v", "1").encode())] if name == b"DKIM-Signature" else [(b"i", tags["i"].encode())]
+    )
+    fields = [*first, (b"a", algorithm), (b"c", policy.to_c_value())]
+    fields += [
+        (each.encode(), tags[each].encode())
+        for each in ("d", "i", "q", "s", "x")
+        if each in tags and (each.encode(), tags[each].encode()) not in first
+    ]
     if "l" in tags:
         fields.append((b"l", str(limit).encode()))
     digest = b64encode(signer.hasher(body[:limit]).digest())
     fields += [(b"h", names), (b"bh", digest), (b"b", b"0" * 60)]
-    value = signer.gen_header(fields, names.split(b":"), policy, b"DKIM-Signature", _private(key))
-    return b"DKIM-Signature: " + bytes(value)
+    value = signer.gen_header(fields, names.split(b":"), policy, name, _private(key))
+    return name + b": " + bytes(value)
+
+
+def _algorithm(key: str) -> str:
+    return "ed25519-sha256" if key == "ed25519" else "rsa-sha256"
+
+
+def _arc_set(message: bytes, key: str, tags: dict[str, str]) -> bytes:
+    tags = {"i": "1", **tags}
+    signature = _signature(message, key, tags, b"ARC-Message-Signature")
+    return arc_set(message, _private(key), tags, _algorithm(key), signature)
 
 
 def _filled(message: bytes, key: str, value: bytes) -> bytes:

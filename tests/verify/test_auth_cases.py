@@ -20,8 +20,8 @@ from tests.verify import sign
 CASES = sign.CASES
 PROPERTIES = ("header.d", "header.s", "header.a", "header.from", "policy.dmarc")
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
-ABOVE = ("client", "helo", "from", "now", "enforce", *sign.RECIPE)
-BELOW = ("spf", "helo", "dkim", "dmarc", "asked", "refused", "may_notify", "strip", "fields")
+ABOVE = ("client", "helo", "from", "now", "enforce", "trusted", *sign.RECIPE)
+BELOW = ("spf", "helo", "dkim", "dmarc", "arc", "asked", "refused", "may_notify", "strip", "fields")
 
 
 class Case(NamedTuple):
@@ -51,9 +51,8 @@ def readmes() -> list[Case]:
 
 def _readme(folder: str, text: str) -> Case:
     blocks = dict(re.findall(r"```(result|dns|msg)\n(.*?)```", text, re.DOTALL))
-    message = sign.MESSAGE
+    signed = message = sign.made(sign.recipe(blocks["result"]))
     if "msg" in blocks:
-        signed = sign.made(sign.recipe(blocks["result"]))
         signature = signed[: signed.index(b"\r\nFrom:") + 2]
         message = blocks["msg"].encode().replace(b"\n", b"\r\n")
         message = message.replace(b"DKIM-Signature: SIGNATURE\r\n", signature)
@@ -92,19 +91,19 @@ def zone_text(text: str) -> str:
 
 def found(verdict: Verdict) -> dict[str, list[str]]:
     """The field of the verdict taken apart: method or `helo` -> the words of each of its results. Of the
-    methods the order is that of the field (dmarc comes last)."""
+    methods the order is that of the field (dmarc and arc come last)."""
     text = verdict.fields.decode().replace("\r\n", "")
     name, _, rest = text.partition(";")
     assert name == f"Authentication-Results: {HOSTS[0]}"
     results: dict[str, list[str]] = {"dkim": []}
     for part in re.findall(r'(?:[^;"]|"(?:[^"\\]|\\.)*")+', rest):
         words = dict(word.split("=", 1) for word in shlex.split(part))
-        method = next(method for method in ("spf", "dkim", "dmarc") if method in words)
+        method = next(method for method in ("spf", "dkim", "dmarc", "arc") if method in words)
         facts = [words[method]]
         facts += [words[key] for key in PROPERTIES if key in words]
         facts += [f'"{words["reason"]}"'] if "reason" in words else []
         results.setdefault("helo" if "smtp.helo" in words else method, []).append(" ".join(facts))
-    assert list(results)[-1] == "dmarc"
+    assert list(results)[-2:] == ["dmarc", "arc"]
     return results
 
 
@@ -129,6 +128,7 @@ async def test_case(case: Case) -> None:
             hosts=HOSTS,
             within_s=30,
             enforced={"office.example": Enforce(given.get("enforce", "off"))}.__getitem__,
+            trusted=given.get("trusted", "").split(),
         )
 
         verdict = await authenticator.verdict("id1", trace, Assembled((case.message,), Spill(None)))
@@ -152,7 +152,7 @@ def compare(case: Case, verdict: Verdict, below: list[tuple[str, str]]) -> None:
     cut = [case.message[start:end] for start, end in verdict.strip]
     assert [shown(text) for text in cut] == [rest for keyword, rest in below if keyword == "strip"]
     for keyword, rest in below:
-        if keyword in ("spf", "helo", "dmarc"):
+        if keyword in ("spf", "helo", "dmarc", "arc"):
             assert results.get(keyword, ["none"]) == [rest], keyword
         elif keyword == "may_notify":
             assert verdict.may_notify is (rest == "yes")
@@ -177,7 +177,7 @@ def test_messages_are_those_of_their_recipes(case: Case) -> None:
 def test_there_are_cases() -> None:
     """Every folder was found, and nothing is there that no case reads."""
     cases = {case.name for case in stored()}
-    for folder, least in (("auth", 4), ("spf", 200), ("dkim", 190), ("dmarc", 80)):
+    for folder, least in (("auth", 4), ("spf", 200), ("dkim", 190), ("dmarc", 80), ("arc", 60)):
         names = {path.name for path in (CASES / folder).iterdir() if path.is_file()}
         own = {case.partition("/")[2] for case in cases if case.startswith(f"{folder}/")}
         ends = ("dns", "result") if folder == "spf" else ("dns", "result", "msg")
@@ -201,6 +201,7 @@ def test_found_reads_what_is_written() -> None:
             Finding("spf", "fail", (("smtp.helo", "[192.0.2.1]"),)),
             Finding("dkim", "fail", (("header.d", "a;b"),), 'it "failed"; really'),
             Finding("dmarc", "fail", author),
+            Finding("arc", "fail", (), "seal 1: it; failed"),
         ],
     )
     assert found(Verdict("id1", Action.ACCEPT, fields, False)) == {
@@ -208,4 +209,5 @@ def test_found_reads_what_is_written() -> None:
         "helo": ["fail"],
         "dkim": ['fail a;b "it "failed"; really"'],
         "dmarc": ["fail a.example reject"],
+        "arc": ['fail "seal 1: it; failed"'],
     }

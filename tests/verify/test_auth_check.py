@@ -156,12 +156,12 @@ async def test_what_is_not_told_is_not_checked() -> None:
     assert (said.code, said.err) == (0, "")
     assert [sorted(row) for row in rows] == [
         ["dns", "id", "spf"],
-        ["dkim", "dns", "id"],
+        ["arc", "dkim", "dns", "id"],
         ["dns", "spf"],
         ["dns"],
         ["dns"],
-        ["dkim", "dmarc", "dns", "header", "spf", "verdict"],
-        ["dkim", "dmarc", "dns", "header", "spf", "verdict"],
+        ["arc", "dkim", "dmarc", "dns", "header", "spf", "verdict"],
+        ["arc", "dkim", "dmarc", "dns", "header", "spf", "verdict"],
     ]
     assert (rows[0]["id"], rows[1]["id"]) == (1, "two")
     assert rows[1]["dkim"][0]["result"] == "pass"
@@ -188,7 +188,7 @@ async def test_the_time_at_which_it_came() -> None:
 
 
 AT_ONCE = 150  # case files in one batch
-EACH = "with --batch each line names its own message, ip, helo, mail_from, at and enforce"
+EACH = "with --batch each line names its own message, ip, helo, mail_from, at, enforce and trusted"
 BAD_OPTIONS = [
     ([], "name the file of a message, or - for standard input"),
     (["/nowhere/mail.eml"], "/nowhere/mail.eml: No such file or directory"),
@@ -283,8 +283,8 @@ async def test_it_ends_when_nobody_reads_on() -> None:
     assert process.stdin
     assert process.stderr
     process.stdin.write(b"{}\n")
-    assert await asyncio.to_thread(os.read, reading, 100) == b'{"dns":[]}\n'
-    os.close(reading)
+    with os.fdopen(reading, "rb") as said:
+        assert await asyncio.to_thread(said.readline) == b'{"dns":[]}\n'
     process.stdin.write(b"{}\n" * 10)
     assert await process.wait() == 1
     assert await process.stderr.read() == b""
@@ -317,7 +317,11 @@ def line_of(case: Case, zone: Zone) -> dict[str, Any]:
     told = {"id": case.name, "message_b64": b64encode(case.message).decode(), "dns": at(zone)}
     told |= {"helo": given["helo"], "mail_from": given["from"]}
     told |= {} if given["client"] == "-" else {"ip": given["client"]}
-    return told | {"at": float(given.get("now", 1_800_000_000)), "enforce": given.get("enforce", "off")}
+    return (
+        told
+        | {"at": float(given.get("now", 1_800_000_000)), "enforce": given.get("enforce", "off")}
+        | {"trusted": given.get("trusted", "").split()}
+    )
 
 
 @pytest.mark.parametrize("first", range(0, len(stored()), AT_ONCE))

@@ -11,7 +11,7 @@ import structlog.testing
 
 from libs.mail.records import Trace, Verdict
 from libs.runtime.dns import Dns
-from services.verify import authenticate, dkim, spf
+from services.verify import dkim, identities, spf
 from services.verify.assemble import Part
 from services.verify.authenticate import HEAVY, Authenticator
 from services.verify.content import Assembled
@@ -31,7 +31,7 @@ slow.example                   !timeout
 slow._domainkey.sender.example !timeout
 """
 SIGNED = ["sign ed25519 d=sender.example s=ed"]
-PASSED = {"spf": "pass", "dkim": "pass", "dmarc": "none"}
+PASSED = {"spf": "pass", "dkim": "pass", "dmarc": "none", "arc": "none"}
 
 
 class Room:
@@ -103,7 +103,7 @@ async def test_slow_dns_ends_at_the_time_limit() -> None:
     """RFC 7208 section 4.6.4: an evaluation that takes too long is a temperror; so is a key that is late."""
     async with room(within_s=0.1) as here:
         verdict = await here.verdict(sign.made(["sign ed25519 d=sender.example s=slow"]), "bob@slow.example")
-        assert verdict.results == {"spf": "temperror", "dkim": "temperror", "dmarc": "none"}
+        assert verdict.results == {"spf": "temperror", "dkim": "temperror", "dmarc": "none", "arc": "none"}
         assert not verdict.may_notify
         assert (await here.verdict(sign.made(SIGNED))).results == PASSED
 
@@ -155,7 +155,7 @@ async def test_content_that_did_not_come_together() -> None:
         verdict = await here.authenticator.without_content(
             "id1", trace("bob@sender.example"), "chunk missing"
         )
-        assert verdict.results == {"spf": "pass", "dkim": "temperror", "dmarc": "temperror"}
+        assert verdict.results == {"spf": "pass", "dkim": "temperror", "dmarc": "temperror", "arc": "none"}
         assert verdict.may_notify
 
 
@@ -176,15 +176,15 @@ async def test_a_bug_of_ours_is_a_temperror(monkeypatch: pytest.MonkeyPatch) -> 
         with structlog.testing.capture_logs() as logs:
             verdict = await here.verdict(sign.made(SIGNED))
         assert verdict.results == PASSED | {"dkim": "temperror"}
-        assert [line["event"] for line in logs] == ["DKIM verification failed"]
+        assert [line["event"] for line in logs] == ["the signatures of a message could not be verified"]
 
 
 async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest result goes when there is no room."""
-    monkeypatch.setattr(authenticate, "_REMEMBERED", 4)
+    monkeypatch.setattr(identities, "_REMEMBERED", 4)
     async with room() as here:
         await asyncio.gather(*(here.verdict(sign.MESSAGE, f"a@d{number}.example") for number in range(10)))
-        assert len(here.authenticator._results) == 4
+        assert len(here.authenticator._identities._results) == 4
 
 
 class Counted(Assembled):

@@ -203,7 +203,7 @@ def test_any_signature_and_any_key_give_a_result(
     head = lines + sign.MESSAGE[: head_length(sign.MESSAGE)]
     examined = examine(head, NOW)
     keys = {one.key_name: Known(kind, tuple(records)) for one in examined.signatures}
-    results = verify(head, body, examined, keys)
+    results = verify(head, Body(body), examined, keys)
     assert len(results) == len(values)
     assert {checked.result for checked in results} <= set(Result) - {Result.PASS}
 
@@ -215,5 +215,6 @@ def test_the_right_key_of_several_is_found_among_few() -> None:
     examined = examine(head, NOW)
     for before, result in ((7, Result.PASS), (8, Result.PERMERROR)):
         answer = Known("ok", (*("k=rsa; p=AAAA",) * before, key("ed25519")))
-        checked = verify(head, message[len(head) + 2 :], examined, {examined.signatures[0].key_name: answer})
+        body = Body(message[len(head) + 2 :])
+        checked = verify(head, body, examined, {examined.signatures[0].key_name: answer})
         assert checked[0].result is result

@@ -37,7 +37,7 @@ async def test_a_message_gets_its_verdict(tmp_path: Path) -> None:
         await here.send("id1", SIGNED, p=3)
         verdict = await here.verdict("id1")
         assert verdict.id == "id1"
-        assert verdict.results == {"spf": "pass", "dkim": "pass", "dmarc": "none"}
+        assert verdict.results == {"spf": "pass", "dkim": "pass", "dmarc": "none", "arc": "none"}
         assert verdict.may_notify
         assert verdict.fields.startswith(b"Authentication-Results: mx1.backup.example;\r\n\tspf=pass ")
 
@@ -72,7 +72,12 @@ async def test_a_gap_is_temperror_and_nothing_worse(tmp_path: Path) -> None:
         )
         for id_ in ("gap", "repeat", "error"):
             verdict = await here.verdict(id_)
-            assert verdict.results == {"spf": "pass", "dkim": "temperror", "dmarc": "temperror"}, id_
+            assert verdict.results == {
+                "spf": "pass",
+                "dkim": "temperror",
+                "dmarc": "temperror",
+                "arc": "none",
+            }, id_
             assert verdict.action == "accept"
 
 
@@ -283,7 +288,7 @@ async def test_beyond_the_budget_chunks_go_to_the_file(tmp_path: Path) -> None:
         await until(lambda: made.budget.used > 0)
         await here.chunk("id1", len(chunks) - 1, chunks[-1], trace(len(chunks)))
         verdict = await here.verdict("id1")
-        assert verdict.results == {"spf": "pass", "dkim": "none", "dmarc": "none"}
+        assert verdict.results == {"spf": "pass", "dkim": "none", "dmarc": "none", "arc": "none"}
         await until(lambda: made.budget.used == 0)
         assert made.spill._live == 0
 

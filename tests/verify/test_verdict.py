@@ -4,18 +4,19 @@ import pytest
 
 from libs.mail import replies
 from libs.mail.records import Action, Enforce, Trace
-from services.verify import dmarc
+from services.verify import arc, dmarc
 from services.verify.dkim import Checked
 from services.verify.dkim import Result as Dkim
 from services.verify.spf import Result as Spf
 from services.verify.verdict import Found, verdict
 
+CHAIN = arc.Checked(arc.Result.NONE)
 NONE = dmarc.Checked(dmarc.Result.NONE, "sender.example")
 
 
 def judged(sender: str, mailfrom: Spf | None, *signatures: Checked) -> tuple[bool, dict[str, str]]:
     trace = Trace(1, "office.example", "192.0.2.1", "client.example", sender)
-    made = verdict("id1", trace, Found(mailfrom, Spf.NONE, signatures, NONE, ()), "mx1.backup.example")
+    made = verdict("id1", trace, Found(mailfrom, Spf.NONE, signatures, NONE, CHAIN, ()), "mx1.backup.example")
     assert made.action is Action.ACCEPT
     return made.may_notify, made.results
 
@@ -62,9 +63,15 @@ def test_results_are_named_for_events() -> None:
         "spf": "softfail",
         "dkim": "pass",
         "dmarc": "none",
+        "arc": "none",
     }
-    assert judged("", None, failed)[1] == {"spf": "none", "dkim": "fail", "dmarc": "none"}
-    assert judged("bob@sender.example", Spf.PASS)[1] == {"spf": "pass", "dkim": "none", "dmarc": "none"}
+    assert judged("", None, failed)[1] == {"spf": "none", "dkim": "fail", "dmarc": "none", "arc": "none"}
+    assert judged("bob@sender.example", Spf.PASS)[1] == {
+        "spf": "pass",
+        "dkim": "none",
+        "dmarc": "none",
+        "arc": "none",
+    }
 
 
 @pytest.mark.parametrize("enforce", list(Enforce))
@@ -77,7 +84,7 @@ def test_what_is_refused(
     """DMARC fail with reject, and with `spf` SPF fail of MAIL FROM; nothing else, and with `off` nothing."""
     sender = "bob@sender.example" if mailfrom is not None else ""
     trace = Trace(1, "office.example", "192.0.2.1", "client.example", sender)
-    found = Found(mailfrom, Spf.FAIL, (), dmarc.Checked(result, "sender.example", policy), ())
+    found = Found(mailfrom, Spf.FAIL, (), dmarc.Checked(result, "sender.example", policy), CHAIN, ())
     made = verdict("id1", trace, found, "mx1.backup.example", enforce)
     reply = None
     if enforce is Enforce.SPF and mailfrom is Spf.FAIL:
