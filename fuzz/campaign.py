@@ -29,7 +29,7 @@ SHARES = (
     0.9,
     1.0,
 )  # of all sessions, after which the memory is looked at
-GROWTH = 8 * 2**20  # octets that the process may gain in the second half, when what is remembered is full
+GROWTH = 4 * 2**20  # octets that the process may gain in the second half, when what is remembered is full
 CLIENTS = 4096  # whoever knows a client for an hour shall have seen all of them by then
 
 

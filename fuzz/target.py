@@ -7,6 +7,8 @@ octets of content in memory. Log lines go to standard error. It ends with its st
 """
 
 import asyncio
+import ctypes
+import gc
 import hashlib
 import io
 import json
@@ -144,7 +146,7 @@ class Target:
             read = self.deps.metrics.registry.get_sample_value
             self._say(
                 marked=True,
-                resident=anonymous(),
+                resident=needed(),
                 errors=read("backupmx_session_errors_total"),
                 held=read("backupmx_content_budget_bytes"),
             )
@@ -154,8 +156,12 @@ class Target:
         self._report.flush()
 
 
-def anonymous() -> int:
-    """Octets of memory of this process alone, without the pages of files (proc(5), RssAnon)."""
+def needed() -> int:
+    """Octets of memory of this process alone, without the pages of files (proc(5), RssAnon), and without what
+    is free already: garbage in cycles, and what the C library keeps for the next who asks."""
+    gc.collect()
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
     status = Path("/proc/self/status").read_text("ascii")
     return int(status.partition("RssAnon:")[2].split()[0]) * 1024
 
