@@ -1,5 +1,5 @@
 """Fixtures of this folder: a real Kafka (tests/helpers/kafka.py)."""
 
-from tests.helpers.kafka import brokers
+from tests.helpers.kafka import broker, brokers
 
-__all__ = ["brokers"]
+__all__ = ["broker", "brokers"]
