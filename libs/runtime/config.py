@@ -244,6 +244,21 @@ class DnsPart(_Part):
     timeout_s: Seconds = 5.0
 
 
+class ArcPart(_Part):
+    """`trusted`: domains whose seals are believed; the others: who seals, with which key, nobody without."""
+
+    trusted: tuple[DomainName, ...] = ()
+    domain: DomainName | None = None
+    selector: DomainName | None = None
+    key: File | None = None
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> "ArcPart":
+        if len({part is None for part in (self.domain, self.selector, self.key)}) > 1:
+            raise ValueError("`domain`, `selector` and `key` belong together")
+        return self
+
+
 class HealthPart(_Part):
     """Where /livez, /readyz and /metrics are served; port 0 picks one (it is logged)."""
 
@@ -297,6 +312,7 @@ class Config(_Part):
     smtp: SmtpPart = SmtpPart()
     dial: DialPart = DialPart()
     dns: DnsPart = DnsPart()
+    arc: ArcPart = ArcPart()
     health: HealthPart = HealthPart()
     defaults: DefaultsPart = DefaultsPart()
     timing: TimingPart = TimingPart()

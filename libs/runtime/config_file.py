@@ -15,7 +15,7 @@ from typing import Any, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from libs.runtime.config import Config, is_part
+from libs.runtime.config import ArcPart, Config, is_part
 from libs.runtime.mistake import Wrong, found
 
 PREFIX = "BACKUPMX_"
@@ -65,8 +65,25 @@ def _resolved(config: Config, path: Path) -> Config:
         update={
             "state_directory": folder / config.state_directory,
             "smtp": smtp.model_copy(update=files),
+            "arc": _with_key(config.arc, path, folder),
         }
     )
+
+
+def _with_key(arc: ArcPart, path: Path, folder: Path) -> ArcPart:
+    """Raises Wrong when the key cannot be used."""
+    if arc.key is None:
+        return arc
+    from libs.runtime.sealing_key import BadKey, sealing_key
+
+    file = folder / arc.key
+    try:
+        sealing_key(file.read_bytes())
+    except OSError as error:
+        raise Wrong(f"{path}: arc.key: {file} cannot be read") from error
+    except BadKey as error:
+        raise Wrong(f"{path}: arc.key: {file}: {error}") from error
+    return arc.model_copy(update={"key": file})
 
 
 def _overrides(variables: Mapping[str, str]) -> dict[str, Any]:

@@ -81,6 +81,15 @@ listen = ["{listen}"]
 # servers = []
 # timeout_s = 5.0           # for one question in all
 
+[arc]
+# Forwarders whose ARC seals are believed where DMARC is enforced, such as ["lists.example"].
+# trusted = []
+# With all three set, accepted mail is sealed: whoever gets it from your primary can know what we found. The
+# public key is published at SELECTOR._domainkey.DOMAIN, as for DKIM; RSA or Ed25519, PEM.
+# domain = "backup.example"
+# selector = "arc"
+# key = "arc.pem"
+
 [health]
 # /livez, /readyz and /metrics. Their labels name your domains: never on a public address.
 listen = "{health}"

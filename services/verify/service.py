@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from libs.log.contract import Claim, Owner
+from libs.runtime.config import ArcPart
 from libs.runtime.deps import Deps
 from libs.runtime.run import Life
+from libs.runtime.sealing_key import sealing_key
 from services.verify.assemble import Budget
 from services.verify.authenticate import Authenticator
 from services.verify.callouts import Callouts
 from services.verify.content import Contents
 from services.verify.heavy import Pool
 from services.verify.known import Known
+from services.verify.sealing import Sealer
 from services.verify.spill import Spill
 
 _DNS_SHARE = 0.75  # of the verdict's deadline: a verdict with temperror must still arrive in time
@@ -33,6 +36,8 @@ async def verify(deps: Deps, life: Life) -> None:
         hosts=hosts,
         within_s=_DNS_SHARE * deadline_s,
         enforced=known.enforced,
+        sealer=_sealer(deps.config.arc),
+        trusted=deps.config.arc.trusted,
     )
     contents = Contents(
         deps.log,
@@ -120,3 +125,9 @@ def _started(work: Iterable[Coroutine[Any, Any, Any]]) -> list[asyncio.Task[Any]
 
 def _directory(state: Path) -> Path | None:
     return state if state.is_dir() else None
+
+
+def _sealer(arc: ArcPart) -> Sealer | None:
+    if arc.domain is None or arc.selector is None or arc.key is None:
+        return None
+    return Sealer(arc.domain, arc.selector, sealing_key(arc.key.read_bytes()))

@@ -66,6 +66,7 @@ def test_endpoints_are_read_and_written_alike(tmp_path: Path) -> None:
     ]
 
 
+SEALS = "[arc]\ndomain = 'backup.example'\nselector = 'arc'\n"
 KNOWN = "proxy_listen, proxy_networks, listen, tls_certificate, tls_key"
 
 
@@ -91,6 +92,12 @@ KNOWN = "proxy_listen, proxy_networks, listen, tls_certificate, tls_key"
         ("[smtp]\nlisten = [25]\n", "smtp.listen.0: 25 is not of the form address:port"),
         ("[smtp]\nlisten = ['[::1]:70000']\n", "smtp.listen.0.port: must be less than or equal to 65535"),
         ("[smtp]\nlisten = ['1.2.3.456:25']\n", "smtp.listen.0: '1.2.3.456' does not appear to be an IPv4"),
+        ("[arc]\nkey = 'a.pem'\n", "arc: `domain`, `selector` and `key` belong together"),
+        (SEALS + "key = 'none.pem'\n", "arc.key: none.pem cannot be read"),
+        (
+            SEALS + "key = 'backupmx.toml'\n",
+            "arc.key: backupmx.toml: this is no private key in PEM without a password",
+        ),
         ("[smtp]\ntls_key = 'a.pem'\n", "smtp: `tls_certificate` and `tls_key` belong together"),
         ("[smtp]\ntls_key = 'a'\ntls_certificate = 'b'\n", "smtp.tls_certificate: b cannot be read"),
         (
@@ -251,3 +258,21 @@ def test_a_wrong_variable_is_named(tmp_path: Path, variable: str, text: str, sen
     """The person who set a variable must not look for the mistake in the file."""
     found = wrong(tmp_path, GOOD, {f"BACKUPMX_{variable}": text})
     assert found.startswith(f"environment variable BACKUPMX_{variable}: {sentence}")
+
+
+def test_the_key_that_seals(tmp_path: Path) -> None:
+    """Its path is relative to the file; RSA of 1024 bits at least, or Ed25519."""
+    folder = Path(__file__).parent.parent / "verify" / "cases" / "auth" / "keys"
+    for name, wrong in (
+        ("rsa2048", None),
+        ("rsa1024", None),
+        ("rsa512", "an RSA key needs 1024 bits at least"),
+    ):
+        (tmp_path / "seal.pem").write_bytes((folder / f"{name}.pem").read_bytes())
+        path = tmp_path / "backupmx.toml"
+        path.write_text(GOOD + SEALS + "key = 'seal.pem'\n")
+        if wrong is None:
+            assert load(path, {}).arc.key == tmp_path / "seal.pem"
+        else:
+            with pytest.raises(Wrong, match=wrong):
+                load(path, {})
