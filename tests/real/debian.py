@@ -26,6 +26,7 @@ PROGRAMS = {
     "exim": ("exim4-daemon-light",),
     "swaks": ("swaks", "libnet-ssleay-perl"),
     "msmtp": ("msmtp",),
+    "spamassassin": ("spamassassin", "libmail-spf-perl"),
 }
 _TOOLS = ("apt-get", "dpkg-deb", "unshare", "setpriv", "chroot", "mount")
 _FETCH_S = 300
