@@ -89,7 +89,8 @@ class Session(asyncio.Protocol):
 
     def end(self, *, reset: bool = False) -> None:
         if reset:
-            if (sock := self._transport.get_extra_info("socket")) is not None:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:  # the client may have closed it a moment ago
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()
         if self._task:

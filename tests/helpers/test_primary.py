@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 
+from tests.helpers.patience import until
 from tests.helpers.primary import Primary, server_context
 
 CONTENT = b"Subject: dots\r\n\r\n.one\r\n..two\r\n.\r\nend\r\n"
@@ -169,3 +170,17 @@ async def test_slow_and_until() -> None:
         await delivered
         with pytest.raises(TimeoutError):
             await primary.got(2, within=0.01)
+
+
+async def test_going_down_when_a_client_has_just_gone() -> None:
+    """A session that is busy with a reply does not know yet that its connection is closed: it ends as well."""
+    async with Primary() as primary:
+        primary.slow(3600.0, "EHLO")
+        reader, writer = await asyncio.open_connection("127.0.0.1", primary.port)
+        await reader.readline()
+        writer.write(b"EHLO client.example\r\n")
+        (session,) = primary._sessions
+        writer.transport.abort()
+        await until(lambda: session._transport.get_extra_info("socket").fileno() < 0)
+        await primary.down()
+        assert not primary.open_visits
