@@ -173,7 +173,7 @@ async def test_slow_and_until() -> None:
 
 
 async def test_going_down_when_a_client_has_just_gone() -> None:
-    """A session that is busy with a reply does not know yet that its connection is closed: it ends as well."""
+    """A session that is busy with a reply does not know yet that its connection is closed: it ends too."""
     async with Primary() as primary:
         primary.slow(3600.0, "EHLO")
         reader, writer = await asyncio.open_connection("127.0.0.1", primary.port)
