@@ -41,7 +41,7 @@ async def flapping(primary: Primary) -> AsyncIterator[None]:
     assert task.cancelled()
 
 
-@pytest.mark.parametrize("admission", ["fallback", "always"])
+@pytest.mark.parametrize("admission", [pytest.param("fallback", marks=pytest.mark.long), "always"])
 async def test_a_primary_that_flaps(tmp_path: Path, admission: str) -> None:
     """Senders try the primary, then us, again and again, as real ones do; whatever got its 250, from the
     primary or from us, is there at the end, and nobody was told that he need not try again."""
