@@ -108,9 +108,11 @@ def verify(
     step = "message signature"
     try:
         dkim.check(head, body, found, newest.message, keys[newest.message.key_name])
-        for number in range(len(chain.sets), 0, -1):
+        digests = _digests(head, chain.sets)
+        for number, each in reversed(list(enumerate(chain.sets, 1))):
             step = f"seal {number}"
-            _check_seal(head, chain.sets[:number], keys)
+            key = key_of(keys[each.seal.key_name], each.seal.tags[b"a"])
+            key.check(decoded(each.seal.tags[b"b"]), digests[number - 1])
     except Refused as refused:
         lasting = refused.result is not Word.TEMPERROR
         return Checked(Result.FAIL, chain.instances, f"{step}: {refused.reason}", lasting=lasting)
@@ -219,17 +221,15 @@ def _check_seal_tags(tags: Mapping[bytes, bytes], validation: bytes) -> None:
         raise _bad("t= in seal is no number")
 
 
-def _check_seal(head: bytes, sets: Sequence[Set], keys: Mapping[str, Answer]) -> None:
-    """The seal of the last of `sets` (section 5.1.1). Raises Refused."""
-    last = sets[-1]
-    seal = last.seal
-    signed = b"".join(
-        (
-            sealed(head, sets[:-1]),
-            canonical_field(head, last.results, relaxed=True),
-            canonical_field(head, last.message.field, relaxed=True),
-            unsigned(head, seal.field, relaxed=True),
-        )
-    )
-    key = key_of(keys[seal.key_name], seal.tags[b"a"])
-    key.check(decoded(seal.tags[b"b"]), sha256(signed).digest())
+def _digests(head: bytes, sets: Sequence[Set]) -> list[bytes]:
+    """What each seal signs (section 5.1.1), hashed: all sets before it, its own, itself without b=. A field is
+    looked at once, however many seals cover it."""
+    before, digests = sha256(), []
+    for each in sets:
+        before.update(canonical_field(head, each.results, relaxed=True))
+        before.update(canonical_field(head, each.message.field, relaxed=True))
+        own = before.copy()
+        own.update(unsigned(head, each.seal.field, relaxed=True))
+        digests.append(own.digest())
+        before.update(canonical_field(head, each.seal.field, relaxed=True))
+    return digests
