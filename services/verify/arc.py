@@ -222,8 +222,8 @@ def _check_seal_tags(tags: Mapping[bytes, bytes], validation: bytes) -> None:
 
 
 def _digests(head: bytes, sets: Sequence[Set]) -> list[bytes]:
-    """What each seal signs (section 5.1.1), hashed: all sets before it, its own, itself without b=. A field is
-    looked at once, however many seals cover it."""
+    """What each seal signs (section 5.1.1), hashed: all sets before it, its own, itself without b=. Each
+    field is looked at once, however many seals cover it."""
     before, digests = sha256(), []
     for each in sets:
         before.update(canonical_field(head, each.results, relaxed=True))
