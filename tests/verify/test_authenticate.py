@@ -185,6 +185,46 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     async with room() as here:
         await asyncio.gather(*(here.verdict(sign.MESSAGE, f"a@d{number}.example") for number in range(10)))
         assert len(here.authenticator._identities._results) == 4
+        authors = (sign.made([f"author a@d{number}.example"]) for number in range(10))
+        await asyncio.gather(*(here.verdict(message) for message in authors))
+        assert len(here.authenticator._identities._authors) == 4
+
+
+async def test_a_policy_is_forgotten_when_its_answers_end() -> None:
+    """A DMARC record that changed counts as soon as the old one's time to live is over; until then nobody is
+    asked, whoever of the domain writes."""
+    async with room() as here:
+        here.zone.set('_dmarc.sender.example TXT "v=DMARC1; p=reject"')
+        assert (await here.verdict(sign.MESSAGE)).results["dmarc"] == "fail"
+        here.zone.set("")
+        asked = len(here.zone.questions)
+        other = here.now(sign.made(["author eve@SENDER.example"]))
+        assert other is not None
+        assert other.results["dmarc"] == "fail"
+        assert len(here.zone.questions) == asked
+        here.clock.advance(400)
+        assert (await here.verdict(sign.MESSAGE)).results["dmarc"] == "none"
+
+
+async def test_slow_dns_of_an_attacker_saves_nobody() -> None:
+    """Whose SPF record and key never come takes all the time there is; what the author's domain wishes was
+    found out meanwhile."""
+    policy = '_dmarc.sender.example 60 TXT "v=DMARC1; p=reject"\n'
+    slow = "evil.test !timeout\ned._domainkey.evil.test !timeout\n"
+    async with room(within_s=0.3) as here:
+        here.zone.set(policy + slow)
+        verdict = await here.verdict(sign.made(["sign ed25519 d=evil.test s=ed"]), "eve@evil.test")
+        assert verdict.results == {"spf": "temperror", "dkim": "temperror", "dmarc": "fail", "arc": "none"}
+
+
+async def test_a_header_that_is_not_read_has_no_author() -> None:
+    """Over 128 kB of header, or 500 fields: permerror, and so nothing that could be refused."""
+    async with room() as here:
+        here.zone.set('_dmarc.sender.example TXT "v=DMARC1; p=reject"')
+        for more in (b"X-Pad: " + b"y" * 130_000 + b"\r\n", b"X: y\r\n" * 500):
+            verdict = await here.verdict(more + sign.MESSAGE)
+            assert verdict.results["dmarc"] == "permerror"
+            assert b"dmarc=permerror reason=" in verdict.fields
 
 
 class Counted(Assembled):
