@@ -282,11 +282,11 @@ def _upwards(domain: str) -> list[str]:
 
 def _organization(domain: str, records: Sequence[tuple[str, Record]]) -> str:
     """Section 4.10.2: the last record decides, since the walk ends at psd=n and psd=y. Below a public suffix
-    it is the name with one label more."""
+    it is the name with one label more, and for the suffix itself, which has none more, its own."""
     if not records:
         return domain
     name, record = records[-1]
-    if record.psd == "y" and name != domain:
+    if record.psd == "y":
         return ".".join(domain.split(".")[-name.count(".") - 2 :])
     return name
 
