@@ -27,9 +27,9 @@ test-real: $(READY)  ## real mail programs of Debian as senders and as primaries
 chance: $(READY)  ## the properties of `make test` once more, with examples that were not tried before
 	$(BIN)/pytest -n 2 --hypothesis-profile=chance $(shell grep -rl "from hypothesis" tests) $(ARGS)
 
-faults: $(READY)  ## the faults that take minutes: large mails, frozen brokers
+faults: $(READY)  ## what takes minutes: large mails, frozen brokers, a primary that flaps
 	$(BIN)/python -m deploy.kafka.run --prepare
-	$(BIN)/pytest -m long tests/faults $(ARGS)
+	$(BIN)/pytest -m long tests/faults tests/log $(ARGS)
 
 lint: $(READY)  ## ruff and mypy strict
 	$(BIN)/ruff check .

@@ -118,8 +118,8 @@ class _Slots:
 
 
 class _Race:
-    """All addresses of one preference, for one session. `failure`: what is known of those that failed, a
-    block before all else; that not one answers is not known before all were dialled."""
+    """All addresses of one preference, for one session. `failure`: what is known of those that failed, the
+    most telling of them; that not one answers is not known before all were dialled."""
 
     def __init__(self, dialer: Dialer, slots: _Slots) -> None:
         self._dialer, self._slots = dialer, slots
@@ -166,7 +166,7 @@ class _Race:
         for task in done:
             reached = task.result()
             if isinstance(reached, Unverifiable):
-                if reached.blocked or not self._failure.reply:
+                if _tells(reached) >= _tells(self._failure):
                     self._failure = reached
             elif winner is None:
                 winner = reached
@@ -197,3 +197,10 @@ def _why(route: Route) -> str:
             return "dns trouble"
         case Found.NULL_MX | Found.NXDOMAIN | Found.NONE:
             return "no primary"
+
+
+def _tells(failure: Unverifiable) -> int:
+    """How much it says of the preference: a block, that it is ourselves, a reply; a silence says least."""
+    if failure.blocked:
+        return 3
+    return 2 if failure.reason == "ourselves" else 1 if failure.reply else 0

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import psutil
+import pytest
 
 from libs.log.kafka_client import Client
 from libs.log.kafka_group import Membership
@@ -69,6 +70,7 @@ async def test_a_request_under_way_opens_nothing_after_the_close(broker: tuple[s
     await until(lambda: connected(broker) <= before)
 
 
+@pytest.mark.long
 async def test_a_member_that_leaves_at_any_moment(broker: tuple[str, ...]) -> None:
     """While it connects, joins, is given its numbers, or starts again from nothing."""
     prefix, ledger = fresh(), Ledger()
