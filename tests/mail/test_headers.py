@@ -210,6 +210,14 @@ def test_neighbouring_forgeries_are_one_range_and_many_are_bounded() -> None:
     assert forged not in kept
 
 
+def test_ids_that_are_not_ascii_are_read_up_to_a_bound() -> None:
+    """To make A-labels of a header full of them would take most of a second: the rest counts as forged."""
+    foreign = "Authentication-Results: bücher.example; none\r\n".encode()
+    assert claims(foreign * 5, OURS) == ()
+    long = b"Authentication-Results: " + "é".encode() * 900 + b"; none\r\n"
+    assert claims(long * 60, OURS) == ((2 * len(long), 60 * len(long)),)
+
+
 def test_fields_have_their_octet_ranges() -> None:
     """Each field knows its octets: folded ones whole, lines that are no field by the empty name."""
     head = b"A: 1\r\nB:\r\n 2\r\n\t3\r\nno field\r\nC : 4\r\n"
