@@ -26,7 +26,7 @@ _HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
 _OPENS = re.compile(
     rb'["()\\]'
 )  # left over: comments in comments and worse, which nobody writes who means it
-_DMARC_PASS = re.compile(rb";\s*+dmarc\s*+=\s*+pass(?=[\s;]|\Z)", re.IGNORECASE)
+_DMARC = re.compile(rb";\s*+dmarc\s*+(?:/\s*+[0-9]++\s*+)?=\s*+([^\s;]*+)", re.IGNORECASE)
 _SEAL_TAGS = frozenset((b"i", b"a", b"b", b"cv", b"d", b"s"))
 
 
@@ -132,9 +132,10 @@ def sealed(head: bytes, sets: Sequence[Set]) -> bytes:
 
 
 def _passed(results: bytes) -> bool:
-    """Does this field say dmarc=pass (RFC 8601 section 2.2)? Comments and quotes say nothing."""
+    """Does this field say dmarc=pass (RFC 8601 section 2.2), and nothing else of DMARC? Comments and quotes
+    say nothing."""
     plain = _HIDDEN.sub(b" ", results)
-    return not _OPENS.search(plain) and _DMARC_PASS.search(plain) is not None
+    return not _OPENS.search(plain) and {each.lower() for each in _DMARC.findall(plain)} == {b"pass"}
 
 
 def _bad(reason: str) -> Refused:
