@@ -17,7 +17,7 @@ from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 
-WITHIN_S = 60.0
+WITHIN_S = {False: 60.0, True: 120.0}  # over Kafka three brokers start, and one of them is killed
 
 
 async def tell(kafka: bool) -> bool:
@@ -55,7 +55,8 @@ async def tell(kafka: bool) -> bool:
                 print(f"--- the last lines of {name}:\n{backup.tail(name)}", file=sys.stderr)
             raise
     took_s = time.monotonic() - begun
-    story.check(f"the whole story took {took_s:.0f} s, and may take {WITHIN_S:.0f}", took_s <= WITHIN_S)
+    most_s = WITHIN_S[kafka]
+    story.check(f"the whole story took {took_s:.0f} s, and may take {most_s:.0f}", took_s <= most_s)
     return story.end()
 
 
