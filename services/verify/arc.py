@@ -23,9 +23,8 @@ _NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 # The instance that an ARC-Authentication-Results field begins with (section 4.1.1), comments apart.
 _INSTANCE = re.compile(rb"(?:\s++|\([^()]*+\))*+i\s*+=\s*+([0-9]++)\s*+;", re.IGNORECASE)
 _HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
-_OPENS = re.compile(
-    rb'["()\\]'
-)  # left over: comments in comments and worse, which nobody writes who means it
+# What may be left over: comments in comments and worse, as nobody writes who means it.
+_OPENS = re.compile(rb'["()\\]')
 _DMARC = re.compile(rb";\s*+dmarc\s*+(?:/\s*+[0-9]++\s*+)?=\s*+([^\s;]*+)", re.IGNORECASE)
 _SEAL_TAGS = frozenset((b"i", b"a", b"b", b"cv", b"d", b"s"))
 

@@ -7,6 +7,7 @@ from base64 import b64encode
 import dkim
 from dkim.canonicalization import Relaxed
 from dkim.crypto import RSASSA_PKCS1_v1_5_sign
+from nacl.signing import SigningKey
 
 NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 
@@ -29,12 +30,15 @@ def arc_set(message: bytes, private: object, tags: dict[str, str], algorithm: st
     fields = [field for each in over for name in NAMES for field in _found(message, name, each)]
     fields += [_split(results), _split(signature), _split(head)]
     octets = b"".join(name + b":" + value for name, value in Relaxed.canonicalize_headers(fields))
+    return head + signed(octets, private) + b"\r\n" + signature + results
+
+
+def signed(octets: bytes, private: object) -> bytes:
+    """b= for these octets, whose last CR LF is not signed (RFC 6376 section 3.7, RFC 8463 section 3)."""
     digest = hashlib.sha256(octets.removesuffix(b"\r\n"))
-    if algorithm.startswith("rsa"):
-        raw = bytes(RSASSA_PKCS1_v1_5_sign(digest, private))
-    else:
-        raw = bytes(private.sign(digest.digest()).signature)  # type: ignore[attr-defined]
-    return head + b64encode(raw) + b"\r\n" + signature + results
+    if isinstance(private, SigningKey):
+        return b64encode(private.sign(digest.digest()).signature)
+    return b64encode(RSASSA_PKCS1_v1_5_sign(digest, private))
 
 
 def _split(field: bytes) -> tuple[bytes, bytes]:

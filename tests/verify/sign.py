@@ -22,11 +22,11 @@ from hashlib import sha256
 from pathlib import Path
 
 import dkim
-from dkim.crypto import RSASSA_PKCS1_v1_5_sign, parse_pem_private_key
+from dkim.crypto import parse_pem_private_key
 from nacl.encoding import Base64Encoder
 from nacl.signing import SigningKey
 
-from tests.verify.seals import arc_set
+from tests.verify.seals import arc_set, signed
 
 CASES = Path(__file__).parent / "cases"
 FOLDERS = ("auth", "spf", "dkim", "dmarc", "arc")  # case files of authentication
@@ -96,15 +96,12 @@ def _signature(message: bytes, key: str, tags: dict[str, str], name: bytes = b"D
     body = policy.canonicalize_body(signer.body)
     limit = len(body) if tags.get("l", "whole") == "whole" else int(tags["l"])
     names = tags.get("h", "from:to:subject:date:message-id").encode()
-    first = (
-        [(b"v", tags.get("v", "1").encode())] if name == b"DKIM-Signature" else [(b"i", tags["i"].encode())]
-    )
-    fields = [*first, (b"a", algorithm), (b"c", policy.to_c_value())]
-    fields += [
-        (each.encode(), tags[each].encode())
-        for each in ("d", "i", "q", "s", "x")
-        if each in tags and (each.encode(), tags[each].encode()) not in first
-    ]
+    if name == b"DKIM-Signature":
+        first, more = ("v", "1"), ("d", "i", "q", "s", "x")
+    else:  # i= is the instance there
+        first, more = ("i", tags["i"]), ("d", "q", "s", "x")
+    fields = [(first[0].encode(), tags.get(*first).encode()), (b"a", algorithm), (b"c", policy.to_c_value())]
+    fields += [(each.encode(), tags[each].encode()) for each in more if each in tags]
     if "l" in tags:
         fields.append((b"l", str(limit).encode()))
     digest = b64encode(signer.hasher(body[:limit]).digest())
@@ -134,13 +131,7 @@ def _filled(message: bytes, key: str, value: bytes) -> bytes:
     own = [(b"DKIM-Signature", b" " + re.sub(rb"\s*@b\s*", b"", value) + b"\r\n")]
     chosen = policy.canonicalize_headers(dkim.select_headers(headers, names) + own)
     text = b"".join(name + b":" + each for name, each in chosen)
-    hashed = sha256(text.removesuffix(b"\r\n"))
-    private = _private(key)
-    if isinstance(private, SigningKey):
-        made_of = private.sign(hashed.digest()).signature
-    else:
-        made_of = RSASSA_PKCS1_v1_5_sign(hashed, private)
-    return b"DKIM-Signature: " + value.replace(b"@b", b64encode(made_of)) + b"\r\n"
+    return b"DKIM-Signature: " + value.replace(b"@b", signed(text, _private(key))) + b"\r\n"
 
 
 def _private(key: str) -> object:
