@@ -20,13 +20,15 @@ _WRITTEN_S = 5.0  # what the replica has not shown by then was not stored
 
 class Known:
     """`run()` each of `tables`, and wait for caught_up() before the first question. `overruled`: keys under
-    which the log ends with a record that does not count (remembered.counting)."""
+    which the log ends with a record that does not count (remembered.counting); `braked`: domains whose
+    callout brake is pulled."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         defaults = deps.config.defaults.settings()
         self.index, self.warming = Index(), Warming()
         self.overruled: set[bytes] = set()
+        self.braked: set[str] = set()
         self._shown: dict[str, str] = {}  # the state of a primary in the metrics
         self._written: dict[bytes, tuple[bytes | None, float]] = {}  # and when, monotonic
 
@@ -125,17 +127,19 @@ class Known:
             self.warming.fold(record.key[4:], found if isinstance(found, RecipientTry) else None)
 
     def _show(self, domain: str) -> None:
-        """In the metrics: the state of each primary whose domain we serve, and of no other."""
+        """In the metrics: the state of each primary whose domain we serve, and of no other. Who is braked."""
         gauge, brake = self._deps.metrics.primary_callouts, self._deps.metrics.callout_brake
         facts = self.facts(domain)
         state = facts.callouts.value if facts is not None and self.settings(domain) is not None else ""
+        braked = facts is not None and facts.braked
+        (self.braked.add if state and braked else self.braked.discard)(domain)
         before = self._shown.pop(domain, "")
         if before:
             gauge.remove(domain, before)
             brake.remove(domain)
         if state:
             gauge.labels(domain, state).set(1)
-            brake.labels(domain).set(facts is not None and facts.braked)
+            brake.labels(domain).set(braked)
             self._shown[domain] = state
 
 

@@ -1,8 +1,10 @@
 """What becomes of `recipients` as time goes by: confirmed again, forgotten, put right where the wrong record
-is the last; and each primary is asked once a day for a mailbox that nobody has."""
+is the last; each primary is asked once a day for a mailbox that nobody has, and one whose brake is pulled for
+one that it had."""
 
 from collections import deque
 
+from libs.mail.address import mailbox
 from libs.runtime.deps import Deps
 from services.verify import ageing
 from services.verify.ageing import Fate, Sweep
@@ -29,6 +31,7 @@ class Upkeep:
         self._refreshes: dict[str, deque[bytes]] = {}
         self._under_way: dict[str, bytes] = {}  # the last one that was asked about, of each domain
         self._refreshed_at = float("-inf")
+        self._brakes: dict[str, float] = {}  # pulled, and when a recipient was asked about last (monotonic)
         self._sweep = Sweep()
 
     def claimed(self) -> None:
@@ -39,6 +42,7 @@ class Upkeep:
         mono = self._deps.clock.mono()
         self._rule()
         self._thin_out()
+        self._confirm(mono)
         for key in self._sweep.some(self._keys, mono, SLICE):
             self._age(key)
         if mono - self._refreshed_at >= REFRESH_S:
@@ -102,6 +106,22 @@ class Upkeep:
             break  # not now: it comes again with the next sweep
         if not waiting:
             del self._refreshes[domain]
+
+    def _confirm(self, mono: float) -> None:
+        """While the callout brake is pulled nobody new is asked about: whether the primary knows its users
+        again, somebody has to ask."""
+        self._brakes = {domain: self._brakes.get(domain, mono) for domain in self._known.braked}
+        for domain, since in self._brakes.items():
+            if mono - since < self._lifetimes.witness_s or self._asker.claim_of(domain) is None:
+                continue
+            self._brakes[domain] = mono
+            primary, control = self._known.primary(domain), self._known.control(b"@" + domain.encode())
+            away = primary is not None and primary.away
+            if not control or away or self._asker.refusal(domain, known=True):
+                continue
+            key = mailbox(control).key.encode()
+            if not self._asker.flies(key):
+                self._asker.ask(key, domain, self._of(key), gentle=True)
 
     def _rule(self) -> None:
         """Where a record that does not count is the log's last, what counts is written again (rule 3)."""

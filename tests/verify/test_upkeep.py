@@ -10,7 +10,13 @@ from libs import topics
 from libs.log.contract import Log
 from libs.log.sqlite import SqliteLog
 from libs.mail.codec import encode
-from libs.mail.knowledge import Observed, RecipientRecord, RecipientStatus, RecipientTry, Status
+from libs.mail.knowledge import (
+    Observed,
+    RecipientRecord,
+    RecipientStatus,
+    RecipientTry,
+    Status,
+)
 from libs.mail.records import Domain
 from libs.runtime.clock import SystemClock
 from libs.smtp.client import CALLOUT
@@ -125,6 +131,78 @@ async def test_a_shared_address_is_asked_gently(tmp_path: Path) -> None:
         assert primary.most_at_once == 1
         for number, time in enumerate(times, 1):
             assert number <= 1 + pace.per_s * (time - began)
+
+
+# --- a pulled brake ---
+
+
+async def braked(it: House) -> None:
+    await until(lambda: (facts := it.facts()) is not None and facts.braked)
+
+
+async def released(it: House) -> None:
+    await until(lambda: (facts := it.facts()) is not None and not facts.braked)
+
+
+async def test_a_brake_ends_though_nobody_writes_to_who_is_known(tmp_path: Path) -> None:
+    """A catch-all primary learns its users: deliveries to eight mailboxes that it took are denied, the brake
+    is pulled, and nobody would be asked about any more. One who is known and not in doubt is asked about a
+    quarter of an hour later, which ends it; then the eight become unknown, and new ones are asked about."""
+    clock, nobodies = Read(), [f"nobody{number}@{DOMAIN}" for number in range(8)]
+    real = f"ann@{DOMAIN}"
+    async with (
+        at(known={real, *nobodies}) as primary,
+        house(tmp_path, primary, clock=clock, gently=QUICK) as it,
+    ):
+        await it.add()
+        for name in (real, *nobodies):
+            await it.ask(name)
+        assert primary.known is not None
+        primary.known -= set(nobodies)
+        for name in nobodies:
+            await it.put("callouts", name, Observed(name, "RCPT", DENIED))
+        await until(lambda: all(it.tried(name) for name in nobodies))
+        await braked(it)
+        await clock.seen()
+        before = len(asked(primary))
+        await it.advance(LIFETIMES.witness_s - 1)
+        await clock.seen()
+        await braked(it)
+        assert real not in asked(primary)[before:]
+        await it.advance(1)
+        await released(it)
+        for name in nobodies:
+            await it.ask(name)  # the second witness, with a control
+        assert [it.status(name) for name in nobodies] == [Status.UNDELIVERABLE] * 8
+        primary.known.add(f"new@{DOMAIN}")
+        await it.ask(f"new@{DOMAIN}")
+        assert it.status(f"new@{DOMAIN}") is Status.DELIVERABLE
+
+
+async def test_a_brake_stays_while_everybody_is_denied(tmp_path: Path) -> None:
+    """Whoever is denied then ends nothing; after a restart it is gone on with."""
+    clock, everybody = Read(), names(5)
+    async with (
+        at(known=set(everybody)) as primary,
+        SqliteLog(tmp_path / "log", partitions=PARTITIONS, clock=clock) as log,
+    ):
+        async with house(tmp_path, primary, clock=clock, log=log, gently=QUICK) as it:
+            await it.add()
+            for name in everybody:
+                await it.ask(name)
+            primary.known = set()
+            for name in everybody[:3]:
+                await it.put("callouts", name, Observed(name, "RCPT", DENIED))
+            await braked(it)
+            await clock.seen()
+            await it.advance(LIFETIMES.witness_s)
+            await until(lambda: any(it.tried(name) for name in everybody[3:]))
+            assert (await until(it.facts)).braked
+        primary.known = set(everybody[3:])
+        async with house(tmp_path, primary, clock=clock, log=log, gently=QUICK) as it:
+            await clock.seen()
+            await it.advance(LIFETIMES.witness_s)
+            await released(it)
 
 
 # --- what there is no room for ---
