@@ -368,8 +368,8 @@ async def test_a_sight_is_no_question(tmp_path: Path) -> None:
 
 
 async def test_deliveries_teach(tmp_path: Path) -> None:
-    """250 and 5.1.1 of a delivery are learnt; an unknown user after the dot marks a late rejecter, which takes
-    everybody at RCPT, as it may be asked meanwhile."""
+    """250 and 5.1.1 of a delivery are learnt; an unknown user after the dot marks a late rejecter (it takes
+    everybody at RCPT, should it be asked meanwhile)."""
     async with at() as primary, house(tmp_path, primary) as it:
         primary.say("RCPT", "250 2.1.5 whoever that is")
         await it.add()
