@@ -18,7 +18,9 @@ from services.verify.keys import ALGORITHMS, Answer, Refused, decoded, key_of, l
 from services.verify.keys import Result as Word
 
 INSTANCES = 50  # section 5.2 step 1
+KEYS = 16  # of one chain; nobody's mail goes through so many hands
 FAILED_BEFORE = "the chain had failed before"
+TOO_MANY_KEYS = "too many keys in the chain"
 _NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 # The instance that an ARC-Authentication-Results field begins with (section 4.1.1), comments apart.
 _INSTANCE = re.compile(rb"(?:\s++|\([^()]*+\))*+i\s*+=\s*+([0-9]++)\s*+;", re.IGNORECASE)
@@ -67,11 +69,11 @@ class Chain(NamedTuple):
     defect: str = ""
 
     @property
-    def key_names(self) -> set[str]:
-        """Of the records that verify() needs."""
+    def key_names(self) -> list[str]:
+        """Of the records that verify() needs, the newest first."""
         if not self.sets:
-            return set()
-        return {each.seal.key_name for each in self.sets} | {self.sets[-1].message.key_name}
+            return []
+        return [self.sets[-1].message.key_name, *(each.seal.key_name for each in reversed(self.sets))]
 
 
 def examine(head: bytes, found: Sequence[Field], now: float, defect: str = "") -> Chain:
@@ -89,7 +91,7 @@ def examine(head: bytes, found: Sequence[Field], now: float, defect: str = "") -
             raise _bad(defect)
         if count > INSTANCES:
             raise _bad("too many instances")
-        return Chain(_sets(head, fields, now), count)
+        return _within_bounds(Chain(_sets(head, fields, now), count))
     except Refused as refused:
         return Chain((), count, refused.reason)
 
@@ -101,8 +103,9 @@ def verify(
     `key_names`."""
     if not chain.instances:
         return Checked(Result.NONE)
-    if chain.defect:
-        return Checked(Result.FAIL, chain.instances, chain.defect)
+    if chain.defect:  # a bound of ours is no reason to tell others that it failed
+        lasting = chain.defect != TOO_MANY_KEYS
+        return Checked(Result.FAIL, chain.instances, chain.defect, lasting=lasting)
     newest = chain.sets[-1]
     step = "message signature"
     try:
@@ -135,6 +138,13 @@ def _passed(results: bytes) -> bool:
     say nothing."""
     plain = _HIDDEN.sub(b" ", results)
     return not _OPENS.search(plain) and {each.lower() for each in _DMARC.findall(plain)} == {b"pass"}
+
+
+def _within_bounds(chain: Chain) -> Chain:
+    """Raises Refused."""
+    if len(set(chain.key_names)) > KEYS:
+        raise _bad(TOO_MANY_KEYS)
+    return chain
 
 
 def _bad(reason: str) -> Refused:

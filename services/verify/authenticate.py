@@ -17,11 +17,12 @@ from libs.mail.records import Enforce, Trace, Verdict
 from libs.runtime.clock import Clock
 from services.verify import arc, dkim, dmarc, signed
 from services.verify.heavy import Overrun, Pool
-from services.verify.identities import UNKNOWN, Identities, Resolver, identities
+from services.verify.identities import UNKNOWN, Identities, Narrow, Resolver, identities
 from services.verify.sealing import Sealer, seal
 from services.verify.verdict import Found, domain_of, verdict
 
 HEAVY = 256 * 1024  # octets of a signed body, or of a header, from which on the pool does the work
+_KEYS = 6  # key records asked for at a time; in all there are dkim.SIGNATURES and arc.KEYS
 _LEAST = 0.1  # of the time that an evaluation has, for what only the results of SPF and DKIM make necessary
 _log = structlog.get_logger()
 
@@ -229,8 +230,8 @@ class Authenticator:
             return head, await self._pool.run(_claims, remote, self._ours)
 
     async def _keys(self, examined: signed.Examined) -> Mapping[str, dkim.Answer]:
-        names = examined.key_names
-        tasks = {name: asyncio.ensure_future(self._dns.ask(name, "TXT")) for name in names}
+        dns = Narrow(self._dns, _KEYS)
+        tasks = {name: asyncio.ensure_future(dns.ask(name, "TXT")) for name in examined.key_names}
         if tasks:
             _, late = await asyncio.wait(tasks.values(), timeout=self._within_s)
             for task in late:

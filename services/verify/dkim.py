@@ -63,11 +63,11 @@ class Examined(NamedTuple):
     more: int = 0
 
     @property
-    def key_names(self) -> set[str]:
-        """Of the records that verify() needs."""
+    def key_names(self) -> list[str]:
+        """Of the records that verify() needs, top to bottom."""
         if self.defect:
-            return set()
-        return {one.key_name for one in self.signatures if one.refused is None}
+            return []
+        return [one.key_name for one in self.signatures if one.refused is None]
 
 
 def examine(head: bytes, now: float) -> Examined:

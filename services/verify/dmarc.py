@@ -138,7 +138,12 @@ def check(author: Author, known: Sequence[Identifier], lookup: Lookup) -> tuple[
         return Checked(Result.PERMERROR, reason=author.defect), FOR_EVER
     asked = _Asked(lookup)
     found = [_of_one(domain, known, asked) for domain in author.domains]
-    return max(found, key=_weight, default=Checked(Result.NONE)), asked.expires
+    return deciding(found), asked.expires
+
+
+def deciding(found: Sequence[Checked]) -> Checked:
+    """Of the results of several authors the one that counts for all."""
+    return max(found, key=_weight, default=Checked(Result.NONE))
 
 
 # Which of several authors decides; of equal ones the first.

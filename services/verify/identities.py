@@ -22,6 +22,10 @@ U = TypeVar("U")
 UNKNOWN = dmarc.Checked(dmarc.Result.TEMPERROR)
 _REMEMBERED = 50_000  # SPF results, and as many of DMARC
 _FEW = 3  # identifiers of a DMARC result that is remembered: more is no usual mail
+# What one mail may ask: a stranger wrote the names, and those that they lead to. HELO, MAIL FROM and each
+# author have a share of their own, so that none of them is kept waiting by another's DNS.
+_OF_SENDER, _OF_AUTHORS = 3, 6  # questions at a time
+_IN_ALL = 80  # questions of each of the two, and of all authors together; what needs more is not known
 _log = structlog.get_logger()
 
 _Answers = dict[spf.Question, spf.Answer]  # found for one evaluation; they outlive their place in the cache
@@ -32,6 +36,18 @@ class Resolver(Protocol):
 
     async def ask(self, name: str, rtype: str) -> spf.Answer: ...
     def cached(self, name: str, rtype: str) -> spf.Answer | None: ...
+
+
+class Narrow:
+    """A resolver that is asked no more than `at_once` questions at a time; the others wait in their order."""
+
+    def __init__(self, dns: Resolver, at_once: int) -> None:
+        self._dns = dns
+        self._slots = asyncio.Semaphore(at_once)
+
+    async def ask(self, name: str, rtype: str) -> spf.Answer:
+        async with self._slots:
+            return await self._dns.ask(name, rtype)
 
 
 class Identity(NamedTuple):
@@ -93,13 +109,22 @@ class Identities:
         if (known := self.known(identity)) is not None:
             return known
         return await self._settled(
-            lambda answers: self._evaluate(identity, answers), self._within_s, spf.Result.TEMPERROR
+            lambda answers: self._evaluate(identity, answers),
+            _Share(_OF_SENDER, _IN_ALL, self._within_s),
+            spf.Result.TEMPERROR,
         )
 
     # --- DMARC ---
 
     def known_author(self, author: Author, known: tuple[dmarc.Identifier, ...]) -> dmarc.Checked | None:
         """The result, remembered or from what the DNS cache holds; None where something must be asked."""
+        if len(author.domains) <= 1:
+            return self._known_one(author, known)
+        found = [self._known_one(one, known) for one in _one_by_one(author)]
+        settled = [checked for checked in found if checked is not None]
+        return dmarc.deciding(settled) if len(settled) == len(found) else None
+
+    def _known_one(self, author: Author, known: tuple[dmarc.Identifier, ...]) -> dmarc.Checked | None:
         remembered = self._authors.get((author.domains, known))
         if remembered is not None and not author.defect and remembered[1] > self._clock.mono():
             return remembered[0]
@@ -115,19 +140,29 @@ class Identities:
         except Exception:
             _log.exception("DMARC evaluation failed", domains=author.domains)
             return UNKNOWN
-        if not author.defect and len(author.domains) == 1 and len(known) <= _FEW:
+        if not author.defect and author.domains and len(known) <= _FEW:
             _remember(self._authors, (author.domains, known), (checked, expires))
         return checked
 
     async def author(
         self, author: Author | None, known: tuple[dmarc.Identifier, ...], within_s: float
     ) -> dmarc.Checked:
-        """`known`: who authenticated; None for an author who could not be read."""
+        """`known`: who authenticated; None for an author who could not be read. Of several each is looked at
+        by itself, in a share of what one has."""
         if author is None:
             return UNKNOWN
         if (at_once := self.known_author(author, known)) is not None:
             return at_once
-        return await self._settled(lambda answers: self._judge(author, known, answers), within_s, UNKNOWN)
+        authors = _one_by_one(author)
+        share = _Share(max(1, _OF_AUTHORS // len(authors)), _IN_ALL // len(authors), within_s)
+        return dmarc.deciding(await asyncio.gather(*(self._of_one(one, known, share) for one in authors)))
+
+    async def _of_one(
+        self, author: Author, known: tuple[dmarc.Identifier, ...], share: "_Share"
+    ) -> dmarc.Checked:
+        if (at_once := self._known_one(author, known)) is not None:
+            return at_once
+        return await self._settled(lambda answers: self._judge(author, known, answers), share, UNKNOWN)
 
     # --- asking ---
 
@@ -143,20 +178,37 @@ class Identities:
 
         return lookup
 
-    async def _settled(self, evaluate: Callable[[_Answers], T], within_s: float, late: T) -> T:
-        """Evaluate, find what is missing, evaluate again; each round finds at least one more answer."""
+    async def _settled(self, evaluate: Callable[[_Answers], T], share: "_Share", unknown: T) -> T:
+        """Evaluate, find what is missing, evaluate again; each round finds at least one more answer.
+        `unknown` when the share is used up."""
         answers: _Answers = {}
+        dns, left = Narrow(self._dns, share.at_once), share.in_all
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(share.within_s):
                 while True:
                     try:
                         return evaluate(answers)
                     except spf.Missing as missing:
                         questions = missing.questions
-                    found = await asyncio.gather(*(self._dns.ask(*question) for question in questions))
+                    left -= len(questions)
+                    if left < 0:
+                        return unknown
+                    found = await asyncio.gather(*(dns.ask(*question) for question in questions))
                     answers.update(zip(questions, found, strict=True))
         except TimeoutError:
-            return late
+            return unknown
+
+
+class _Share(NamedTuple):
+    """Of DNS, for one evaluation: questions at a time, in all, and seconds."""
+
+    at_once: int
+    in_all: int
+    within_s: float
+
+
+def _one_by_one(author: Author) -> list[Author]:
+    return [Author((domain,)) for domain in author.domains]
 
 
 def identities(trace: Trace) -> tuple[Identity | None, Identity]:

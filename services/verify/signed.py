@@ -12,12 +12,12 @@ from services.verify.keys import Answer
 
 
 class Examined(NamedTuple):
-    """What a header holds. `key_names`: of the records that check() needs; `seals`: this message is to be
-    sealed."""
+    """What a header holds. `key_names`: of the records that check() needs, each once, those of DKIM
+    first; `seals`: this message is to be sealed."""
 
     signatures: dkim.Examined = dkim.Examined()
     chain: arc.Chain = arc.Chain()
-    key_names: frozenset[str] = frozenset()
+    key_names: tuple[str, ...] = ()
     seals: bool = False
 
     @property
@@ -39,8 +39,8 @@ def examine(head: bytes, now: float, *, seals: bool) -> Examined:
     read."""
     examined = dkim.examine(head, now)
     chain = arc.examine(head, examined.fields, now, examined.defect)
-    names = frozenset(examined.key_names | chain.key_names)
-    return Examined(examined, chain, names, seals and not examined.defect)
+    names = dict.fromkeys(examined.key_names + chain.key_names)
+    return Examined(examined, chain, tuple(names), seals and not examined.defect)
 
 
 def check(head: bytes, body: bytes, examined: Examined, keys: Mapping[str, Answer]) -> Checked:

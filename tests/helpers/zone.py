@@ -13,6 +13,7 @@ the root, the time to live is 1 s unless `$TTL` says otherwise. Besides it knows
 import asyncio
 import socket
 import textwrap
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self, cast
 
@@ -38,7 +39,8 @@ Question = tuple[str, str]
 
 class Zone:
     """`async with Zone(text) as zone: zone.port`. `questions`: (name, type) of each query, in order;
-    `streams`: how many of them came over TCP. `edns=False`: a server of old, EDNS gets FORMERR."""
+    `streams`: how many of them came over TCP. `edns=False`: a server of old, EDNS gets FORMERR. While `holds`
+    is set, what came over UDP is kept in `held` until `release`."""
 
     def __init__(
         self, text: str = "", *, address: str = "127.0.0.1", port: int = 0, edns: bool = True
@@ -46,6 +48,8 @@ class Zone:
         self.address, self.port = address, port
         self.questions: list[Question] = []
         self.streams = 0
+        self.holds = False
+        self.held: list[Callable[[], None]] = []
         self._edns = edns
         self._server: asyncio.Server | None = None
         self._datagrams: asyncio.DatagramTransport | None = None
@@ -74,6 +78,12 @@ class Zone:
             "\n".join(["$TTL 1", *plain, ""]), dns.name.root, relativize=False, check_origin=False
         )
         self._trouble = trouble
+
+    def release(self) -> None:
+        """Answer what is held."""
+        held, self.held = self.held, []
+        for answer in held:
+            answer()
 
     async def start(self) -> Self:
         loop = asyncio.get_running_loop()
@@ -191,4 +201,7 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if (response := self._zone.respond(data, 512)) is not None:
-            self._transport.sendto(response, addr)
+            if self._zone.holds:
+                self._zone.held.append(lambda: self._transport.sendto(response, addr))
+            else:
+                self._transport.sendto(response, addr)

@@ -117,6 +117,16 @@ def test_dns_trouble_is_no_failure_for_good() -> None:
     assert seal(head, b"", chain, checked, RESULTS, rsa(), NOW) == b""
 
 
+def test_a_bound_of_ours_is_no_failure_for_good() -> None:
+    """Nobody is told for ever that a chain failed because it has more keys than we look at."""
+    named = (Sealer("backup.example", f"rsa2048.{n}", rsa().key) for n in range(arc.KEYS + 1))
+    message = sealed(sign.MESSAGE, *named)
+    chain, checked = check(message)
+    assert (checked.result, checked.reason, checked.lasting) == (arc.Result.FAIL, arc.TOO_MANY_KEYS, False)
+    head = message[: head_length(message)]
+    assert seal(head, b"", chain, checked, RESULTS, rsa(), NOW) == b""
+
+
 def test_a_chain_that_failed_is_sealed_as_failed_once() -> None:
     """Section 5.1: with cv=fail, over its own set only; behind that nobody seals any more."""
     broken = sealed(sign.MESSAGE, rsa()).replace(b"here are", b"here were")
