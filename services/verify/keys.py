@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from dkim.util import InvalidTagSpec, InvalidTagValueList, parse_tag_value  # type: ignore[import-untyped]
 
 RSA_LEAST, RSA_MOST = 1024, 8192  # bits: RFC 8301 section 3.2, and a bound on what a stranger's key costs
+RSA_EXPONENT = 32  # bits: 17 is what all use, and each more costs time
 _RECORDS = 8  # texts at the name of a key that are looked at
 _TAG = re.compile(rb"[A-Za-z][A-Za-z0-9_]*")
 ALGORITHMS = {b"rsa-sha256": b"rsa", b"ed25519-sha256": b"ed25519"}
@@ -114,8 +115,10 @@ def _parsed_key(record: str, algorithm: bytes) -> Key | Refused:
     if isinstance(public, RSAPublicKey):
         if public.key_size < RSA_LEAST:
             return Refused(Result.POLICY, "key too short")
-        if public.key_size > RSA_MOST or public.public_numbers().e.bit_length() > 64:
+        if public.key_size > RSA_MOST:
             return Refused(Result.POLICY, "key too large")
+        if public.public_numbers().e.bit_length() > RSA_EXPONENT:
+            return Refused(Result.PERMERROR, "exponent of the key too large")
     elif not isinstance(public, Ed25519PublicKey):
         return Refused(Result.PERMERROR, "key is of another kind")
     return Key(public, b"s" in listed(tags.get(b"t", b"")))

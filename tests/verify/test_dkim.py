@@ -99,7 +99,7 @@ def test_a_key_in_the_older_form_is_read() -> None:
         assert check(message, "p=" + b64encode(der).decode())[0].result is Result.PASS
 
 
-@pytest.mark.parametrize(("bits", "exponent"), [(16_384, 65537), (2048, 2**100 + 1)])
+@pytest.mark.parametrize(("bits", "exponent"), [(16_384, 65537), (2048, 2**100 + 1), (8192, 2**33 + 1)])
 def test_a_key_that_is_dear_is_not_used(bits: int, exponent: int) -> None:
     """A stranger's key may not cost more than its message: neither a huge modulus nor a huge exponent."""
     public = RSAPublicNumbers(exponent, 2**bits - 1).public_key()
