@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from libs.runtime.events import Events
 from libs.runtime.metrics import Metrics
 from libs.runtime.run import Life
 from services.verify.service import verify
-from tests.helpers.patience import PATIENCE_S, until
+from tests.helpers.patience import PATIENCE_S
 from tests.helpers.zone import Zone
 from tests.verify import sign
-from tests.verify.test_auth_cases import zone_text
+from tests.verify.test_auth_cases import HOSTS, zone_text
 
 ZONE = """
 sender.example                 TXT "v=spf1 ip4:192.0.2.0/24 -all"
@@ -44,26 +44,26 @@ class Scene:
         self.log, self.zone, self.clock, self.directory = log, zone, clock, directory
         self.verdicts: dict[str, list[Verdict]] = {}
         self.metrics = Metrics()
+        self._came = asyncio.Condition()
         self._dns: list[Dns] = []
         self._running: list[tuple[asyncio.Task[None], Life]] = []
         self._tail = asyncio.create_task(self._follow())
 
-    async def start(self, dns_timeout_s: float = 0.5, log: Log | None = None) -> Life:
-        """Another verify; on `log` where it is to have a connection of its own."""
+    async def start(
+        self, dns_timeout_s: float = 0.5, log: Log | None = None, trusted: Sequence[str] = ()
+    ) -> Life:
+        """Another verify; on `log` where it is to have a connection of its own. `trusted`: whose seals."""
         log = log or self.log
         config = Config(
-            installation={
-                "id": "test-1234",
-                "hosts": ("mx1.backup.example",),
-                "operators": "ops@ops.example",
-            },
-            host={"name": "mx1.backup.example"},
+            installation={"id": "test-1234", "hosts": HOSTS, "operators": "ops@ops.example"},
+            host={"name": HOSTS[0]},
+            arc={"trusted": tuple(trusted)},
             state_directory=self.directory,
         )  # type: ignore[arg-type]
         dns = Dns(self.zone.servers, self.clock, dns_timeout_s)
         self._dns.append(dns)
         events = Events(
-            log, self.clock, self.metrics, service="verify", host="mx1.backup.example",
+            log, self.clock, self.metrics, service="verify", host=HOSTS[0],
             partitions=PARTITIONS, out=io.StringIO(),
         )  # fmt: skip
         deps = Deps(config, log, self.clock, dns, events, self.metrics, PARTITIONS)
@@ -101,7 +101,8 @@ class Scene:
         await self.chunk(id_, 0, content, trace(1, sender), p)
 
     async def verdict(self, id_: str) -> Verdict:
-        await until(lambda: id_ in self.verdicts)
+        async with asyncio.timeout(PATIENCE_S), self._came:
+            await self._came.wait_for(lambda: id_ in self.verdicts)
         return self.verdicts[id_][0]
 
     async def _follow(self) -> None:
@@ -109,6 +110,8 @@ class Scene:
             for record in batch.records:
                 verdict = decode(record.value or b"", Verdict)
                 self.verdicts.setdefault(record.key.decode(), []).append(verdict)
+            async with self._came:
+                self._came.notify_all()
 
 
 @asynccontextmanager

@@ -135,6 +135,7 @@ async def test_case(case: Case) -> None:
         at_once = authenticator.now("id1", trace, case.message)
         await dns.close()
         await pool.close()
+    assert verdict.id == "id1"
     compare(case, verdict, below)
     for keyword, rest in below:
         if keyword == "asked":
@@ -160,7 +161,6 @@ def compare(case: Case, verdict: Verdict, below: list[tuple[str, str]]) -> None:
             assert shown(verdict.fields) == rest
     refused = [rest for keyword, rest in below if keyword == "refused"]
     assert (verdict.action is Action.REJECT, verdict.reply) == (bool(refused), "".join(refused))
-    assert verdict.id == "id1"
 
 
 def shown(text: bytes) -> str:
