@@ -1,7 +1,7 @@
 """The log over Apache Kafka. Shell: it puts the parts together.
 
 kafka_produce: appending     kafka_read: following     kafka_record: one record     kafka_group: ownership
-kafka_topics: the settings   kafka_wire: the client underneath all but appending
+kafka_line: one producer     kafka_topics: the settings     kafka_wire: the client underneath all the others
 """
 
 import asyncio
@@ -27,7 +27,8 @@ from libs.log.contract import (
     Unavailable,
 )
 from libs.log.kafka_group import KafkaClaim, Membership, member
-from libs.log.kafka_produce import Item, Lane
+from libs.log.kafka_line import Item
+from libs.log.kafka_produce import Lane
 from libs.log.kafka_record import Reader
 from libs.log.kafka_wire import EARLIEST, LATEST, DescribeLogDirsRequest, Wire
 from libs.runtime.clock import Clock

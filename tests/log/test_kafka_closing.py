@@ -10,7 +10,7 @@ import pytest
 
 from libs.log.kafka_client import Client
 from libs.log.kafka_group import Membership
-from libs.log.kafka_produce import Line
+from libs.log.kafka_line import Line
 from libs.log.kafka_wire import Wire
 from libs.runtime.clock import SystemClock
 from tests.helpers.kafka import fresh, log_on
