@@ -127,7 +127,8 @@ class ContentRef(Struct, frozen=True):
 class Trace(Struct, frozen=True, omit_defaults=True):
     """The record header `trace` of the last chunk: what authentication needs to know of the session.
 
-    `chunks`: how many there are; `client`: IP address."""
+    `chunks`: how many there are; `client`: IP address; `relay`: of a trusted relay that had it from `client`,
+    whose `helo` it was: "" where it did not say."""
 
     chunks: int
     domain: str
@@ -135,6 +136,7 @@ class Trace(Struct, frozen=True, omit_defaults=True):
     helo: str
     reverse_path: str
     smtputf8: bool = False
+    relay: str = ""
 
 
 class Action(StrEnum):

@@ -105,7 +105,7 @@ CANNOT_FLUSH = Reply(458, "4.3.0", "Unable to queue messages, try again later")
 TOO_MANY_FLUSHES = Reply(458, "4.7.1", "Unable to queue messages: too many requests, try again later")
 FLUSH_NOT_ALLOWED = Reply(459, "4.7.1", "Not allowed: not served here")
 ONE_BY_ONE = Reply(459, "4.7.1", "Not allowed: name one domain, without @ or #")
-ETRN_IN_TRANSACTION = Reply(503, "5.5.1", "Not within a mail transaction")
+IN_TRANSACTION = Reply(503, "5.5.1", "Not within a mail transaction")
 
 UNKNOWN_COMMAND = Reply(500, "5.5.2", "Command not recognized")
 BAD_LINE = Reply(500, "5.5.2", "Line too long or not ended by CR LF")

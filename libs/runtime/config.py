@@ -178,7 +178,8 @@ class LogPart(_Part):
 class SmtpPart(_Part):
     """What ingest listens on and how much it takes. Sizes in octets, rates a second. `proxy_listen`: where a
     PROXY header comes first; `proxy_networks`: who may connect there; `exempt_networks`: what the limits of
-    clients do not hold for. A client is an IPv4 address or an IPv6 /64; each process counts by itself."""
+    clients do not hold for; `trusted_relays`: hosts that hand over mail which they received from others, and
+    may say from whom. A client is an IPv4 address or an IPv6 /64; each process counts by itself."""
 
     proxy_listen: tuple[Endpoint, ...] = ()
     proxy_networks: tuple[SomeNetwork, ...] = ()
@@ -194,6 +195,7 @@ class SmtpPart(_Part):
     max_unverified_per_client: Count = 20
     max_unverified_per_domain: Count = 500
     exempt_networks: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+    trusted_relays: tuple[SomeNetwork, ...] = ()
     max_errors: Count = 10
     max_recipients: int = Field(default=100, strict=True, ge=100)  # RFC 5321 section 4.5.3.1.8
     proxy_timeout_s: Seconds = 5.0

@@ -59,6 +59,9 @@ listen = ["{listen}"]
 # Whom limits of clients do not hold for: your own monitoring. Where everybody comes from loopback, because a
 # proxy on this host sends no PROXY header, take it off the list.
 # exempt_networks = ["127.0.0.0/8", "::1/128"]
+# Hosts that hand us mail which they received, such as the queue of an old backup or a filter in front. SPF is
+# checked for the client that they name with XFORWARD or XCLIENT, and for none where they name nobody.
+# trusted_relays = []
 # max_errors = 10           # 5yz in a session before 421
 # max_recipients = 100      # of a mail; RFC 5321 wants at least 100
 # proxy_timeout_s = 5.0     # a PROXY header must be whole within this

@@ -31,10 +31,12 @@ class Content(Struct, frozen=True):
 
 
 class Connected(Struct, frozen=True):
-    """`limit`: what is in the way, None where there is room; `early`: octets came before our banner."""
+    """`limit`: what is in the way, None where there is room; `early`: octets came before our banner; `relay`:
+    the address of a trusted relay, "" for anybody else."""
 
     limit: Limit | None
     early: bool
+    relay: str = ""
 
 
 class Line(Struct, frozen=True):
@@ -140,4 +142,11 @@ class RequestFlush(Struct, frozen=True):
     domain: str
 
 
-Effect = Say | SayAndClose | StartTls | AskRcpt | ReadContent | Commit | RequestFlush
+class Represent(Struct, frozen=True):
+    """The trusted relay speaks for `client` from now on, "" for one that it does not know. Yields
+    Connected."""
+
+    client: str
+
+
+Effect = Say | SayAndClose | StartTls | AskRcpt | ReadContent | Commit | RequestFlush | Represent

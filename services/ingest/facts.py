@@ -23,10 +23,19 @@ class OurNames(Struct, frozen=True):
     operators: Mailbox
 
 
+class Origin(Struct, frozen=True):
+    """Whom a trusted relay had a mail from. `relay`: its address; `client`, `helo`: "" for what it did not
+    say."""
+
+    relay: str
+    client: str = ""
+    helo: str = ""
+
+
 class Envelope(Struct, frozen=True):
     """The transaction so far. `reverse_path` "" for <>; `size`: declared, 0 where not. `domain`, `next_hop`
     and `kind` are those of the recipients, "" before the first. `blocked`: the operator takes no mail from
-    this reverse-path."""
+    this reverse-path; `origin`: of mail from a trusted relay."""
 
     reverse_path: str
     size: int = 0
@@ -38,6 +47,7 @@ class Envelope(Struct, frozen=True):
     next_hop: str = ""
     kind: Kind = Kind.RELAYED
     blocked: bool = False
+    origin: Origin | None = None
 
     @property
     def sender(self) -> str:

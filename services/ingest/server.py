@@ -14,13 +14,12 @@ import structlog
 from prometheus_client import Counter
 
 from libs.mail.event import Event, EventType, Response
-from libs.mail.records import Trace
 from libs.mail.reply import Reply
 from libs.runtime.certs import Certificates
 from libs.runtime.config import Endpoint
 from libs.runtime.deps import Deps
 from libs.runtime.run import CannotStart
-from services.ingest import policy, proxy
+from services.ingest import policy, proxy, upstream
 from services.ingest.ask import Asker
 from services.ingest.commit import Committer
 from services.ingest.connection import Connection
@@ -36,6 +35,7 @@ from services.ingest.effects import (
     Interrupted,
     RcptAnswer,
     ReadContent,
+    Represent,
     RequestFlush,
     Say,
     SayAndClose,
@@ -86,6 +86,7 @@ class Server:
         self.sessions: dict[asyncio.Task[None], Dialogue] = {}
         self.draining = False
         self.proxies = [ipaddress.ip_network(network) for network in smtp.proxy_networks]
+        self.relays = [ipaddress.ip_network(network) for network in smtp.trusted_relays]
         self._servers: dict[asyncio.Server, bool] = {}  # with: is it a proxied door?
         self._said: dict[tuple[str, int], Counter] = {}
         self._answered: dict[tuple[int, str], Counter] = {}
@@ -180,7 +181,7 @@ class Dialogue(Connection):
     def __init__(self, server: Server, *, proxied: bool) -> None:
         super().__init__(server.deps.config.smtp.command_timeout_s)
         self._server, self._proxied = server, proxied
-        self._client = ""
+        self._client = self._connected = self._relay = ""
         self._peer = NOBODY
         self._asked: AskRcpt | ReadContent | None = None
 
@@ -205,9 +206,11 @@ class Dialogue(Connection):
     async def _admitted(self) -> None:
         """The session of a client that is known now."""
         server, metrics = self._server, self._server.deps.metrics
-        self._peer = peer_at(self._client, server.exempt, server.limits.access)
-        self.ends = self.loop.time() + server.connections.lasts_s(self._peer)
-        limit = server.connections.opened(self._peer, server.deps.clock.mono())
+        self._connected = self._client
+        self._relay = self._client if proxy.trusted(self._client, server.relays) else ""
+        self._peer = peer = peer_at(self._client, server.exempt, server.limits.access)
+        self.ends = self.loop.time() + server.connections.lasts_s(peer)
+        limit = server.connections.opened(peer, server.deps.clock.mono())
         metrics.sessions.inc()
         metrics.sessions_open.inc()
         try:
@@ -216,7 +219,7 @@ class Dialogue(Connection):
             log.debug("connection lost", client=self._client)
         finally:
             metrics.sessions_open.dec()
-            server.connections.closed(self._peer, limit)
+            server.connections.closed(peer, limit)
 
     async def _announced(self) -> bool:
         """Has a proxy that we trust said whom it connects for? Who may not, or cannot, is cut off."""
@@ -243,7 +246,7 @@ class Dialogue(Connection):
         """state, effect = step(state, what the effect yielded), until an effect closes."""
         for _ in range(2):
             await asyncio.sleep(0)  # the loop looks at the socket: has the client spoken before us?
-        state, effect = step(Session(), Connected(limit, self.arrived), self._server.limits)
+        state, effect = step(Session(), Connected(limit, self.arrived, self._relay), self._server.limits)
         while not isinstance(effect, SayAndClose):
             got: Input
             try:
@@ -277,14 +280,7 @@ class Dialogue(Connection):
                 self._asked = effect
                 self.out.append(wire(effect.reply))
                 await self.flush()
-                trace = Trace(
-                    0,
-                    effect.envelope.domain,
-                    self._client,
-                    state.helo,
-                    effect.envelope.reverse_path,
-                    effect.envelope.smtputf8,
-                )
+                trace = upstream.trace(effect.envelope, self._client, state.helo)
                 max_size = self._server.max_size(effect.envelope.domain)
                 rate = self._server.connections.data_rate(self._peer)
                 return await self._server.contents.receive(self, trace, max_size, rate)
@@ -295,13 +291,25 @@ class Dialogue(Connection):
             case StartTls():
                 self.out.append(wire(effect.reply))
                 await self.flush()
-                return TlsStarted(await self._start_tls())
+                tls = await self._start_tls()
+                self._represents(self._connected)
+                return TlsStarted(tls)
+            case Represent():
+                self._represents(effect.client)
+                blocked = Limit.BLOCKED_CLIENTS if self._peer.blocked else None
+                return Connected(blocked, early=False, relay=self._relay)
             case RequestFlush():
                 await self.flush()
                 flusher = self._server.flusher
                 return FlushAnswer(await flusher.flush(effect.domain, self._peer))
             case SayAndClose():
                 raise AssertionError("closes, yields nothing")
+
+    def _represents(self, client: str) -> None:
+        """The client is `client` from now on; one that is not known has the limits of who is connected."""
+        server = self._server
+        self._client = client
+        self._peer = peer_at(client or self._connected, server.exempt, server.limits.access)
 
     async def _start_tls(self) -> str:
         certificates, handshakes = self._server.certificates, self._server.deps.metrics.tls_handshakes

@@ -14,7 +14,7 @@ from libs.mail.address import Bad, BadAddress, Mailbox, domain_name, path, split
 from libs.mail.esmtp import BadParameter, RcptParameters, mail_parameters, rcpt_parameters
 from libs.mail.records import Recipient
 from libs.mail.reply import Reply
-from services.ingest import policy
+from services.ingest import policy, upstream
 from services.ingest.effects import (
     AskRcpt,
     Commit,
@@ -29,13 +29,14 @@ from services.ingest.effects import (
     RcptAnswer,
     ReadContent,
     Refused,
+    Represent,
     RequestFlush,
     Say,
     SayAndClose,
     StartTls,
     TlsStarted,
 )
-from services.ingest.facts import Accept, Envelope
+from services.ingest.facts import Accept, Envelope, Origin
 from services.ingest.limits import COMMAND_OCTETS, Limit, Limits
 
 
@@ -44,7 +45,9 @@ class Session(Struct, frozen=True):
     since the last accepted mail; `asked`: the parameters of the RCPT that is being answered,
     `recipient`: its mailbox; `blocked`: nothing but QUIT is taken; `later`: something temporary ended the
     transaction or refused a recipient of it, so what a pipelining client has sent of it all the same is no
-    error of its own; `stray`: DATA was refused, so what is no command may be its content."""
+    error of its own; `stray`: DATA was refused, so what is no command may be its content. `relay`: the
+    client's address, if it is a trusted relay; `named`: whom it has the next mail from (XFORWARD);
+    `represented`: for whom it speaks (XCLIENT), None for itself."""
 
     helo: str = ""
     extended: bool = False
@@ -56,6 +59,9 @@ class Session(Struct, frozen=True):
     recipient: str = ""
     later: bool = False
     stray: bool = False
+    relay: str = ""
+    named: Origin | None = None
+    represented: str | None = None
 
 
 Step = tuple[Session, Effect]
@@ -76,7 +82,7 @@ def step(s: Session, got: Input, limits: Limits) -> Step:
             return _say(_ended(s), got.reply, limits, "DATA")
         case TlsStarted():
             # RFC 3207 section 4.2: all else is forgotten.
-            return Session(tls=got.tls, errors=s.errors), Say(None)
+            return Session(tls=got.tls, errors=s.errors, relay=s.relay), Say(None)
         case FlushAnswer():
             return _say(s, got.reply, limits, "ETRN")
         case Connected():
@@ -105,7 +111,7 @@ def ahead(s: Session, lines: Sequence[bytes]) -> tuple[Mailbox, ...]:
 
 def _ended(s: Session) -> Session:
     """The transaction is over, and nothing of it is to come any more."""
-    return replace(s, mail=None, later=False, stray=False)
+    return replace(s, mail=None, later=False, stray=False, named=None)
 
 
 def _say(s: Session, reply: Reply, limits: Limits, command: str, recipient: str = "") -> Step:
@@ -121,6 +127,7 @@ def _say(s: Session, reply: Reply, limits: Limits, command: str, recipient: str 
 def _connected(s: Session, got: Connected, limits: Limits) -> Step:
     if got.early:
         return s, SayAndClose(replies.EARLY)
+    s = replace(s, relay=got.relay)
     reply = policy.at_connect(got.limit, limits.host)
     if got.limit is None:
         return s, Say(reply)
@@ -158,7 +165,7 @@ def _line(s: Session, line: Line, limits: Limits) -> Step:
         if line.more:
             return s, SayAndClose(replies.EARLY)  # RFC 2920 section 3.1: EHLO ends a group
         return _helo(s, argument.strip(b" "), limits, extended=verb == b"EHLO")
-    command = _COMMANDS.get(verb)
+    command = _COMMANDS.get(verb) or (_OF_RELAYS.get(verb) if s.relay else None)
     if command is None:
         return _content_unasked(s) if s.stray else _say(s, replies.UNKNOWN_COMMAND, limits, "")
     after, effect = command(s, argument.strip(b" "), limits)
@@ -186,11 +193,12 @@ def _helo(s: Session, argument: bytes, limits: Limits, *, extended: bool) -> Ste
         or not all(32 < c < 127 for c in argument)
     ):
         return _say(s, replies.BAD_HELO, limits, command)
-    s = Session(argument.decode(), extended, s.tls, s.errors)
+    s = Session(argument.decode(), extended, s.tls, s.errors, relay=s.relay, represented=s.represented)
     if not extended:
         return s, Say(replies.helo(limits.host), command)
     starttls = ("STARTTLS",) if limits.tls and not s.tls else ()
-    return s, Say(replies.ehlo(limits.host, limits.capabilities + starttls), command)
+    offered = upstream.OFFERED if s.relay else ()
+    return s, Say(replies.ehlo(limits.host, limits.capabilities + offered + starttls), command)
 
 
 def _mail(s: Session, argument: bytes, limits: Limits) -> Step:
@@ -214,7 +222,10 @@ def _mail(s: Session, argument: bytes, limits: Limits) -> Step:
         return _say(s, replies.BAD_SENDER, limits, "MAIL")
     reverse_path = "" if sender is None else str(sender)
     blocked = sender is not None and limits.access.blocks(sender)
-    envelope = Envelope(reverse_path, given.size, given.smtputf8, given.ret, given.envid, blocked=blocked)
+    origin = upstream.origin(s.relay, s.named, s.represented, s.helo)
+    envelope = Envelope(
+        reverse_path, given.size, given.smtputf8, given.ret, given.envid, blocked=blocked, origin=origin
+    )
     reply = policy.at_mail(envelope, limits.max_size, limits.load)
     if reply.code != 250:
         return _say(replace(s, later=reply.code < 500), reply, limits, "MAIL")
@@ -320,13 +331,43 @@ def _etrn(s: Session, argument: bytes, limits: Limits) -> Step:
     if not s.extended:
         return _say(s, replies.HELO_FIRST, limits, "ETRN")
     if s.mail is not None:
-        return _say(s, replies.ETRN_IN_TRANSACTION, limits, "ETRN")
+        return _say(s, replies.IN_TRANSACTION, limits, "ETRN")
     if argument[:1] in (b"@", b"#"):
         return _say(s, replies.ONE_BY_ONE, limits, "ETRN")
     try:
         return s, RequestFlush(domain_name(argument.decode("ascii")))
     except (BadAddress, UnicodeDecodeError):
         return _say(s, replies.SYNTAX, limits, "ETRN")
+
+
+def _xforward(s: Session, argument: bytes, limits: Limits) -> Step:
+    said = _told(s, argument)
+    if isinstance(said, Reply):
+        return _say(s, said, limits, "XFORWARD")
+    named = upstream.forwarded(s.named or Origin(s.relay), said)
+    return replace(s, named=named), Say(replies.OK, "XFORWARD")
+
+
+def _xclient(s: Session, argument: bytes, limits: Limits) -> Step:
+    """All begins again, with what the command says."""
+    said = _told(s, argument)
+    if isinstance(said, Reply):
+        return _say(s, said, limits, "XCLIENT")
+    client = (s.represented or "") if said.client is None else said.client
+    s = Session(said.helo or "", said.extended, s.tls, s.errors, relay=s.relay, represented=client)
+    return s, Represent(client)
+
+
+def _told(s: Session, argument: bytes) -> Reply | upstream.Told:
+    """What a trusted relay says, or why it is not heard."""
+    if not s.extended:
+        return replies.HELO_FIRST
+    if s.mail is not None:
+        return replies.IN_TRANSACTION
+    try:
+        return upstream.told(argument)
+    except BadParameter:
+        return replies.SYNTAX
 
 
 def _starttls(s: Session, argument: bytes, limits: Limits) -> Step:
@@ -352,4 +393,8 @@ _COMMANDS: dict[bytes, Callable[[Session, bytes, Limits], Step]] = {
     b"EXPN": _vrfy,
     b"STARTTLS": _starttls,
     b"ETRN": _etrn,
+}
+_OF_RELAYS: dict[bytes, Callable[[Session, bytes, Limits], Step]] = {
+    b"XFORWARD": _xforward,
+    b"XCLIENT": _xclient,
 }

@@ -44,6 +44,8 @@ def verdict(
     """The record for `verdicts`. `authserv_id`: the installation's (RFC 8601 section 2.5); `enforce`: of the
     relay domain; `trusted`: domains whose ARC seals are believed."""
     sender = domain_of(trace.reverse_path)
+    if trace.relay and not trace.client:
+        found = found._replace(author=_undecided(found.author))
     results = {"spf": str(found.helo if found.mailfrom is None else found.mailfrom)}
     results["dkim"] = _best(found.signatures)
     results["dmarc"] = str(found.author.result)
@@ -52,12 +54,34 @@ def verdict(
     return Verdict(
         id=id_,
         action=Action.ACCEPT if refusal is None else Action.REJECT,
-        fields=_fields(authserv_id, sender, trace.helo, found._replace(strip=()) if found.strip else found),
+        fields=_fields(
+            authserv_id,
+            sender,
+            trace.helo,
+            _by_relay(trace),
+            found._replace(strip=()) if found.strip else found,
+        ),
         may_notify=_may_notify(sender, found),
         strip=found.strip,
         results=results,
         reply="" if refusal is None else f"{refusal.enhanced} {refusal.text}",
     )
+
+
+def _undecided(author: dmarc.Checked) -> dmarc.Checked:
+    """Whether SPF would have passed is not known, so nothing has failed."""
+    if author.result is not dmarc.Result.FAIL:
+        return author
+    return author._replace(result=dmarc.Result.NONE, reason="not known without the client")
+
+
+def _by_relay(trace: Trace) -> str:
+    """Why SPF speaks of another address than that of the connection."""
+    if not trace.relay:
+        return ""
+    if not trace.client:
+        return f"the trusted relay {trace.relay} named no client"
+    return f"for {trace.client} as named by the trusted relay {trace.relay}"
 
 
 def _refusal(found: Found, enforce: Enforce, trusted: frozenset[str]) -> Reply | None:
@@ -78,14 +102,15 @@ def _vouched(chain: arc.Checked, trusted: frozenset[str]) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _fields(authserv_id: str, sender: str, helo: str, found: Found) -> bytes:
+def _fields(authserv_id: str, sender: str, helo: str, by_relay: str, found: Found) -> bytes:
     """The field for the message; remembered, since one sender's mails share it. HELO is named where it says
     something, or where it is all there is (RFC 7208 section 2.4)."""
     findings = []
     if found.mailfrom is not None:
-        findings.append(Finding("spf", found.mailfrom, (("smtp.mailfrom", sender),)))
+        findings.append(Finding("spf", found.mailfrom, (("smtp.mailfrom", sender),), by_relay))
     if found.mailfrom is None or found.helo is not spf.Result.NONE:
-        findings.append(Finding("spf", found.helo, (("smtp.helo", helo),)))
+        named = (("smtp.helo", helo),) if helo else ()  # a relay may not say it
+        findings.append(Finding("spf", found.helo, named, by_relay))
     findings += [_signature(checked) for checked in found.signatures] or [Finding("dkim", "none")]
     findings.append(_author(found.author))
     findings.append(Finding("arc", found.chain.result, reason=found.chain.reason))

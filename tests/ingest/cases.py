@@ -22,7 +22,17 @@ from libs.mail.knowledge import (
     RecipientTry,
     Status,
 )
-from libs.mail.records import Access, Action, Admission, Domain, Overrides, Permission, Unverified, Verdict
+from libs.mail.records import (
+    Access,
+    Action,
+    Admission,
+    Domain,
+    Overrides,
+    Permission,
+    Trace,
+    Unverified,
+    Verdict,
+)
 from tests.helpers.client import BadDialogue, Turn, octets, turns
 
 FOLDER = Path(__file__).parent / "cases"
@@ -38,7 +48,8 @@ class Case:
     `sights`: who was sent back `later_s` ago; `smtp`, `timing`: settings; `proxy`: what comes before the
     dialogue, from one of `proxies`; `client`: its address; `before`: how many connections it had, `gone`:
     and has no more; `access`: what the operator said; `socket`: it needs a clock or DNS; `queued`: the
-    lines of what must be in the queue, `received`: what stands in their traces; `limited`: what the
+    lines of what must be in the queue, `received`: what stands in their traces,
+    `judged`: who sent them for SPF; `limited`: what the
     metric says of each limit; `requested`: domains whose mail was asked for."""
 
     def __init__(self, path: Path) -> None:
@@ -71,6 +82,7 @@ class Case:
         self.contents: list[bytes] = []
         self.requested: list[str] = []
         self.received: list[str] = []
+        self.judged: list[str] = []
         self.events: list[str] = []
         self.limited: dict[str, int] = {}
         self.turns: list[Turn] = []
@@ -267,6 +279,7 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "away": _away,
     "client": _client,
     "before": _before,
+    "trusted": lambda case, words: case.smtp.setdefault("trusted_relays", []).append(words[0]),
     "access": _access,
     "socket": lambda case, _: setattr(case, "socket", True),
 }
@@ -277,6 +290,7 @@ AFTER: dict[str, Callable[[Case, list[str]], None]] = {
     "asked": lambda case, words: case.asked.append(" ".join(words)),
     "limited": _limited,
     "requested": lambda case, words: case.requested.append(words[0]),
+    "judged": lambda case, words: case.judged.append(" ".join(words)),
     "received": lambda case, words: case.received.append(words[-1].removeprefix("received").strip()),
 }
 WHOLE = {"queued", "content", "event", "dns", "proxy", "received"}
@@ -288,8 +302,14 @@ def described(domain: str, kind: str, sender: str, recipients: list[str], extra:
     return " ".join(word for word in [*words, "" if kind == "relayed" else kind] if word)
 
 
+def judged(trace: Trace) -> str:
+    """The `judged` line of a mail."""
+    words = [trace.client or "-", trace.helo or "-", *(["by", trace.relay] if trace.relay else [])]
+    return " ".join(words)
+
+
 def cases() -> list[Path]:
     return sorted([*FOLDER.glob("*.smtp"), FOLDER / "README"])
 
 
-__all__ = ["BadCase", "Case", "cases", "described", "replace"]
+__all__ = ["BadCase", "Case", "cases", "described", "judged", "replace"]

@@ -16,7 +16,7 @@ from libs.mail.records import Mail
 from services.ingest.sights import hashed, salt
 from tests.helpers.clock import Later
 from tests.helpers.patience import until
-from tests.ingest.cases import Case, described
+from tests.ingest.cases import Case, described, judged
 from tests.ingest.house import House
 
 
@@ -78,6 +78,8 @@ async def play(case: Case, house: House) -> None:
     traces = [queue.mail.prepend.decode().replace("\r\n\t", " ") for queue in queued]
     for text in case.received:
         assert any(text in trace for trace in traces), f"{text!r} is not in {traces}"
+    if case.judged:
+        assert sorted(judged(trace) for trace, _ in house.judged) == sorted(case.judged)
     if case.events:
         await until(lambda: len(house.events) >= len(case.events))
         said = [

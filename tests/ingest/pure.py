@@ -13,7 +13,7 @@ from libs.mail.replies import Receipt
 from libs.mail.reply import Reply
 from libs.mail.settings import complete
 from libs.runtime.config import DefaultsPart, SmtpPart
-from services.ingest import policy
+from services.ingest import policy, proxy, upstream
 from services.ingest.access import Listed, Rules
 from services.ingest.ask import allowance
 from services.ingest.budgets import Budgets
@@ -32,6 +32,7 @@ from services.ingest.effects import (
     RcptAnswer,
     ReadContent,
     Refused,
+    Represent,
     RequestFlush,
     Say,
     SayAndClose,
@@ -56,7 +57,7 @@ from services.ingest.session import Session, step
 from services.ingest.sights import hashed
 from services.ingest.unstuff import Unstuff
 from tests.helpers.client import matches
-from tests.ingest.cases import Case
+from tests.ingest.cases import Case, judged
 
 HOST = "mx1.backup.example"
 NAMES = OurNames(
@@ -71,7 +72,7 @@ NAMES = OurNames(
 )
 
 
-SILENT = (AskRcpt, Commit, RequestFlush)
+SILENT = (AskRcpt, Commit, RequestFlush, Represent)
 
 
 class Hungry(Exception):  # noqa: N818
@@ -89,6 +90,8 @@ class Play:
         self.said = b""
         self.queued: list[tuple[Mail, bytes]] = []
         self.requested: list[str] = []
+        self.judged: list[str] = []
+        self.client, self.helo = case.client, ""
         self.flushes = Flushes()
         self.known = {key: record for key, (_, record) in case.recipients.items()}
         self.defaults = DefaultsPart(**case.defaults).settings()
@@ -117,8 +120,10 @@ class Play:
             access=Rules(Listed(each, math.inf) for each in case.access),
         )
         config = SmtpPart(**case.smtp)
-        exempt = [ipaddress.ip_network(each) for each in config.exempt_networks]
-        self.peer = peer_at(case.client, exempt, self.limits.access)
+        self.exempt = [ipaddress.ip_network(each) for each in config.exempt_networks]
+        self.peer = peer_at(case.client, self.exempt, self.limits.access)
+        relays = [ipaddress.ip_network(each) for each in config.trusted_relays]
+        self.relay = case.client if proxy.trusted(case.client, relays) else ""
         self.connections = Connections(rates(config))
         self.budgets = Budgets(allowance(config))
 
@@ -157,7 +162,7 @@ class Play:
             sighted_s=self.sighted.get(self.who(to, envelope)),
         )
 
-    def perform(self, effect: Say | AskRcpt | ReadContent | Commit | RequestFlush) -> Input:
+    def perform(self, effect: Say | AskRcpt | ReadContent | Commit | RequestFlush | Represent) -> Input:
         match effect:
             case Say():
                 return self.line()
@@ -169,6 +174,11 @@ class Play:
                 return self.commit(effect)
             case RequestFlush():
                 return FlushAnswer(self.flush(effect.domain))
+            case Represent():
+                self.client = effect.client
+                self.peer = peer_at(effect.client or self.case.client, self.exempt, self.limits.access)
+                blocked = Limit.BLOCKED_CLIENTS if self.peer.blocked else None
+                return Connected(blocked, early=False, relay=self.relay)
 
     def flush(self, domain: str) -> Reply:
         f = self.facts(Mailbox("postmaster", domain), Envelope(""))
@@ -247,6 +257,7 @@ class Play:
         if not parse.ended:
             raise Hungry
         self.parse = None
+        self.judged.append(judged(upstream.trace(envelope, self.client, self.helo)))
         domain = self.case.domains.get(envelope.domain)
         most = complete(self.defaults, domain).max_size if domain else self.limits.max_size
         if parse.size > most:
@@ -284,7 +295,7 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
     closed = False
     early = bool(case.turns[0].sent)
     limit = play.connect()
-    state, effect = step(Session(), Connected(limit, early), play.limits)
+    state, effect = step(Session(), Connected(limit, early, play.relay), play.limits)
     said: list[str] = []
     spoke: object = None  # an effect that says something says it once, however often it must wait
     for turn in case.turns:
@@ -297,6 +308,7 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
                 closed = True
                 break
             assert not isinstance(effect, StartTls)
+            play.helo = state.helo
             try:
                 got = play.perform(effect)
             except Hungry:
@@ -312,6 +324,8 @@ def converse(case: Case) -> list[tuple[Mail, bytes]]:
             assert matches(expected, line), f"line {turn.line}: wanted {expected!r}, got {line!r}"
     assert not said, f"said, not expected: {said}"
     assert play.requested == case.requested
+    if case.judged:
+        assert sorted(play.judged) == sorted(case.judged)
     if case.asked:
         assert sorted(play.asked) == sorted(case.asked)
     return play.queued

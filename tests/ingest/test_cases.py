@@ -47,7 +47,7 @@ async def test_case_over_a_socket(path: Path, tmp_path: Path, authority: trustme
             "bad.smtp:2: 'relays' is none of: access away before callout client",
         ),
         ("# rule\n---\nX: hello\n---\n", "line 3: 'X: hello' is none of C: C| C< S: S."),
-        ("# rule\n---\n---\nqueue x\n", "bad.smtp:4: 'queue' is none of: asked content event limited queued"),
+        ("# rule\n---\n---\nqueue x\n", "bad.smtp:4: 'queue' is none of: asked content event judged limited"),
         ("# rule\n---\n", "three parts"),
         ("relay x\n---\n---\n", "a comment with the rule"),
     ],

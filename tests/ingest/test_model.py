@@ -30,6 +30,7 @@ from services.ingest.effects import (
     RcptAnswer,
     ReadContent,
     Refused,
+    Represent,
     RequestFlush,
     Say,
     SayAndClose,
@@ -65,6 +66,7 @@ class Dialogue(RuleBasedStateMachine):
         self.asked = ""
         self.errors = 0
         self.offers_tls = True
+        self.relay = ""
         self.full = False
 
     # --- what is expected ---
@@ -111,11 +113,16 @@ class Dialogue(RuleBasedStateMachine):
 
     # --- the beginning ---
 
-    @initialize(room=st.booleans(), early=st.sampled_from([False] * 4 + [True]), tls=st.booleans())
-    def connects(self, room: bool, early: bool, tls: bool) -> None:
+    @initialize(
+        room=st.booleans(),
+        early=st.sampled_from([False] * 4 + [True]),
+        tls=st.booleans(),
+        relay=st.sampled_from(["", "192.0.2.65"]),
+    )
+    def connects(self, room: bool, early: bool, tls: bool, relay: str) -> None:
         """Data before the banner ends it before anything else."""
-        self.offers_tls, self.waiting = tls, "line"
-        self.give(Connected(None if room or not early else Limit.CONNECTIONS, early))
+        self.offers_tls, self.waiting, self.relay = tls, "line", relay
+        self.give(Connected(None if room or not early else Limit.CONNECTIONS, early, relay))
         if early:
             self.ends(replies.EARLY)
         else:
@@ -137,6 +144,7 @@ class Dialogue(RuleBasedStateMachine):
         assert self.effect.reply is not None
         offered = "STARTTLS" in self.effect.reply.text.split("\n")
         assert offered == (extended and self.offers_tls and not self.tls)
+        assert ("XCLIENT" in self.effect.reply.text) == (extended and self.relay != "")
         self.waiting = "line"
         assert (self.effect.reply.code, self.effect.reply.enhanced) == (250, "")
 
@@ -291,13 +299,33 @@ class Dialogue(RuleBasedStateMachine):
     def asks_for_mail(self) -> None:
         """RFC 1985: after EHLO, outside of a transaction."""
         if not self.extended or self.mail:
-            self.line(
-                b"ETRN office.example", replies.ETRN_IN_TRANSACTION if self.extended else replies.HELO_FIRST
-            )
+            self.line(b"ETRN office.example", replies.IN_TRANSACTION if self.extended else replies.HELO_FIRST)
             return
         self.give(Line(b"ETRN office.example", more=False))
         assert self.effect == RequestFlush("office.example")
         self.waiting = "flush"
+
+    @commands("line")
+    @rule(verb=st.sampled_from([b"XFORWARD", b"XCLIENT"]), good=st.booleans())
+    def names_a_client(self, verb: bytes, good: bool) -> None:
+        """XFORWARD_README, XCLIENT_README: of a trusted relay, after EHLO, outside of a transaction. XCLIENT
+        lets all begin again."""
+        line = verb + (b" ADDR=203.0.113.7" if good else b" ADDR")
+        if not self.relay or not self.extended or self.mail or not good:
+            turn = replies.HELO_FIRST if not self.extended else replies.IN_TRANSACTION
+            wrong = replies.SYNTAX if self.extended and not self.mail else turn
+            if self.relay or not self.stray:
+                self.line(line, wrong if self.relay else replies.UNKNOWN_COMMAND)
+            return
+        if verb == b"XFORWARD":
+            self.line(line, replies.OK)
+            return
+        self.give(Line(line, more=False))
+        assert self.effect == Represent("203.0.113.7")
+        self.forget()
+        self.greeted = self.extended = False
+        self.give(Connected(None, early=False, relay=self.relay))
+        self.says(replies.banner(HOST))
 
     @commands("line")
     @rule()

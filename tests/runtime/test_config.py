@@ -118,6 +118,10 @@ KNOWN = "proxy_listen, proxy_networks, listen, tls_certificate, tls_key"
             "smtp.proxy_networks.0: '0.0.0.0/0' would let everybody claim any address",
         ),
         (
+            "[smtp]\ntrusted_relays = ['::/0']\n",
+            "smtp.trusted_relays.0: '::/0' would let everybody claim any address",
+        ),
+        (
             "[smtp]\nlisten = ['[::1]:25']\nproxy_listen = ['127.0.0.1:25', '[::1]:25']\n",
             "smtp.listen: [::1]:25 is named twice in smtp.listen and smtp.proxy_listen",
         ),

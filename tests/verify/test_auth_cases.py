@@ -20,7 +20,7 @@ from tests.verify import sign
 CASES = sign.CASES
 PROPERTIES = ("header.d", "header.s", "header.a", "header.from", "policy.dmarc")
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
-ABOVE = ("client", "helo", "from", "now", "enforce", "trusted", *sign.RECIPE)
+ABOVE = ("client", "relay", "helo", "from", "now", "enforce", "trusted", *sign.RECIPE)
 BELOW = ("spf", "helo", "dkim", "dmarc", "arc", "asked", "refused", "may_notify", "strip", "fields")
 
 
@@ -114,8 +114,8 @@ async def test_case(case: Case) -> None:
     above, below = lines(case)
     given = dict(above)
     reverse_path = "" if given["from"] == "<>" else given["from"]
-    client = "" if given["client"] == "-" else given["client"]
-    trace = Trace(1, "office.example", client, given["helo"], reverse_path)
+    client, helo = ("" if given[name] == "-" else given[name] for name in ("client", "helo"))
+    trace = Trace(1, "office.example", client, helo, reverse_path, relay=given.get("relay", ""))
     clock = Clock(float(given.get("now", 1_800_000_000)))
     async with Zone(zone_text(case.dns)) as zone:
         dns = Dns(zone.servers, clock, 1.0 if "!timeout" in case.dns else 20.0)
