@@ -3,6 +3,9 @@
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.faults.reading import FORGED, LOGS, REFUSED, backup
 from tests.faults.scene import ANN, BOB, Scene, scene
 from tests.helpers.patience import PATIENCE_S
 
@@ -52,3 +55,21 @@ async def test_verify_is_away(tmp_path: Path, broker: tuple[str, ...]) -> None:
         deadline = time.monotonic() + PATIENCE_S  # ingest lets one question wait every 15 s
         while not await answered():
             assert time.monotonic() < deadline, replies
+
+
+@LOGS
+async def test_what_would_be_refused_is_accepted(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    """Without verify nobody knows that a mail is forged: `temperror`; it is refused when verify is back."""
+    async with backup(tmp_path, kind, request) as at:
+        running = await at.verify()
+        assert (await at.mail(FORGED)).startswith(REFUSED)
+        await running.stop()
+        at.house.config.timing.__dict__["verdict_deadline_s"] = 0.5
+        assert (await at.mail(FORGED)).startswith("250 2.0.0")
+        [fields] = await at.results()
+        assert all(f"{method}=temperror".encode() in fields for method in ("spf", "dkim", "dmarc"))
+        at.house.config.timing.__dict__["verdict_deadline_s"] = 30.0
+        await at.verify()
+        assert (await at.mail(FORGED)).startswith(REFUSED)
