@@ -20,6 +20,9 @@ PROTOCOLS = frozenset(  # RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _LITERAL = re.compile(r"\[[A-Za-z0-9.:-]+\]")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
+_DOT_ATOM = re.compile(  # RFC 5322 section 3.2.3; one that is too long is cut, as a quoted-string
+    r"(?=.{1,200}\Z)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
+)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+^_`{|}~.-]+")  # RFC 2045 section 5.1
 
 
@@ -97,6 +100,14 @@ def authentication_results(authserv_id: str, findings: Iterable[Finding]) -> byt
     return b"".join(lines)
 
 
+def received_spf(result: str, pairs: Iterable[tuple[str, str]]) -> bytes:
+    """The field of RFC 7208 section 9.1, folded, with CR LF; `pairs`: keys of that section and their values,
+    which are quoted where they are no dot-atom."""
+    units = [f"Received-SPF: {result}"]
+    units += [f"{key}={value if _DOT_ATOM.fullmatch(value) else _quoted(value)};" for key, value in pairs]
+    return _folded(units)
+
+
 def _resinfo(finding: Finding) -> list[str]:
     units = [f"{finding.method}={finding.result}"]
     if finding.reason:
@@ -129,9 +140,11 @@ def _comment(text: str) -> str:
 def _value(text: str) -> str:
     """A token as it is, anything else as a quoted-string (RFC 2045 section 5.1)."""
     text = _printable(text)
-    if _TOKEN.fullmatch(text):
-        return text
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+    return text if _TOKEN.fullmatch(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'(["\\])', r"\\\1", _printable(text)) + '"'
 
 
 def _folded(units: list[str], used: int = 0) -> bytes:

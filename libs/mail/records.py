@@ -146,9 +146,10 @@ class Action(StrEnum):
 
 
 class Verdict(Struct, frozen=True, omit_defaults=True):
-    """`fields`: header fields to prepend, each with CR LF; `strip`: (start, end) octet ranges of the content:
-    arriving fields that claim our authserv-id and must not be relayed; `may_notify`: rule 12; `results`:
-    method -> result, for events and metrics; `reply`: enhanced code and text for reject and defer."""
+    """`fields`: header fields to prepend, each with CR LF; `above`: those that go above our Received;
+    `strip`: (start, end) octet ranges of the content: arriving fields that claim our authserv-id and must not
+    be relayed; `may_notify`: rule 12; `results`: method -> result, for events and metrics; `reply`: enhanced
+    code and text for reject and defer."""
 
     id: str
     action: Action
@@ -157,6 +158,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     strip: tuple[tuple[int, int], ...] = ()
     results: dict[str, str] = {}
     reply: str = ""
+    above: bytes = b""
 
 
 # --- domains (topic `domains`), requests (topic `requests`) ---

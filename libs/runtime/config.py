@@ -246,6 +246,13 @@ class DnsPart(_Part):
     timeout_s: Seconds = 5.0
 
 
+class AuthPart(_Part):
+    """What is written of authentication. `received_spf`: a Received-SPF field, besides
+    Authentication-Results."""
+
+    received_spf: bool = False
+
+
 class ArcPart(_Part):
     """`trusted`: domains whose seals are believed; the others: who seals, with which key, nobody without."""
 
@@ -314,6 +321,7 @@ class Config(_Part):
     smtp: SmtpPart = SmtpPart()
     dial: DialPart = DialPart()
     dns: DnsPart = DnsPart()
+    auth: AuthPart = AuthPart()
     arc: ArcPart = ArcPart()
     health: HealthPart = HealthPart()
     defaults: DefaultsPart = DefaultsPart()

@@ -84,6 +84,9 @@ listen = ["{listen}"]
 # servers = []
 # timeout_s = 5.0           # for one question in all
 
+[auth]
+# received_spf = false      # SPF in a Received-SPF field, too, for filters that read only that one
+
 [arc]
 # Forwarders whose ARC seals are believed where DMARC is enforced, such as ["lists.example"].
 # trusted = []

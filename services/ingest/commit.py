@@ -110,7 +110,7 @@ class Committer:
             kind=envelope.kind,
             reverse_path=envelope.reverse_path,
             recipients=recipients,
-            prepend=trace + verdict.fields,
+            prepend=verdict.above + trace + verdict.fields,
             arrived=content.arrived,
             may_notify=verdict.may_notify,
             ret=envelope.ret,

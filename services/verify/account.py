@@ -18,9 +18,6 @@ class Asked(NamedTuple):
     records: Sequence[str | tuple[int, str]]
 
 
-_UNKNOWN = "DNS did not answer in time, or would have been asked too much"
-
-
 def account(
     inquiry: Inquiry,
     trace: Trace,
@@ -65,7 +62,7 @@ def _sender(trace: Trace, found: Found, why: tuple[str, str]) -> dict[str, Any]:
 
 
 def _reason(result: spf.Result, why: str) -> str:
-    return why or (_UNKNOWN if result is spf.Result.TEMPERROR else "")
+    return why or (spf.UNANSWERED if result is spf.Result.TEMPERROR else "")
 
 
 def _signature(checked: dkim.Checked) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from services.verify import arc, dkim, dmarc, signed
 from services.verify.heavy import Overrun, Pool
 from services.verify.identities import UNKNOWN, Identities, Narrow, Resolver, identities
 from services.verify.sealing import Sealer, seal
-from services.verify.verdict import Found, domain_of, verdict
+from services.verify.verdict import Found, domain_of, of_spf, verdict
 
 HEAVY = 256 * 1024  # octets of a signed body, or of a header, from which on the pool does the work
 _KEYS = 6  # key records asked for at a time; in all there are dkim.SIGNATURES and arc.KEYS
@@ -67,7 +67,7 @@ class Authenticator:
     """`hosts`: our host names, any of which a forged field may claim; `authserv_id`: the one that we write;
     `within_s`: when an evaluation ends, whatever DNS has said by then (RFC 7208 section 4.6.4); `enforced`:
     what a relay domain wants refused; `sealer`: who seals, nobody for None; `trusted`: domains whose seals
-    are believed."""
+    are believed; `received_spf`: that field is wanted, too."""
 
     def __init__(
         self,
@@ -81,10 +81,12 @@ class Authenticator:
         enforced: Callable[[str], Enforce] = lambda _: Enforce.OFF,
         sealer: Sealer | None = None,
         trusted: Iterable[str] = (),
+        received_spf: bool = False,
     ) -> None:
         self._dns, self._clock, self._pool = dns, clock, pool
         self._id, self._ours, self._within_s = authserv_id, tuple({authserv_id, *hosts}), within_s
         self._enforced, self._sealer, self._trusted = enforced, sealer, frozenset(trusted)
+        self._received_spf = received_spf
         self._identities = Identities(dns, clock, within_s)
         self._large = asyncio.Semaphore()  # one large content is given to the pool at a time
 
@@ -132,10 +134,10 @@ class Authenticator:
         """What a verdict is made of; without a message there are no signatures and no author."""
         return (await self._found(trace, message))[0]
 
-    def why(self, trace: Trace) -> tuple[str, str]:
+    def why(self, trace: Trace, found: Found) -> tuple[str, str]:
         """(of MAIL FROM, of HELO): what decided SPF, as long as the result is remembered; else ""."""
         mailfrom, helo = identities(trace)
-        return self._identities.why(mailfrom), self._identities.why(helo)
+        return self._identities.why(mailfrom, found.mailfrom), self._identities.why(helo, found.helo)
 
     async def without_content(self, id_: str, trace: Trace, reason: str) -> Verdict:
         """The verdict for a message whose content did not come together: accepted, whatever SPF says."""
@@ -146,7 +148,7 @@ class Authenticator:
         assert of_helo is not None
         lost = dkim.Checked(dkim.Result.TEMPERROR, reason)
         found = Found(of_mailfrom, of_helo, (lost,), UNKNOWN, arc.Checked(arc.Result.NONE), ())
-        return verdict(id_, trace, found, self._id)
+        return self._with_spf(verdict(id_, trace, found, self._id), trace, found)
 
     async def _found(self, trace: Trace, message: Message | None) -> tuple[Found, _Content]:
         began = self._clock.mono()
@@ -165,6 +167,7 @@ class Authenticator:
 
     def _said(self, id_: str, trace: Trace, found: Found, content: _Content) -> Verdict:
         said = verdict(id_, trace, found, self._id, self._enforced(trace.domain), self._trusted)
+        said = self._with_spf(said, trace, found)
         if self._sealer is None or not content.checked.digest:
             return said
         sealed = seal(
@@ -177,6 +180,11 @@ class Authenticator:
             self._clock.wall(),
         )
         return replace(said, fields=sealed + said.fields)
+
+    def _with_spf(self, said: Verdict, trace: Trace, found: Found) -> Verdict:
+        if not self._received_spf:
+            return said
+        return replace(said, above=of_spf(trace, found, self.why(trace, found), self._id))
 
     # --- what is signed, and forged fields ---
 

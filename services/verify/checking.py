@@ -97,7 +97,7 @@ class Checker:
         message = None if about.message is None else Assembled((about.message,), self._spill)
         found = await authenticator.found(trace, message)
         said = verdict("", trace, found, self._hosts[0], about.enforce, about.trusted)
-        return account(about, trace, found, authenticator.why(trace), said, dns.asked())
+        return account(about, trace, found, authenticator.why(trace, found), said, dns.asked())
 
     async def batch(self, lines: AsyncIterator[bytes], say: Callable[[dict[str, Any]], None]) -> None:
         """`say` a result for each line, in order, while the next ones are under way."""

@@ -83,12 +83,12 @@ class Identities:
         except spf.Missing:
             return None
 
-    def why(self, identity: Identity | None) -> str:
-        """What decided SPF, as long as the result is remembered; else ""."""
+    def why(self, identity: Identity | None, result: spf.Result | None) -> str:
+        """What made SPF say `result`, as long as it is remembered; else ""."""
         if identity is None:
             return ""
         checked = self._results.get(identity._replace(local="")) or self._results.get(identity)
-        return checked.reason if checked else ""
+        return checked.reason if checked and checked.result is result else ""
 
     def _evaluate(self, identity: Identity, answers: _Answers) -> spf.Result:
         """Raises Missing."""

@@ -38,6 +38,7 @@ async def verify(deps: Deps, life: Life) -> None:
         enforced=known.enforced,
         sealer=_sealer(deps.config.arc),
         trusted=deps.config.arc.trusted,
+        received_spf=deps.config.auth.received_spf,
     )
     contents = Contents(
         deps.log,

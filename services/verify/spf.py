@@ -66,6 +66,8 @@ class Checked(NamedTuple):
 
 
 FOR_EVER = float("inf")
+NO_TERM = "no term matches"
+UNANSWERED = "DNS did not answer in time, or would have been asked too much"
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})+\.?")
 _FOUND, _TROUBLE = "ok", ("timeout", "servfail")
 
@@ -96,7 +98,7 @@ def _reason(query: "_Query", result: Result) -> str:
         case Result.TEMPERROR | Result.PERMERROR:
             return " ".join(filter(None, (query.prob, *map(str, query.mech))))
         case _:
-            return query.mechanism or "no term matches"
+            return query.mechanism or NO_TERM
 
 
 class _Query(spf.query):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from libs.mail import replies
-from libs.mail.headers import Finding, authentication_results
+from libs.mail.headers import Finding, authentication_results, received_spf
 from libs.mail.records import Action, Enforce, Trace, Verdict
 from libs.mail.reply import Reply
 from services.verify import arc, dkim, dmarc, spf
@@ -99,6 +99,24 @@ def _refusal(found: Found, enforce: Enforce, trusted: frozenset[str]) -> Reply |
 def _vouched(chain: arc.Checked, trusted: frozenset[str]) -> bool:
     """RFC 8617 section 7.2.1: DMARC passed where the chain began, and all who sealed it are trusted."""
     return chain.result is arc.Result.PASS and chain.began and trusted.issuperset(chain.sealers)
+
+
+def of_spf(trace: Trace, found: Found, why: tuple[str, str], receiver: str) -> bytes:
+    """Received-SPF (RFC 7208 section 9.1) of MAIL FROM or, with the null reverse-path, of HELO. `why`: what
+    decided each of the two, for people; `receiver`: who checked."""
+    result, reason = (found.helo, why[1]) if found.mailfrom is None else (found.mailfrom, why[0])
+    pairs = [
+        ("receiver", receiver),
+        ("identity", "helo" if found.mailfrom is None else "mailfrom"),
+        ("client-ip", trace.client),
+        ("helo", trace.helo),
+        ("envelope-from", trace.reverse_path),
+    ]
+    if result in (spf.Result.TEMPERROR, spf.Result.PERMERROR):
+        pairs.append(("problem", reason or spf.UNANSWERED))
+    elif result is not spf.Result.NONE:
+        pairs.append(("mechanism", "default" if reason == spf.NO_TERM else reason))
+    return received_spf(result, [(key, value) for key, value in pairs if value])
 
 
 @lru_cache(maxsize=4096)

@@ -17,6 +17,7 @@ from libs.mail.headers import (
     fields,
     head_length,
     received,
+    received_spf,
     returned,
 )
 
@@ -117,6 +118,33 @@ def test_results_are_well_formed_whatever_goes_in(findings: list[Finding]) -> No
     outside_quotes = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", raw)
     assert outside_quotes.count(b";") == max(1, len(findings))
     assert claims(raw, OURS) == ((0, len(raw)),)
+
+
+KEYS = ("receiver", "identity", "client-ip", "helo", "envelope-from", "mechanism", "problem")
+
+
+@given(st.lists(st.tuples(st.sampled_from(KEYS), st.text(max_size=400)), min_size=1, max_size=7))
+def test_received_spf_is_well_formed_whatever_goes_in(pairs: list[tuple[str, str]]) -> None:
+    """RFC 7208 section 9.1: a stranger's name, mailbox or record cannot add a pair, a comment or a field."""
+    raw = received_spf("fail", pairs)
+    well_formed(raw, "received-spf")
+    plain = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", raw)
+    assert plain.count(b";") == len(pairs)
+    assert not re.search(rb'[()"\\]', plain)
+
+
+def test_received_spf_in_the_form_of_rfc_7208() -> None:
+    """RFC 7208 section 9.1: the result, then pairs; what is no dot-atom is quoted."""
+    pairs = [
+        ("client-ip", "2001:db8::1"),
+        ("helo", 'x"; y'),
+        ("envelope-from", "a@b.example"),
+        ("helo", "a..b"),
+    ]
+    assert received_spf("pass", pairs) == (
+        b'Received-SPF: pass client-ip="2001:db8::1"; helo="x\\"; y";\r\n'
+        b'\tenvelope-from="a@b.example"; helo="a..b";\r\n'
+    )
 
 
 def test_results_in_the_form_of_rfc_8601() -> None:

@@ -21,7 +21,19 @@ CASES = sign.CASES
 PROPERTIES = ("header.d", "header.s", "header.a", "header.from", "policy.dmarc")
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
 ABOVE = ("client", "relay", "helo", "from", "now", "enforce", "trusted", *sign.RECIPE)
-BELOW = ("spf", "helo", "dkim", "dmarc", "arc", "asked", "refused", "may_notify", "strip", "fields")
+BELOW = (
+    "received-spf",
+    "spf",
+    "helo",
+    "dkim",
+    "dmarc",
+    "arc",
+    "asked",
+    "refused",
+    "may_notify",
+    "strip",
+    "fields",
+)
 
 
 class Case(NamedTuple):
@@ -129,6 +141,7 @@ async def test_case(case: Case) -> None:
             within_s=30,
             enforced={"office.example": Enforce(given.get("enforce", "off"))}.__getitem__,
             trusted=given.get("trusted", "").split(),
+            received_spf="received-spf" in dict(below),
         )
 
         verdict = await authenticator.verdict("id1", trace, Assembled((case.message,), Spill(None)))
@@ -159,6 +172,8 @@ def compare(case: Case, verdict: Verdict, below: list[tuple[str, str]]) -> None:
             assert verdict.may_notify is (rest == "yes")
         elif keyword == "fields":
             assert shown(verdict.fields) == rest
+        elif keyword == "received-spf":
+            assert verdict.above.decode().replace("\r\n\t", " ") == f"Received-SPF: {rest}\r\n"
     refused = [rest for keyword, rest in below if keyword == "refused"]
     assert (verdict.action is Action.REJECT, verdict.reply) == (bool(refused), "".join(refused))
 
