@@ -20,10 +20,10 @@ PROTOCOLS = frozenset(  # RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _LITERAL = re.compile(r"\[[A-Za-z0-9.:-]+\]")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
-_DOT_ATOM = re.compile(  # RFC 5322 section 3.2.3; one that is too long is cut, as a quoted-string
-    r"(?=.{1,200}\Z)[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
-)
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+^_`{|}~.-]+")  # RFC 2045 section 5.1
+# What stands in a value as it is. Of the signs of RFC 5322 section 3.2.3 and of RFC 2045 section 5.1 those are
+# left out that some readers take for quotes; a dot-atom that is too long is cut, as a quoted-string.
+_DOT_ATOM = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9!#$%&*+/=?^_{|}~-]+(?:\.[A-Za-z0-9!#$%&*+/=?^_{|}~-]+)*")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&*+^_{|}~.-]+")
 
 
 class Field(NamedTuple):
@@ -163,7 +163,8 @@ def _folded(units: list[str], used: int = 0) -> bytes:
 # Possessive: no state is kept for a way back, so the time and the memory are linear.
 _FIELD = re.compile(rb"[^\n]*+(?:\n[ \t][^\n]*+)*+\n?+")
 _NAME = re.compile(rb"([!-9;-~]++)[ \t]*+:")  # RFC 5322 section 3.6.8, blanks as in section 4.5.8
-_CLAIMING = re.compile(rb"^authentication-results[ \t]*+:", re.IGNORECASE | re.MULTILINE)
+# A name folded before its colon is none (RFC 5322 section 4.5.8); who unfolds first takes it for one.
+_CLAIMING = re.compile(rb"^authentication-results(?:[ \t]|\r?\n[ \t])*+:", re.IGNORECASE | re.MULTILINE)
 _INNER = re.compile(rb"\([^()]*+\)")
 _BY = re.compile(rb"(?<!\S)by\s++([A-Za-z0-9.-]++)", re.IGNORECASE)  # RFC 5321 section 4.4
 _FOR = re.compile(rb"(?<!\S)for\s++<([^<>]*+)>", re.IGNORECASE)
@@ -172,6 +173,7 @@ _WORDS = re.compile(
     rb'\s++|(?P<comment>\()|"(?P<quoted>(?:[^"\\]|\\.)*+)"?|(?P<word>[^\s()";]++)|(?P<end>;)', re.DOTALL
 )
 _COMMENT = re.compile(rb"[^()\\]*+(?:\\.[^()\\]*+)*+([()]?)", re.DOTALL)
+_LOOSE = re.compile(rb"[A-Za-z0-9._\x80-\xff-]++")  # what could be a host, whatever stands around it
 # What is looked at of a header full of Authentication-Results: so many fields, so many octets of each. A
 # field that hides its id behind more than that is taken for a forged one.
 _FIELDS_LOOKED_AT = 200
@@ -233,7 +235,8 @@ def returned(head: bytes, hosts: Iterable[str], recipients: Iterable[str]) -> in
 
 def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:
     """The octet ranges of arriving Authentication-Results fields that claim one of our ids, in any spelling:
-    upper case, comments, quoted, folded, with a version, with a final dot (RFC 8601 section 5).
+    upper case, comments, quoted, folded, with a version, with a final dot (RFC 8601 section 5), or such that
+    only a careless reader takes it for ours.
 
     Ranges are in order and apart. Of more than 200 fields the rest counts as forged, from the next one to the
     end of the last one: such a header loses what stands between them, and costs us no time and no room. So do
@@ -262,8 +265,9 @@ def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:
 
 
 def _readings(head: bytes, start: int, end: int, ours: set[bytes]) -> set[bytes]:
-    """What the authserv-id between `start` and `end` may be read as: its first word, and all its words joined
-    (with and without a version), for readers that drop comments and blanks. All of `ours` if it is hidden."""
+    """What the authserv-id between `start` and `end` may be read as: its first word; all its words joined,
+    with and without a version, for readers that drop comments and blanks; what could be a host in it, for
+    those that pass over odd signs or end at a NUL. All of `ours` if it is hidden."""
     words: list[bytes] = []
     at, limit = start, min(end, start + _OCTETS_LOOKED_AT)
     while at < limit and (match := _WORDS.match(head, at, limit)):
@@ -276,9 +280,11 @@ def _readings(head: bytes, start: int, end: int, ours: set[bytes]) -> set[bytes]
             words.append(re.sub(rb"\\(.)|\r\n", rb"\1", match["quoted"], flags=re.DOTALL))
         elif match["word"]:
             words.append(match["word"])
-    if not words and limit < end:
+    if (not words and limit < end) or any(b"=?" in word for word in words):  # an encoded word is no id
         return ours
     readings = [*words[:1], b"".join(words)]
+    if host := _LOOSE.search(b" ".join(words)):
+        readings.append(host[0])
     if len(words) > 1 and words[-1].isdigit():
         readings.append(b"".join(words[:-1]))
     return set(readings)

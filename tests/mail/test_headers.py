@@ -167,6 +167,15 @@ def test_results_in_the_form_of_rfc_8601() -> None:
     assert authentication_results(OURS, []) == b"Authentication-Results: mx1.backup.example;\r\n\tnone\r\n"
 
 
+@pytest.mark.parametrize("sign", ["'", "`", "(", ";"])
+def test_a_sign_that_could_end_a_value_is_quoted(sign: str) -> None:
+    """RFC 8601 section 2.2 allows some of them in a bare value; who stops there would see the victim."""
+    name = f"victim.example{sign}.evil.test"
+    field = authentication_results(OURS, [Finding("dkim", "neutral", (("header.d", name),))])
+    assert field.endswith(f'header.d="{name}"\r\n'.encode())
+    assert received_spf("none", [("helo", name)]).endswith(f'helo="{name}";\r\n'.encode())
+
+
 FORGED = [
     b"Authentication-Results: mx1.backup.example; spf=pass\r\n",
     b"authentication-RESULTS:mx1.backup.example;dkim=pass\r\n",
@@ -184,6 +193,18 @@ FORGED = [
     b"Authentication-Results: mx1. backup. example; spf=pass\r\n",
     b"Authentication-Results: mx1.(c)backup.example 1; spf=pass\r\n",
     b'Authentication-Results: "mx1.backup.example\r\n',
+    b'Authentication-Results: "mx1.backup.example; spf=pass\r\n',
+    b"Authentication-Results: 'mx1.backup.example'; spf=pass\r\n",
+    b"Authentication-Results: <mx1.backup.example>; spf=pass\r\n",
+    b"Authentication-Results: @ mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: \\mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example, spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example/1; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example\0.evil.example; spf=pass\r\n",
+    b"Authentication-Results: \0mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: =?utf-8?q?mx1=2Ebackup=2Eexample?=; spf=pass\r\n",
+    b"Authentication-Results\r\n : mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results \r\n\t\r\n :mx1.backup.example; spf=pass\r\n",
     b"Authentication-Results: " + b"(" * 3000 + b")" * 3000 + b"mx1.backup.example; spf=pass\r\n",
     b"Authentication-Results: mx1.backup.example; spf=pass",
 ]
@@ -192,6 +213,9 @@ OTHERS = [
     b"Authentication-Results: (mx1.backup.example) mx.other.example; spf=pass\r\n",
     b"Authentication-Results: xmx1.backup.example; spf=pass\r\n",
     b"Authentication-Results: mx1.backup.example.evil.example; spf=pass\r\n",
+    b"Authentication-Results: mx1.backup.example-evil.example; spf=pass\r\n",
+    b"Authentication-Results: evil.example <mx1.backup.example>; spf=pass\r\n",
+    b"Authentication-Results-X\r\n : mx1.backup.example; spf=pass\r\n",
     b"Authentication-Results: (mx1.backup.example\r\n",
     b"Authentication-Results:\r\n",
     b"ARC-Authentication-Results: i=1; mx1.backup.example; spf=pass\r\n",
