@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dkim.util import InvalidTagValueList  # type: ignore[import-untyped]
 
-from libs.mail.headers import Field
+from libs.mail.headers import Field, comment_end
 from services.verify import dkim
 from services.verify.canonical import Body, canonical_field, unsigned
 from services.verify.keys import ALGORITHMS, Answer, Refused, decoded, key_of, listed, tag_list
@@ -22,8 +22,9 @@ KEYS = 16  # of one chain; nobody's mail goes through so many hands
 FAILED_BEFORE = "the chain had failed before"
 TOO_MANY_KEYS = "too many keys in the chain"
 _NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
-# The instance that an ARC-Authentication-Results field begins with (section 4.1.1), comments apart.
-_INSTANCE = re.compile(rb"(?:\s++|\([^()]*+\))*+i\s*+=\s*+([0-9]++)\s*+;", re.IGNORECASE)
+# The instance that an ARC-Authentication-Results field begins with (sections 3.9 and 4.1.1), comments apart.
+_INSTANCE = re.compile(rb"\s*+i\s*+=\s*+([0-9]++)\s*+;")
+_UP_TO_COMMENT = re.compile(rb"[^(;]*+([(;]?+)")
 _HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
 # What may be left over: comments in comments and worse, as nobody writes who means it.
 _OPENS = re.compile(rb'["()\\]')
@@ -189,8 +190,15 @@ def _tags(head: bytes, field: Field) -> Mapping[bytes, bytes]:
 
 
 def _leading(head: bytes, field: Field) -> int:
-    match = _INSTANCE.match(head, field.value, field.end)
-    return _instance(match[1] if match else b"")
+    parts, at = [], field.value
+    while match := _UP_TO_COMMENT.match(head, at, field.end):
+        parts.append(match[0])
+        if match[1] != b"(":
+            break
+        parts[-1] = parts[-1][:-1] + b" "
+        at = comment_end(head, match.end(), field.end)
+    found = _INSTANCE.fullmatch(b"".join(parts))
+    return _instance(found[1] if found else b"")
 
 
 def _instance(value: bytes) -> int:
