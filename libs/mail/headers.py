@@ -20,8 +20,8 @@ PROTOCOLS = frozenset(  # RFC 5321 section 4.4, RFC 3848, RFC 6531 section 4.3
 _DOMAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _LITERAL = re.compile(r"\[[A-Za-z0-9.:-]+\]")
 _ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
-# What stands in a value as it is. Of the signs of RFC 5322 section 3.2.3 and of RFC 2045 section 5.1 those are
-# left out that some readers take for quotes; a dot-atom that is too long is cut, as a quoted-string.
+# What stands in a value as it is: RFC 5322 section 3.2.3, RFC 2045 section 5.1, without the signs that some
+# readers take for quotes. A dot-atom that is too long is cut, as a quoted-string.
 _DOT_ATOM = re.compile(r"(?=.{1,200}\Z)[A-Za-z0-9!#$%&*+/=?^_{|}~-]+(?:\.[A-Za-z0-9!#$%&*+/=?^_{|}~-]+)*")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&*+^_{|}~.-]+")
 
