@@ -1,7 +1,7 @@
 """`python -m bench`: measure this machine; prints lines `name value unit`, writes bench/results.json.
 
 CPU figures are user and system time of our processes a mail; they change less with what else the machine does
-than rates and latencies do. `--only recipients|cache|sqlite|kafka|restore` measures a part and writes
+than rates and latencies do. `--only recipients|cache|sqlite|kafka|restore|auth` measures a part and writes
 nothing.
 """
 
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bench.accept import accept
+from bench.auth import cpu, latency
 from bench.cache import cache
 from bench.figures import Figures
 from bench.house import KNOWN, house
@@ -24,7 +25,7 @@ from deploy.kafka.cluster import Cluster, prepared
 from deploy.kafka.jars import class_path
 
 RESULTS = Path(__file__).parent / "results.json"
-PARTS = ("recipients", "cache", "sqlite", "kafka", "restore")
+PARTS = ("recipients", "cache", "sqlite", "kafka", "restore", "auth")
 
 
 async def asked(folder: Path, figures: Figures, cluster: Cluster | None = None) -> None:
@@ -43,7 +44,7 @@ async def path(folder: Path, figures: Figures, cluster: Cluster | None = None) -
 
 
 async def measure(parts: tuple[str, ...], figures: Figures, folder: Path) -> None:
-    if not {"recipients", "kafka"}.isdisjoint(parts):
+    if not {"recipients", "kafka", "auth"}.isdisjoint(parts):
         await prepared(await asyncio.to_thread(class_path))  # fetched and unpacked on first use only
     if "recipients" in parts:
         await asked(folder / "asked-sqlite", figures)
@@ -58,6 +59,11 @@ async def measure(parts: tuple[str, ...], figures: Figures, folder: Path) -> Non
             await path(folder / "kafka", figures, cluster)
     if "restore" in parts:
         await restore(folder / "restore", figures)
+    if "auth" in parts:
+        await cpu(figures)
+        await latency(folder / "auth-sqlite", figures)
+        async with Cluster(1) as cluster:
+            await latency(folder / "auth-kafka", figures, cluster)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import trustme
@@ -129,13 +130,13 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 
 @asynccontextmanager
-async def house(folder: Path, cluster: Cluster | None = None) -> AsyncIterator[House]:
-    """Ready, with one relay domain, its primary up."""
+async def house(folder: Path, cluster: Cluster | None = None, more: str = "") -> AsyncIterator[House]:
+    """Ready, with one relay domain, its primary up. `more`: lines of DNS besides."""
     primary = Primary()
     certificate, key = _certificate(folder)
     try:
         async with (
-            Zone(ZONE) as zone,
+            Zone(dedent(ZONE) + more) as zone,
             Running(
                 folder,
                 dns=zone.servers,
