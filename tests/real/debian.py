@@ -27,6 +27,7 @@ PROGRAMS = {
     "swaks": ("swaks", "libnet-ssleay-perl"),
     "msmtp": ("msmtp",),
     "spamassassin": ("spamassassin", "libmail-spf-perl"),
+    "rspamd": ("rspamd",),
 }
 _TOOLS = ("apt-get", "dpkg-deb", "unshare", "setpriv", "chroot", "mount")
 _FETCH_S = 300
