@@ -255,10 +255,12 @@ def _said(to: Mailbox, f: Facts, status: RecipientStatus, now: float, source: st
 
 
 def _doubted(f: Facts) -> Reply | None:
-    """A recipient once deliverable that a callout contradicts is in doubt until a second witness comes."""
+    """A recipient once deliverable that a callout contradicts is in doubt until a second witness comes. Where
+    none can come, as nobody is asked, what was known stands: a doubt would last as long as that does."""
     if f.tried is None or not f.tried.against_since or _braked(f):
         return None
-    return replies.RECIPIENT_IN_DOUBT
+    nobody_is_asked = f.away or (f.learnt is not None and f.learnt.callouts is not Callouts.OPEN)
+    return None if nobody_is_asked else replies.RECIPIENT_IN_DOUBT
 
 
 def _braked(f: Facts) -> bool:

@@ -310,7 +310,7 @@ class Callouts:
         self._deps.metrics.callout_seconds.observe(self._deps.clock.mono() - began)
         if answered:
             self._primaries.is_up(question.domain)
-        after_s = learning.again_after(learnt, control, question.attempts, self._lifetimes)
+        after_s = learning.again_after(learnt, question.attempts, self._lifetimes)
         if after_s is not None and not (learnt.tried is not None and learnt.tried.imported):
             self._background.again(after_s, question.key, question.mailbox, question.attempts + 1)
         self._storing.store(

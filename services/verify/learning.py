@@ -215,12 +215,10 @@ def asked_just_now(known: Known, now: float, t: Lifetimes = LIFETIMES) -> bool:
     return any(0 <= now - at < t.unverifiable_s for at in times)
 
 
-def again_after(
-    learnt: Learnt, control: bool | None, attempts: int, t: Lifetimes = LIFETIMES
-) -> float | None:
+def again_after(learnt: Learnt, attempts: int, t: Lifetimes = LIFETIMES) -> float | None:
     """In how many seconds to ask again in the background, though nobody waits; None: not at all. `attempts`:
     so often it was asked in the background already."""
     if learnt.pending:
-        return t.alone_s if control is None else t.witness_s
+        return t.witness_s  # a yes ends the doubt, however long a second no has to wait for its time
     greylisted = learnt.tried is not None and learnt.tried.last_outcome == "greylisted"
     return t.greylist_s if greylisted and attempts < _GREYLIST_TIMES else None

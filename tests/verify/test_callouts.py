@@ -222,6 +222,25 @@ async def test_a_flip_needs_a_second_witness_and_a_control(tmp_path: Path) -> No
         assert it.status(BOB) is Status.DELIVERABLE
 
 
+async def test_a_doubt_ends_with_the_next_yes(tmp_path: Path) -> None:
+    """Without another recipient to ask about, a flip takes 24 h; that the first no was a mistake does not."""
+    clock = Clock()
+    async with at(known={ANN}) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        await it.ask(ANN)
+        await it.advance(7 * 86400)
+        primary.say("RCPT", "550 5.1.1 no such user", to=ANN, times=2)
+        answer = await it.ask(ANN)
+        assert isinstance(answer, RecipientTry)
+        since = answer.against_since
+        assert since > 0
+        await it.advance(900)
+        await until(lambda: (tried := it.tried(ANN)) is not None and tried.last_tried > since)
+        await it.advance(900)
+        await until(lambda: it.tried(ANN) is None)
+        assert it.status(ANN) is Status.DELIVERABLE
+
+
 async def test_a_primary_that_lost_its_users_pulls_the_brake(tmp_path: Path) -> None:
     """Three known recipients denied within an hour: no negative is written until one is confirmed again."""
     clock = Clock()

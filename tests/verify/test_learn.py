@@ -154,13 +154,13 @@ def test_what_is_asked_again_in_the_background() -> None:
     """Greylisting a few times, a contradiction until it is settled, nothing else."""
     unknown = Known(ANN, None, None)
     grey = learn(unknown, Unverifiable("greylisted", blocked=False), at())
-    assert again_after(grey, None, 0) == T.greylist_s
-    assert again_after(grey, None, 5) is None
-    assert again_after(learn(unknown, UNREACHABLE, at()), None, 0) is None
+    assert again_after(grey, 0) == T.greylist_s
+    assert again_after(grey, 5) is None
+    assert again_after(learn(unknown, UNREACHABLE, at()), 0) is None
     contradicted = learn(Known(ANN, status(Status.DELIVERABLE), None), NO, at())
-    assert again_after(contradicted, True, 0) == T.witness_s
-    assert again_after(contradicted, None, 0) == T.alone_s
-    assert again_after(learn(unknown, YES, at()), None, 0) is None
+    assert again_after(contradicted, 0) == T.witness_s
+    assert again_after(contradicted, 99) == T.witness_s
+    assert again_after(learn(unknown, YES, at()), 0) is None
 
 
 def test_deliveries_write_little() -> None:
