@@ -35,11 +35,11 @@ class Asked(Struct, frozen=True):
 
 
 class Heard(NamedTuple):
-    """One answer about one recipient: `outcome` deliverable, undeliverable or an Unverifiable's reason;
-    `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status; `guess`:
-    a client named it; `reply`: the line; `elsewhere`: as in RecipientTry."""
+    """One answer about the recipient with `key`: `outcome` deliverable, undeliverable or an Unverifiable's
+    reason; `blocked`: as in Unverifiable; `pending`: as in Learnt; `known`: the recipient has a status;
+    `guess`: a client named it; `reply`: the line; `elsewhere`: as in RecipientTry."""
 
-    mailbox: str
+    key: str
     outcome: str
     blocked: bool = False
     pending: bool = False
@@ -78,7 +78,7 @@ def held(asked: Asked, now: float) -> str:
 def heard(asked: Asked, h: Heard, now: float) -> Asked:
     """After an answer."""
     if h.outcome == "policy" and not h.blocked:
-        return _held(replace(asked, refused=asked.refused | {h.mailbox}, reply=h.reply), now)
+        return _held(replace(asked, refused=asked.refused | {h.key}, reply=h.reply), now)
     if h.blocked:
         return replace(asked, held_until=now + BLOCKED_S, hold="blocked", reply=h.reply, beside=False)
     if h.elsewhere == Status.UNDELIVERABLE.value and not h.known and h.guess:
@@ -88,9 +88,9 @@ def heard(asked: Asked, h: Heard, now: float) -> Asked:
     negatives = _recent(asked.negatives, now - NEGATIVES_S)
     if h.outcome == "undeliverable" and not h.known and h.guess:
         negatives = (*negatives, now)
-    flips = tuple(flip for flip in asked.flips if flip[0] > now - FLIPS_S and flip[1] != h.mailbox)
+    flips = tuple(flip for flip in asked.flips if flip[0] > now - FLIPS_S and flip[1] != h.key)
     if h.pending:
-        flips = (*flips, (now, h.mailbox))
+        flips = (*flips, (now, h.key))
     elif h.outcome == "deliverable" and h.known:
         flips = ()  # the primary still knows its users: the brake ends
     return replace(asked, held_until=0.0, hold="", negatives=negatives, flips=flips, refused=frozenset())

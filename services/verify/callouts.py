@@ -364,9 +364,8 @@ class Callouts:
         if isinstance(finding, Unverifiable):
             blocked, elsewhere = finding.blocked, finding.elsewhere
         outcome, had_status = _outcome(finding, learnt), known.status is not None
-        heard = Heard(
-            known.mailbox, outcome, blocked, learnt.pending, had_status, guess, finding.reply, elsewhere
-        )
+        key = mailbox(known.mailbox).key  # spelt otherwise it is not another recipient
+        heard = Heard(key, outcome, blocked, learnt.pending, had_status, guess, finding.reply, elsewhere)
         self._primaries.heard(claim, domain, heard, finding)
         if learnt.status is not None:
             self._storing.say_recipient(domain, known.status, learnt.status)

@@ -330,6 +330,20 @@ async def test_two_recipients_refused_for_policy_are_a_block(tmp_path: Path) -> 
         await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.BLOCKED)
 
 
+async def test_a_recipient_in_two_spellings_is_no_block(tmp_path: Path) -> None:
+    """ann@ and ANN@ are one recipient, whose own policy may refuse us."""
+    clock = Clock()
+    async with at() as primary, house(tmp_path, primary, clock=clock) as it:
+        primary.say("RCPT", "550 5.7.1 no")
+        await it.add()
+        await it.ask(ANN)
+        await it.advance(61)
+        await it.ask("ANN@office.example")
+        assert (await until(it.facts)).callouts is State.OPEN
+        await it.ask(BOB)
+        await until(lambda: (facts := it.facts()) is not None and facts.callouts is State.BLOCKED)
+
+
 async def test_whether_the_primary_is_up_is_asked_anew(tmp_path: Path) -> None:
     """Admission `fallback`: what is known of a recipient does not tell whether its primary is up, unless it
     was said within a minute."""
