@@ -137,12 +137,15 @@ def _status(known: Known, status: Status, reply: str, c: Circumstances) -> Recip
 
 def _in_vain(known: Known, reason: str, c: Circumstances, elsewhere: str = "") -> RecipientTry:
     before = known.tried or RecipientTry(known.mailbox, 0.0, "")
+    if not known.deliverable:  # forgotten meanwhile: then a doubt of it doubts nothing
+        before = replace(before, against_since=0.0, against_host="")
     return replace(before, last_tried=c.now, last_outcome=reason, elsewhere=elsewhere)
 
 
 def _settled(known: Known, outcome: str, c: Circumstances) -> RecipientTry | None:
-    """The end of a contradiction or of an import, where there was one."""
-    if known.tried is None or not (known.tried.against_since or known.tried.imported):
+    """The end of a contradiction, of an import or of what a worse preference said, where there was one."""
+    tried = known.tried
+    if tried is None or not (tried.against_since or tried.imported or tried.elsewhere):
         return None
     return RecipientTry(known.mailbox, c.now, outcome)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from libs.mail.knowledge import Health, PrimaryState, RecipientStatus, RecipientTry, Status
-from services.verify.finding import Deliverable, Undeliverable, Unverifiable
+from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable
 from services.verify.learning import (
     DAY_S,
     Circumstances,
@@ -13,6 +13,7 @@ from services.verify.learning import (
     is_due,
     learn,
     next_probe,
+    says_nothing,
     worth_writing,
 )
 
@@ -105,6 +106,23 @@ def test_a_timeout_keeps_the_doubt() -> None:
     """A callout without result between two witnesses does not start the count again."""
     learnt = learn(Known(ANN, status(Status.DELIVERABLE), doubt(50, "h")), UNREACHABLE, at())
     assert learnt.tried == RecipientTry(ANN, NOW, "unreachable", NOW - 50, "h")
+
+
+def test_a_doubt_goes_with_what_it_doubts() -> None:
+    """Who was forgotten after a year is unknown; that he was contradicted before says nothing any more."""
+    for known, since in ((status(Status.DELIVERABLE), NOW - 50), (None, 0.0)):
+        learnt = learn(Known(ANN, known, doubt(50)), UNREACHABLE, at())
+        assert learnt.tried is not None
+        assert learnt.tried.against_since == since
+
+
+@pytest.mark.parametrize("finding", [YES, NO])
+def test_an_answer_ends_what_a_worse_mx_said(finding: Finding) -> None:
+    """Else, with a clock that jumps, it would be taken for what was said after it."""
+    elsewhere = RecipientTry(ANN, NOW + 50, "unreachable", elsewhere="undeliverable")
+    learnt = learn(Known(ANN, None, elsewhere), finding, at())
+    assert learnt.tried is not None
+    assert says_nothing(learnt.tried), "its record goes"
 
 
 def test_the_brake_writes_no_negative() -> None:
