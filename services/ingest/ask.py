@@ -87,7 +87,7 @@ class Asker:
             return replies.STORAGE_TROUBLE
         decide = policy.at_answer if answered else policy.at_deadline
         facts = self._facts(to, envelope, client)
-        answer = policy.at_budget(decide(to, facts, self._deps.clock.wall()), facts, envelope)
+        answer = policy.at_budget(decide(to, facts, envelope, self._deps.clock.wall()), facts, envelope)
         if isinstance(answer, Whose):
             return await self._whose(to, envelope, answer, client)
         return self._noted(answer, to, envelope, client)

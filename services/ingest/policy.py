@@ -70,14 +70,15 @@ def at_rcpt(
     return answer
 
 
-def at_deadline(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
+def at_deadline(to: Mailbox, f: Facts, envelope: Envelope, now: float) -> Reply | Accept | Remember:
     """No callout told anything, or none was worth waiting for."""
-    answer = _unverified(to, f, now)
-    return (fallback.sent_back(f, now) or answer) if isinstance(answer, Accept) else answer
+    return _incapable_now(f, envelope) or _in_vain(to, f, now)
 
 
-def at_answer(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
+def at_answer(to: Mailbox, f: Facts, envelope: Envelope, now: float) -> Reply | Accept | Remember:
     """A callout was answered since we asked, `f` is what is known after it."""
+    if (incapable := _incapable_now(f, envelope)) is not None:
+        return incapable
     if f.settings is not None and f.fresh and f.status is not None and _unready(f.settings) is None:
         answer = _doubted(f) or _said(to, f, f.status, now, "callout")
         if isinstance(answer, Accept):
@@ -101,6 +102,11 @@ def _elsewhere(to: Mailbox, f: Facts, answer: Reply | Accept, now: float) -> Rep
     if said == Status.DELIVERABLE.value and answer is replies.CANNOT_VERIFY and not f.load.suspicious:
         return _accept(to, Basis.SUSPICION, "callout")
     return answer
+
+
+def _in_vain(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Remember:
+    answer = _unverified(to, f, now)
+    return (fallback.sent_back(f, now) or answer) if isinstance(answer, Accept) else answer
 
 
 def _unverified(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
@@ -223,6 +229,11 @@ def _incapable(f: Facts, envelope: Envelope) -> Reply | None:
     return None
 
 
+def _incapable_now(f: Facts, envelope: Envelope) -> Reply | None:
+    """The first question to a primary tells what it does not take, and counts for whom it was asked."""
+    return None if f.settings is None or _unready(f.settings) else _incapable(f, envelope)
+
+
 def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask | Remember:
     away = f.away
     if f.status is not None and f.fresh:
@@ -236,7 +247,7 @@ def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask | Remember
     if _braked(f):
         return replies.RECIPIENT_IN_DOUBT  # nobody new is believed, nobody is refused
     if away or f.tried_lately(now) or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
-        return at_deadline(to, f, now)
+        return _in_vain(to, f, now)
     return Ask(wait=f.learnt is None or f.learnt.callouts is not Callouts.BLOCKED)
 
 

@@ -157,17 +157,18 @@ def _known(case: Case, words: list[str]) -> None:
 
 
 def _facts(case: Case, words: list[str]) -> None:
-    given = _options(words[2:])
-    case.recipients["@" + words[0]] = (
-        words[0],
-        PrimaryFacts(
-            words[0],
-            Callouts(words[1]),
-            case.now,
-            braked="braked" in given,
-            size=int(given.get("size", "0")),
-            smtputf8={"yes": True, "no": False}.get(given.get("smtputf8", "")),
-        ),
+    case.recipients["@" + words[0]] = (words[0], _primary_facts(case, words[0], words[1:]))
+
+
+def _primary_facts(case: Case, domain: str, words: list[str]) -> PrimaryFacts:
+    given = _options(words[1:])
+    return PrimaryFacts(
+        domain,
+        Callouts(words[0]),
+        case.now,
+        braked="braked" in given,
+        size=int(given.get("size", "0")),
+        smtputf8={"yes": True, "no": False}.get(given.get("smtputf8", "")),
     )
 
 
@@ -194,6 +195,12 @@ def _sighted(case: Case, words: list[str]) -> None:
 
 def _callout(case: Case, words: list[str]) -> None:
     case.answers.setdefault(words[0].lower(), []).append(_status(words[0], words[1], case.now))
+
+
+def _taught(case: Case, words: list[str]) -> None:
+    domain = words[0].rpartition("@")[2]
+    facts = f"@{domain}", _primary_facts(case, domain, words[1:])
+    case.answers.setdefault(words[0].lower(), []).insert(0, facts)
 
 
 def _installation(case: Case, words: list[str]) -> None:
@@ -267,6 +274,7 @@ SETUP: dict[str, Callable[[Case, list[str]], None]] = {
     "facts": _facts,
     "primary": _primary,
     "callout": _callout,
+    "taught": _taught,
     "sighted": _sighted,
     "installation": _installation,
     "set": _set,

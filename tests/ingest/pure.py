@@ -233,7 +233,7 @@ class Play:
             self.came |= dict(came)
             decide = policy.at_answer if came else policy.at_deadline
             facts = self.facts(to, envelope)
-            answer = policy.at_budget(decide(to, facts, now), facts, envelope)
+            answer = policy.at_budget(decide(to, facts, envelope, now), facts, envelope)
             if isinstance(answer, Whose):
                 return answer.answer
         if isinstance(answer, Remember):

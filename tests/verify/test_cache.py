@@ -236,8 +236,8 @@ class Cache(RuleBasedStateMachine):
                 to = mailbox(name)
                 answers = [
                     policy.at_rcpt(to, f, EVE, self.wall),
-                    policy.at_answer(to, f, self.wall),
-                    policy.at_deadline(to, f, self.wall),
+                    policy.at_answer(to, f, EVE, self.wall),
+                    policy.at_deadline(to, f, EVE, self.wall),
                 ]
                 at_once, answered, in_vain = map(denies, answers)
                 if at_once or in_vain:
