@@ -29,7 +29,7 @@ _HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
 # What may be left over: comments in comments and worse, as nobody writes who means it.
 _OPENS = re.compile(rb'["()\\]')
 _DMARC = re.compile(rb";\s*+dmarc\s*+(?:/\s*+[0-9]++\s*+)?=\s*+([^\s;]*+)", re.IGNORECASE)
-_SEAL_TAGS = frozenset((b"i", b"a", b"b", b"cv", b"d", b"s"))
+_SEAL_TAGS = frozenset((b"i", b"a", b"b", b"cv", b"d", b"s", b"t"))
 
 
 class Result(StrEnum):
@@ -42,14 +42,15 @@ class Result(StrEnum):
 
 class Checked(NamedTuple):
     """What became of the chain. `instances`: the highest; `sealers`: of a chain that passes, d= of the seals,
-    the first one first; `began`: the results in its first set say that DMARC passed; `lasting`: a failure is
-    for good, not one of DNS in this minute."""
+    the first one first; `began`: the results in its first set say that DMARC passed; `author`: the newest
+    message signature covers From; `lasting`: a failure is for good, not one of DNS in this minute."""
 
     result: Result
     instances: int = 0
     reason: str = ""
     sealers: tuple[str, ...] = ()
     began: bool = False
+    author: bool = False
     lasting: bool = True
 
 
@@ -122,7 +123,8 @@ def verify(
     sealers = tuple(each.seal.tag(b"d").lower() for each in chain.sets)
     first = chain.sets[0].results
     began = _passed(head[first.value : first.end])
-    return Checked(Result.PASS, chain.instances, "", sealers, began)
+    author = b"from" in listed(newest.message.tags[b"h"])
+    return Checked(Result.PASS, chain.instances, "", sealers, began, author)
 
 
 def sealed(head: bytes, sets: Sequence[Set]) -> bytes:
@@ -214,7 +216,8 @@ def _signature(field: Field, tags: Mapping[Field, Mapping[bytes, bytes]]) -> dki
 
 
 def _check_message_tags(tags: Mapping[bytes, bytes], now: float) -> None:
-    """Section 4.1.2: as DKIM's, without a version; a signature over a seal cannot hold."""
+    """Section 4.1.2: as DKIM's, without a version; whatever fields it covers, but over a seal it cannot
+    hold."""
     try:
         dkim.check_tags(tags, now)
     except Refused as refused:
@@ -235,7 +238,7 @@ def _check_seal_tags(tags: Mapping[bytes, bytes], validation: bytes) -> None:
         raise _bad("unknown algorithm in seal")
     if not dkim.is_name(tags[b"d"]) or not dkim.is_name(tags[b"s"]):
         raise _bad("d= or s= in seal is no name")
-    if b"t" in tags and not (tags[b"t"].isdigit() and len(tags[b"t"]) < 20):
+    if not (tags[b"t"].isdigit() and len(tags[b"t"]) < 20):
         raise _bad("t= in seal is no number")
 
 

@@ -142,6 +142,7 @@ def _signature(head: bytes, field: Field, now: float) -> Signature:
     try:
         _check_version(tags)
         check_tags(tags, now)
+        _check_names(listed(tags[b"h"]))
     except Refused as found:
         refused = found
     return Signature(field, tags, refused)
@@ -164,7 +165,7 @@ def _check_version(tags: Mapping[bytes, bytes]) -> None:
 
 
 def check_tags(tags: Mapping[bytes, bytes], now: float) -> None:
-    """Section 6.1.1, without the version and the key. Raises Refused."""
+    """Section 6.1.1, without the version, the names of h= and the key. Raises Refused."""
     if missing := [name.decode() for name in (b"a", b"b", b"bh", b"d", b"h", b"s") if name not in tags]:
         raise Refused(Result.NEUTRAL, f"no {missing[0]}= in signature")
     if tags[b"a"] == b"rsa-sha1":  # RFC 8301 section 3.1
@@ -187,17 +188,19 @@ def check_tags(tags: Mapping[bytes, bytes], now: float) -> None:
         raise Refused(Result.NEUTRAL, "l=, t= or x= is no number")
     if b"t" in tags and b"x" in tags and int(tags[b"x"]) <= int(tags[b"t"]):
         raise Refused(Result.NEUTRAL, "x= is not after t=")
-    names = listed(tags[b"h"])
-    if not all(map(_FIELD_NAME.fullmatch, names)):
-        raise Refused(Result.NEUTRAL, "h= is no list of names")
-    if b"from" not in names:
-        raise Refused(Result.PERMERROR, "From is not signed")
     if b"@" not in tags.get(b"i", b"@"):
         raise Refused(Result.NEUTRAL, "i= has no @")
     if not _within(_agent(tags), tags[b"d"].lower()):
         raise Refused(Result.PERMERROR, "i= is not within d=")
     if b"x" in tags and int(tags[b"x"]) < now:
         raise Refused(Result.PERMERROR, "signature expired")
+
+
+def _check_names(names: Sequence[bytes]) -> None:
+    if not all(map(_FIELD_NAME.fullmatch, names)):
+        raise Refused(Result.NEUTRAL, "h= is no list of names")
+    if b"from" not in names:
+        raise Refused(Result.PERMERROR, "From is not signed")
 
 
 def is_name(value: bytes) -> bool:

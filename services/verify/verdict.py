@@ -97,8 +97,10 @@ def _refusal(found: Found, enforce: Enforce, trusted: frozenset[str]) -> Reply |
 
 
 def _vouched(chain: arc.Checked, trusted: frozenset[str]) -> bool:
-    """RFC 8617 section 7.2.1: DMARC passed where the chain began, and all who sealed it are trusted."""
-    return chain.result is arc.Result.PASS and chain.began and trusted.issuperset(chain.sealers)
+    """RFC 8617 section 7.2.1: DMARC passed where the chain began, and all who sealed it are trusted. An
+    author whom nobody signed is anybody."""
+    passed = chain.result is arc.Result.PASS and chain.began and chain.author
+    return passed and trusted.issuperset(chain.sealers)
 
 
 def of_spf(trace: Trace, found: Found, why: tuple[str, str], receiver: str) -> bytes:

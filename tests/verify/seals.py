@@ -21,7 +21,7 @@ def arc_set(message: bytes, private: object, tags: dict[str, str], algorithm: st
     said = tags.get("results", "spf=pass+smtp.mailfrom=sender.example;+dmarc=pass").replace("+", " ")
     instance = tags.get("instance", f"i={number}").replace("+", " ")
     results = f"ARC-Authentication-Results: {instance}; relay.example; {said}\r\n".encode()
-    named = {"cv": "none" if number == 1 else "pass", **tags, "a": algorithm}
+    named = {"cv": "none" if number == 1 else "pass", "t": "1700000000", **tags, "a": algorithm}
     words = [
         f"{name}={named[name]}" for name in ("i", "a", "t", "z", "cv", "d", "s", "seal-h") if name in named
     ]

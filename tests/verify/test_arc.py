@@ -69,10 +69,10 @@ def test_a_message_without_arc_has_no_chain() -> None:
 def test_chains_of_ours_hold() -> None:
     """Section 5.1: one seal, three of two kinds of keys, and who sealed."""
     one = sealed(sign.MESSAGE, rsa())
-    assert check(one)[1] == arc.Checked(arc.Result.PASS, 1, "", ("backup.example",))
+    assert check(one)[1] == arc.Checked(arc.Result.PASS, 1, "", ("backup.example",), author=True)
     three = sealed(sign.MESSAGE, rsa(), ed25519(), rsa())
     sealers = ("backup.example", "list.example", "backup.example")
-    assert check(three)[1] == arc.Checked(arc.Result.PASS, 3, "", sealers)
+    assert check(three)[1] == arc.Checked(arc.Result.PASS, 3, "", sealers, author=True)
 
 
 def test_dkimpy_finds_that_they_hold() -> None:
