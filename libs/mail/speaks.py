@@ -115,6 +115,21 @@ _NO_SUCH = re.compile(
     r"|doesn't have an? .{1,40} account|can'?t find (a|that|this) (valid )?(user|recipient|mailbox)",
     _I,
 )
+# A bare 550 that speaks of something else than the mailbox: trouble behind the server; the domain, or us.
+_TROUBLED = re.compile(
+    r"\b(internal|system|server|local|database|ldap|look ?up|temporary|configuration)\s+(\w+\s+)?"
+    r"(error|fail|problem|trouble)"
+    r"|\b(could ?n[o']?t|can(no|')t) (\w+ )?(connect|contact|verify|reach|look ?up|check)|unable to (\w+ )?"
+    r"(connect|contact|verify|reach|look ?up|check)|timed? ?out|try (it )?(again )?later|maintenance"
+    r"|service (\w+ )?unavailable|\bsp(ä|ae)ter\b|wartung|technische",
+    _I,
+)
+_OF_OTHERS = re.compile(
+    r"\b(no such|unknown|invalid|bogus) (host|domain|mx)\b|\b(host|domain) (is )?(unknown|not found)"
+    r"|\bfor this (domain|host)|\bdynamic\b|\bdial-?up|\bproxy\b|\bbots?\b|\bforged\b|\bport \d"
+    r"|\bsubmission\b",
+    _I,
+)
 _MAILBOX_MISSING = re.compile(r"mailbox does not exist", _I)
 _OUTLOOK = re.compile(r"recipient address rejected: access denied", _I)
 _NOBODY_LEFT = re.compile(r"no valid|recipient", _I)
@@ -192,7 +207,9 @@ def _permanent(stage: str, code: int, enhanced: str, text: str) -> Speaks:
     if code in (500, 501, 502, 503, 504, 521, 556) or subject in ("3", "4", "5"):
         return Speaks.SYSTEM
     if stage == Stage.RCPT and code in (550, 551, 553) and enhanced in ("", "5.0.0"):
-        if _NO_SUCH.search(text) or not _REFUSED.search(text):
+        if _TROUBLED.search(text):
+            return Speaks.SYSTEM
+        if _NO_SUCH.search(text) or not (_REFUSED.search(text) or _OF_OTHERS.search(text)):
             return Speaks.NO_MAILBOX
         return Speaks.POLICY
     return Speaks.POLICY if _REFUSED.search(text) and not enhanced else Speaks.OTHER_PERMANENT

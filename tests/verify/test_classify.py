@@ -176,6 +176,8 @@ HOSTILE = [
     "a@" * 250,
     "client host " * 40,
     "ip " * 160,
+    "unable to " * 50,
+    "system a " * 55,
 ]
 
 
