@@ -25,7 +25,10 @@ _FEW = 3  # identifiers of a DMARC result that is remembered: more is no usual m
 # What one mail may ask: a stranger wrote the names, and those that they lead to. HELO, MAIL FROM and each
 # author have a share of their own, so that none of them is kept waiting by another's DNS.
 _OF_SENDER, _OF_AUTHORS = 3, 6  # questions at a time
-_IN_ALL = 80  # questions of each of the two, and of all authors together; what needs more is not known
+_ALL_OF_SENDER, _ALL_OF_AUTHORS = (
+    48,
+    80,
+)  # in all, of each of the two and of all authors; then it is not known
 _log = structlog.get_logger()
 
 _Answers = dict[spf.Question, spf.Answer]  # found for one evaluation; they outlive their place in the cache
@@ -110,7 +113,7 @@ class Identities:
             return known
         return await self._settled(
             lambda answers: self._evaluate(identity, answers),
-            _Share(_OF_SENDER, _IN_ALL, self._within_s),
+            _Share(_OF_SENDER, _ALL_OF_SENDER, self._within_s),
             spf.Result.TEMPERROR,
         )
 
@@ -154,7 +157,7 @@ class Identities:
         if (at_once := self.known_author(author, known)) is not None:
             return at_once
         authors = _one_by_one(author)
-        share = _Share(max(1, _OF_AUTHORS // len(authors)), _IN_ALL // len(authors), within_s)
+        share = _Share(max(1, _OF_AUTHORS // len(authors)), _ALL_OF_AUTHORS // len(authors), within_s)
         return dmarc.deciding(await asyncio.gather(*(self._of_one(one, known, share) for one in authors)))
 
     async def _of_one(

@@ -181,6 +181,11 @@ class _Query(spf.query):  # type: ignore[misc]
             raise spf.PermError("more than 10 MX records")
         return [address for _, found in self._addresses(hosts, trouble=True) for address in found]
 
+    def cidrmatch(self, ipaddrs: Sequence[str], n: int) -> bool:
+        """Is the client within `n` bits of one of these? pyspf makes two networks of each: 40 us."""
+        network = ipaddress.ip_network((self.c, n), strict=False)
+        return any(ipaddress.ip_address(each) in network for each in ipaddrs)
+
     def validated_ptrs(self) -> list[str]:
         """Section 5.5: the first ten names of the client that point back to it; trouble means no match."""
         try:

@@ -173,6 +173,17 @@ async def test_truncated_answers_come_over_tcp() -> None:
         await dns.close()
 
 
+@pytest.mark.parametrize(("records", "kind"), [(120, Kind.OK), (130, Kind.SERVFAIL), (3000, Kind.SERVFAIL)])
+async def test_an_answer_of_too_many_records_is_not_read(records: int, kind: Kind) -> None:
+    """Whoever wrote them, reading an answer of thousands would take longer than all else about a mail."""
+    text = "\n".join(f"many.example A 198.51.{n % 256}.{n // 256}" for n in range(records))
+    async with Zone(text) as zone:
+        dns = resolver(zone)
+        assert (await dns.ask("many.example", "A")).kind is kind
+        assert zone.streams == 1
+        await dns.close()
+
+
 async def test_servers_without_edns() -> None:
     """FORMERR to EDNS is answered by the same question without it (RFC 6891 section 7)."""
     async with Zone("a.example A 192.0.2.1", edns=False) as zone:
