@@ -29,7 +29,7 @@ _HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
 # What may be left over: comments in comments and worse, as nobody writes who means it.
 _OPENS = re.compile(rb'["()\\]')
 _DMARC = re.compile(rb";\s*+dmarc\s*+(?:/\s*+[0-9]++\s*+)?=\s*+([^\s;]*+)", re.IGNORECASE)
-_SEAL_TAGS = frozenset((b"i", b"a", b"b", b"cv", b"d", b"s", b"t"))
+_SEAL_TAGS = frozenset((b"i", b"a", b"b", b"cv", b"d", b"s"))
 
 
 class Result(StrEnum):
@@ -238,7 +238,7 @@ def _check_seal_tags(tags: Mapping[bytes, bytes], validation: bytes) -> None:
         raise _bad("unknown algorithm in seal")
     if not dkim.is_name(tags[b"d"]) or not dkim.is_name(tags[b"s"]):
         raise _bad("d= or s= in seal is no name")
-    if not (tags[b"t"].isdigit() and len(tags[b"t"]) < 20):
+    if b"t" in tags and not (tags[b"t"].isdigit() and len(tags[b"t"]) < 20):
         raise _bad("t= in seal is no number")
 
 

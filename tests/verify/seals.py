@@ -14,16 +14,16 @@ NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 
 def arc_set(message: bytes, private: object, tags: dict[str, str], algorithm: str, signature: bytes) -> bytes:
     """One set for the top of `message`: `signature` is its ARC-Message-Signature, made already. `tags`: i= of
-    all three; d= s= cv= t= z= of the seal and, as `seal-h`, its h=; `results` of the sealer (+ for a blank)
-    and what they begin with instead of i= (`instance`); `over`: the instances that the seal covers besides
-    its own, by commas (without, all below its own)."""
+    all three; d= s= cv= t= (empty: none) z= of the seal and, as `seal-h`, its h=; `results` of the
+    sealer (+ for a blank) and what they begin with instead of i= (`instance`); `over`: the instances that the
+    seal covers besides its own, by commas (without, all below its own)."""
     number = int(tags["i"])
     said = tags.get("results", "spf=pass+smtp.mailfrom=sender.example;+dmarc=pass").replace("+", " ")
     instance = tags.get("instance", f"i={number}").replace("+", " ")
     results = f"ARC-Authentication-Results: {instance}; relay.example; {said}\r\n".encode()
     named = {"cv": "none" if number == 1 else "pass", "t": "1700000000", **tags, "a": algorithm}
     words = [
-        f"{name}={named[name]}" for name in ("i", "a", "t", "z", "cv", "d", "s", "seal-h") if name in named
+        f"{name}={named[name]}" for name in ("i", "a", "t", "z", "cv", "d", "s", "seal-h") if named.get(name)
     ]
     head = ("ARC-Seal: " + "; ".join(words) + "; b=").replace("seal-h=", "h=").encode()
     over = [int(each) for each in tags["over"].split(",") if each] if "over" in tags else range(1, number)
