@@ -8,15 +8,17 @@ NXDOMAIN and NODATA (RFC 2308) 1 s to 5 min, SERVFAIL and time-outs 5 s (RFC 952
 
 import asyncio
 import ipaddress
+import socket
 import struct
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
 import dns.query
@@ -208,8 +210,7 @@ class Dns:
                 backend=self._backend,
             )
         except dns.message.Truncated:
-            async with asyncio.timeout(within):
-                octets = await _over_tcp(query.to_wire(), address, port)
+            octets = await self._over_tcp(query, address, port, within)
         if sum(struct.unpack("!3H", octets[6:12].ljust(6, b"\0"))) > _RECORDS:
             return None
         response = dns.message.from_wire(octets)
@@ -217,15 +218,28 @@ class Dns:
             raise dns.query.BadResponse
         return response
 
+    async def _over_tcp(self, query: dns.message.Message, address: str, port: int, within: float) -> bytes:
+        """RFC 7766 section 8. Raises OSError, EOFError, DNSException."""
+        family = dns.inet.af_for_address(address)
+        async with asyncio.timeout(within):
+            backend: Any = self._backend  # what it makes has no types
+            async with await backend.make_socket(
+                family, socket.SOCK_STREAM, 0, None, (address, port), within
+            ) as stream:
+                await dns.asyncquery.send_tcp(stream, query)
+                length = int.from_bytes(await _exactly(stream, 2, within))
+                return await _exactly(stream, length, within)
 
-async def _over_tcp(wire: bytes, address: str, port: int) -> bytes:
-    """RFC 7766 section 8. Raises OSError, EOFError."""
-    reader, writer = await asyncio.open_connection(address, port)
-    try:
-        writer.write(len(wire).to_bytes(2) + wire)
-        return await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
-    finally:
-        writer.close()
+
+async def _exactly(stream: Any, count: int, within: float) -> bytes:
+    """Raises OSError, EOFError, DNSException."""
+    octets = b""
+    while len(octets) < count:
+        more = await stream.recv(count - len(octets), within)
+        if not more:
+            raise EOFError
+        octets += more
+    return octets
 
 
 def absolute(name: str) -> dns.name.Name | None:

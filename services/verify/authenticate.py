@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 class Remote(Protocol):
     """A content that the pool's process reads for itself."""
 
-    def read(self) -> bytes: ...
+    def read(self) -> bytearray: ...
 
 
 class Message(Protocol):
@@ -255,12 +255,12 @@ async def _nothing() -> _Content:
 def _check(
     content: Remote, head_octets: int, examined: signed.Examined, keys: Mapping[str, dkim.Answer]
 ) -> signed.Checked:
-    octets = content.read()
-    return signed.check(octets[:head_octets], octets[head_octets + 2 :], examined, keys)
+    octets = memoryview(content.read())  # a slice of it is no copy
+    return signed.check(bytes(octets[:head_octets]), octets[head_octets + 2 :], examined, keys)
 
 
 def _claims(content: Remote, ours: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    octets = content.read()
+    octets = bytes(content.read())
     return claims(octets[: head_length(octets)], *ours)
 
 

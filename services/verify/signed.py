@@ -43,7 +43,7 @@ def examine(head: bytes, now: float, *, seals: bool) -> Examined:
     return Examined(examined, chain, tuple(names), seals and not examined.defect)
 
 
-def check(head: bytes, body: bytes, examined: Examined, keys: Mapping[str, Answer]) -> Checked:
+def check(head: bytes, body: bytes | memoryview, examined: Examined, keys: Mapping[str, Answer]) -> Checked:
     """`keys`: TXT answers by `key_names`; `body` may be b"" where it is not needed."""
     hashed = Body(body)
     return Checked(

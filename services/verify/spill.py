@@ -14,6 +14,7 @@ from services.verify.assemble import Extent
 LIMIT = 8 * 2**30  # octets
 
 _log = structlog.get_logger()
+_SHORTER = "the spill file is shorter than it was"
 
 
 class Elsewhere(NamedTuple):
@@ -22,13 +23,20 @@ class Elsewhere(NamedTuple):
     descriptor: Any  # what DupFd makes
     extents: tuple[Extent, ...]
 
-    def read(self) -> bytes:
-        """All of them; once, over there. Raises OSError."""
+    def read(self) -> bytearray:
+        """All of them, in memory once; once, over there. Raises OSError."""
         file = self.descriptor.detach()
+        octets = bytearray(sum(extent.length for extent in self.extents))
+        at = 0
         try:
-            return b"".join(_read(file, extent) for extent in self.extents)
+            for extent in self.extents:
+                place = memoryview(octets)[at : at + extent.length]
+                if os.preadv(file, [place], extent.start) != extent.length:
+                    raise OSError(_SHORTER)
+                at += extent.length
         finally:
             os.close(file)
+        return octets
 
 
 class Spill:
@@ -93,5 +101,5 @@ class Spill:
 def _read(file: int, extent: Extent) -> bytes:
     octets = os.pread(file, extent.length, extent.start)
     if len(octets) != extent.length:
-        raise OSError("the spill file is shorter than it was")
+        raise OSError(_SHORTER)
     return octets

@@ -5,12 +5,12 @@ evaluation and the pool. What it costs is what this process and the pool's have 
 """
 
 import asyncio
+import re
 import threading
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from libs.mail.records import Trace, Verdict
 from libs.runtime.dns import Dns
 from services.verify.arc import INSTANCES
 from services.verify.authenticate import Authenticator
-from services.verify.canonical import relaxed_body, simple_body
+from services.verify.canonical import Body
 from services.verify.content import Assembled
 from services.verify.dkim import HEAD_OCTETS, SIGNATURES
 from services.verify.heavy import Pool
@@ -61,8 +61,7 @@ def large_key(exponent: int = 2**32 - 1) -> str:
 
 def signature(body: bytes, number: int, form: str, names: str) -> bytes:
     """One whose body is right, and which only the key can refute."""
-    canonical = relaxed_body(body) if form == "relaxed" else simple_body(body)
-    digest, wrong = b64encode(sha256(canonical).digest()).decode(), b64encode(b"\1" * 1024).decode()
+    digest, wrong = b64encode(Body(body).hashed(form)[0]).decode(), b64encode(b"\1" * 1024).decode()
     tags = f"v=1; a=rsa-sha256; c={form}/{form}; d=sender.example; s=k{number}; h={names}; bh={digest}"
     return f"DKIM-Signature: {tags}; b={wrong}\r\n".encode()
 
@@ -248,3 +247,20 @@ async def test_no_mail_costs_more_than_two_seconds(attack: Callable[[], Attack],
         cost_s = here.used_s() - before
     assert made.results.items() <= verdict.results.items()
     assert cost_s < CPU_S
+
+
+@pytest.mark.parametrize("attack", [blanks, empty_lines], ids=lambda attack: attack.__name__)
+async def test_a_large_mail_is_in_memory_once(attack: Callable[[], Attack], tmp_path: Path) -> None:
+    """Where it is verified no copy of it is made, in whatever forms it was signed."""
+    made = attack()
+    async with room(made.zone, tmp_path) as here:
+        before = peak(here)
+        assert (await here.verdict(made)).results["dkim"] == "fail"
+        assert peak(here) - before < 1.6 * MOST
+
+
+def peak(here: Room) -> int:
+    """Octets that the pool's process has had at most."""
+    [process] = here.pool._executor._processes.values()  # type: ignore[union-attr]
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)[0]) * 1024

@@ -110,6 +110,23 @@ async def test_slow_dns_blocks_nobody(tmp_path: Path) -> None:
         assert (await here.verdict("slow")).results["spf"] == "temperror"
 
 
+async def test_a_large_mail_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """While the pool looks at the largest mails that are taken, all of blanks and signed, whoever comes
+    behind them on the same partition has his verdict first."""
+    large = SIGNED + (b" \t" * 300 + b"a" + b" " * 398 + b"\r\n") * (50 * 2**20 // 1001)
+    chunks = pieces(large, 900_000)
+    async with scene(tmp_path) as here:
+        await here.start()
+        for id_ in ("large1", "large2"):
+            for number, value in enumerate(chunks[:-1]):
+                await here.chunk(id_, number, value)
+            await here.chunk(id_, len(chunks) - 1, chunks[-1], trace(len(chunks)))
+        await asyncio.gather(*(here.send(f"small{number}", SIGNED) for number in range(50)))
+        await asyncio.gather(*(here.verdict(f"small{number}") for number in range(50)))
+        assert "large2" not in here.verdicts
+        assert (await here.verdict("large2")).results["dkim"] == "fail"
+
+
 async def test_an_open_assembly_survives_a_restart(tmp_path: Path) -> None:
     """The stored position is the first chunk of the oldest open assembly: its message is whole afterwards."""
     async with scene(tmp_path) as here:
