@@ -50,7 +50,11 @@ class Scene:
         self._tail = asyncio.create_task(self._follow())
 
     async def start(
-        self, dns_timeout_s: float = 0.5, log: Log | None = None, trusted: Sequence[str] = ()
+        self,
+        dns_timeout_s: float = 0.5,
+        log: Log | None = None,
+        trusted: Sequence[str] = (),
+        received_spf: bool = False,
     ) -> Life:
         """Another verify; on `log` where it is to have a connection of its own. `trusted`: whose seals."""
         log = log or self.log
@@ -58,6 +62,7 @@ class Scene:
             installation={"id": "test-1234", "hosts": HOSTS, "operators": "ops@ops.example"},
             host={"name": HOSTS[0]},
             arc={"trusted": tuple(trusted)},
+            auth={"received_spf": received_spf},
             state_directory=self.directory,
         )  # type: ignore[arg-type]
         dns = Dns(self.zone.servers, self.clock, dns_timeout_s)

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from msgspec.structs import replace
@@ -67,8 +68,9 @@ class Asker:
             1,
             f"{enforce}.example",
             "" if given["client"] == "-" else given["client"],
-            given["helo"],
+            "" if given["helo"] == "-" else given["helo"],
             "" if given["from"] == "<>" else given["from"],
+            relay=given.get("relay", ""),
         )
         parts = (case.message[:CUT], case.message[CUT:])
         slowly = await self.judged(f"{case.name} in parts", trace, parts)
@@ -103,15 +105,23 @@ class Asker:
                     return
 
 
-def rows(cases: Iterable[Case]) -> list[tuple[tuple[str, ...], list[Case]]]:
-    """(whose seals are believed, a setting of the installation; the cases): each is one verify's."""
-    found: dict[tuple[str, ...], list[Case]] = {}
+class Settings(NamedTuple):
+    """Of the installation: whose seals are believed; is Received-SPF written?"""
+
+    trusted: tuple[str, ...]
+    received_spf: bool
+
+
+def rows(cases: Iterable[Case]) -> list[tuple[Settings, list[Case]]]:
+    """(settings, the cases with them): each is one verify's."""
+    found: dict[Settings, list[Case]] = {}
     for case in cases:
-        trusted = dict(lines(case)[0]).get("trusted", "")
-        found.setdefault(tuple(trusted.split()), []).append(case)
+        above, below = lines(case)
+        trusted = dict(above).get("trusted", "").split()
+        found.setdefault(Settings(tuple(trusted), "received-spf" in dict(below)), []).append(case)
     return [
-        (trusted, same[first : first + IN_A_ROW])
-        for trusted, same in found.items()
+        (settings, same[first : first + IN_A_ROW])
+        for settings, same in found.items()
         for first in range(0, len(same), IN_A_ROW)
     ]
 
@@ -123,11 +133,11 @@ async def test_every_case_through_the_service(
     """Each says of its verdict what it says of the pure code, and of the command."""
     wrong: list[Wrong] = []
 
-    async def ask(path: Path, trusted: tuple[str, ...], cases: Sequence[Case]) -> None:
+    async def ask(path: Path, settings: Settings, cases: Sequence[Case]) -> None:
         clock = Clock()
         async with log_of(kind, path, request) as log, scene_on(log, tmp_path, clock) as here:
             asker = Asker(here, clock)
-            await here.start(dns_timeout_s=DNS_S, trusted=trusted)
+            await here.start(DNS_S, trusted=settings.trusted, received_spf=settings.received_spf)
             for case in cases:
                 try:
                     await asker.take(case)
