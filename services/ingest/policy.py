@@ -261,7 +261,7 @@ def _said(to: Mailbox, f: Facts, status: RecipientStatus, now: float, source: st
     """What a status says as long as it can be asked again; None: ask again."""
     if status.status is Status.DELIVERABLE:
         return _accept(to, Basis.DELIVERABLE, source)
-    believed = -CLOCKS_S <= now - status.confirmed <= NEGATIVE_S and not _braked(f)
+    believed = -CLOCKS_S <= now - status.confirmed <= NEGATIVE_S and not (_braked(f) or _overtaken(f, status))
     return replies.UNKNOWN_RECIPIENT if believed else None
 
 
@@ -279,9 +279,17 @@ def _braked(f: Facts) -> bool:
     return f.learnt is not None and f.learnt.braked
 
 
+def _overtaken(f: Facts, status: RecipientStatus) -> bool:
+    """The primary began to accept everybody after this was said."""
+    learnt = f.learnt
+    return learnt is not None and learnt.callouts is Callouts.CATCH_ALL and learnt.since > status.confirmed
+
+
 def _is_late_enough(status: RecipientStatus, f: Facts, now: float) -> bool:
     """Is a no that cannot be asked again believed? The time of an outage does not count: nothing expires
     during one. Nor is a no believed that comes from the future: a clock was wrong."""
+    if _overtaken(f, status):
+        return False
     until = min(now, f.primary.since) if f.primary is not None and f.away else now
     return now - status.confirmed >= -CLOCKS_S and until - status.confirmed <= NEGATIVE_LATE_S
 
