@@ -39,6 +39,7 @@ COLUMNS = frozenset(
 _END = re.compile(r"\r\n|\n|\r")  # no other line ends, as with blanks
 _BLANK = " \t\v\f"  # no other: a local part may hold what Unicode calls one
 _KEY = re.compile(r'(?:"(?:[^"\\]|\\.)*")?[^ \t\v\f]*')  # of a Postfix map
+_LONGEST = 1000  # characters of what is shown as it stands; an address has 254 octets
 _PREFIX = re.compile(r"([A-Za-z0-9]+):")
 _BETWEEN = re.compile(r"[;\r\n]|[, \t]+(?=[A-Za-z0-9]+:)")  # Exchange: SMTP:a@x;smtp:b@x
 _SIGNS = (";", "\t", "|", ",")
@@ -88,8 +89,10 @@ def _items(lines: list[str]) -> Iterator[_Item]:
 
 def _address(line: int, text: str, domain: str) -> tuple[str, str] | Wrong:
     """Normal form and spelling."""
+    if len(text) > _LONGEST:
+        return Wrong(line, f"{text[:60]!r}... is no mail address: it has {len(text)} characters")
     if text.startswith("@"):
-        return Wrong(line, f"{text} stands for every address of a domain, and tells of none that it exists")
+        return Wrong(line, f"{text!r} stands for every address of a domain, and tells of none that it exists")
     try:
         found = mailbox_of(domain, text)
     except Malformed as error:
@@ -107,7 +110,9 @@ def _map(lines: list[str]) -> Iterator[_Item]:
             match = _KEY.match(text)
             yield number, match[0] if match else text
         elif "@" in text:
-            yield Wrong(number, f"{text!r} begins with a blank: for Postfix that goes on the line before")
+            yield Wrong(
+                number, f"{text[:_LONGEST]!r} begins with a blank: for Postfix that goes on the line before"
+            )
 
 
 def _ldif(lines: list[str]) -> Iterator[_Item]:

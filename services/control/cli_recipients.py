@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from libs.mail.reply import escaped
 from libs.runtime.config import Config
 from libs.runtime.terminal import AsJson, fail, print_rows
 from services.control.addresses import read, write
@@ -33,7 +34,7 @@ from services.control.terminal import (
 )
 
 TAKEN_S = 60.0  # without any news of what verify was told
-SHOWN = 20  # addresses by name in a sentence
+SHOWN = 20  # addresses by name in a sentence, wrong lines one by one
 
 recipients = typer.Typer(no_args_is_help=True, help="What is known of the recipients of a domain.")
 
@@ -52,8 +53,10 @@ def recipients_import(
     """Ask the primary about all addresses of a file, gently; none is believed before it says yes."""
     domain, settings = named_domain(name), configured(config)
     found = read(_octets(file), domain)
-    for each in found.wrong:
+    for each in found.wrong[:SHOWN]:
         print(f"backupmx: {file}, {each}", file=sys.stderr)
+    if (more := len(found.wrong) - SHOWN) > 0:
+        print(f"backupmx: {file}, and {more} more lines", file=sys.stderr)
     if found.wrong and not skip_bad:
         fail("nothing is imported: correct these lines, or leave them out with --skip-bad", 2)
     if not found.addresses:
@@ -82,7 +85,9 @@ def recipients_list(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson
         table = columns("recipient", "status", "since", "confirmed", "from", "remark")
         for row in rows:
             since, confirmed = when(row["since"]), when(row["confirmed"])
-            table.add_row(row["address"], row["status"], since, confirmed, row["source"] or "-", _remark(row))
+            table.add_row(
+                escaped(row["address"]), row["status"], since, confirmed, row["source"] or "-", _remark(row)
+            )
         console().print(table)
 
 

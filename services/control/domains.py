@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from libs.mail.address import BadAddress, Mailbox, domain_name, mailbox
 from libs.mail.records import Admission, Domain, Enforce, Installation, Overrides, Unverified
+from libs.mail.reply import escaped
 from libs.mail.settings import DAY_S
 
 LATE_CHECK_S = 3600.0
@@ -101,7 +102,7 @@ def mailbox_of(domain: str, text: str) -> Mailbox:
     except BadAddress as error:
         raise Malformed(f"{text!r} is no mail address") from error
     if found.domain != domain:
-        raise Malformed(f"{found} is not of {domain}")
+        raise Malformed(f"{escaped(str(found))} is not of {domain}")
     return found
 
 

@@ -81,7 +81,17 @@ def test_any_octets(octets: bytes) -> None:
     found = read(octets, "office.example")
     assert all(key == mailbox(spelling).key for key, spelling in found.addresses.items())
     assert all(key.endswith("@office.example") for key in found.addresses)
-    assert not any("\n" in str(each) for each in found.wrong)
+    assert all(str(each).isprintable() for each in found.wrong), "shown on a terminal"
+
+
+@pytest.mark.parametrize(
+    "line", ["@\x1b[31mred", "a\u202eb@other.example", " \x1b[2J@", "x" * 1_000_000, " @" * 500_000]
+)
+def test_a_wrong_line_is_shown_in_one_short_line(line: str) -> None:
+    """Nothing in a file speaks to the terminal, or fills it."""
+    (wrong,) = read(f"first@other.example\n{line}\n".encode(), "office.example").wrong[1:]
+    assert str(wrong).isprintable()
+    assert len(str(wrong)) < 1200
 
 
 def test_a_long_file() -> None:

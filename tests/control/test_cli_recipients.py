@@ -93,7 +93,7 @@ async def test_what_is_refused(tmp_path: Path) -> None:
         said = await running.ask(*ask, "import", "office.example", str(file))
         assert (said.code, said.out) == (2, "")
         assert said.err.splitlines() == [
-            f"backupmx: {file}, line 2: @office.example stands for every address of a domain, "
+            f"backupmx: {file}, line 2: '@office.example' stands for every address of a domain, "
             "and tells of none that it exists",
             f"backupmx: {file}, line 3: bob@other.example is not of office.example",
             "backupmx: nothing is imported: correct these lines, or leave them out with --skip-bad",
@@ -108,6 +108,12 @@ async def test_what_is_refused(tmp_path: Path) -> None:
         assert said == (1, "", f"backupmx: {sentence}\n")
         said = await running.ask(*ask, "import", "office.example", str(tmp_path / "none"))
         assert said == (2, "", f"backupmx: {tmp_path / 'none'}: No such file or directory\n")
+        file.write_text("".join(f"nobody{number}\n" for number in range(23)))
+        said = await running.ask(*ask, "import", "office.example", str(file))
+        lines = said.err.splitlines()
+        assert lines[19] == f"backupmx: {file}, line 20: 'nobody19' is no mail address"
+        assert lines[20] == f"backupmx: {file}, and 3 more lines"
+        assert len(lines) == 22
         file.write_text("# nobody\n")
         said = await running.ask(*ask, "import", "office.example", str(file))
         assert said == (2, "", f"backupmx: {file} holds no address of office.example\n")
@@ -115,6 +121,9 @@ async def test_what_is_refused(tmp_path: Path) -> None:
         assert said == (2, "", "backupmx: bob@other.example is not of office.example\n")
         said = await running.ask(*ask, "allow", "other.example", "bob@other.example")
         assert said == (1, "", "backupmx: other.example is no relay domain\n")
+        await running.ask(*ask, "allow", "office.example", "a\u202eb@office.example")  # turns what follows it
+        assert "a\\x202eb@office.example  " in (await running.ask(*ask, "list", "office.example")).out
+        await running.ask(*ask, "forget", "office.example", "a\u202eb@office.example")
         said = await running.ask(*ask, "forget", "office.example")
         assert said == (2, "", "backupmx: forget whom? Give addresses, or --all\n")
         said = await running.ask(*ask, "export", "office.example", "--format", "xml")
