@@ -60,7 +60,7 @@ def _round(checks: Authenticator, trace: Trace, contents: list[bytes]) -> float:
 
 
 async def latency(folder: Path, figures: Figures, cluster: Cluster | None = None) -> None:
-    """From the moment when the last chunk is handed to the log until a follower sees the verdict."""
+    """From the moment when the last chunk is appended until a follower sees the verdict, as ingest does."""
     async with house.house(folder, cluster, ZONE) as built:
         if cluster is None:
             await built.running.stop("solo")  # the embedded log is of one process: the one that sends
@@ -71,7 +71,10 @@ async def latency(folder: Path, figures: Figures, cluster: Cluster | None = None
             figures.add(f"{name}.p50", took["verdict.p50"], "ms", most=P50_MS, note=note)
             figures.add(f"{name}.p99", took["verdict.p99"], "ms", most=P99_MS, note=note)
             for part in ("p50", "p99"):
-                figures.add(f"{name}.stored.{part}", took[f"stored.{part}"], "ms", note="of it, until stored")
+                until = "from the hand-over of the chunk, until it is stored"
+                figures.add(f"{name}.stored.{part}", took[f"stored.{part}"], "ms", note=until)
+                until = "from the hand-over of the chunk, until the verdict is seen"
+                figures.add(f"{name}.whole.{part}", took[f"whole.{part}"], "ms", note=until)
             for part, seconds in meter.taken().items():
                 figures.add(f"{name}.cpu.{part}", seconds * 1000 / (WARM_UP + COUNT), "ms/mail")
 

@@ -2,8 +2,9 @@
 
 Appends contents of one chunk as ingest does, so many a second whatever became of those before, and follows
 `verdicts`. Over Kafka a verify runs elsewhere; the embedded log has one process, so it runs in this one, as
-in `solo`. Prints a JSON object of milliseconds from the moment when a content is handed to the log:
-`stored.p50`, `stored.p99` until that is acknowledged, `verdict.p50`, `verdict.p99` until its verdict is seen.
+in `solo`. Prints a JSON object of milliseconds: `stored.p50` and `stored.p99` from the moment when a content
+is handed to the log until that is acknowledged, `verdict.` from there until its verdict is seen (which may
+come first), `whole.` both together.
 """
 
 import argparse
@@ -104,8 +105,12 @@ class Load:
     def figures(self) -> dict[str, float]:
         """See above."""
         found = {}
-        for name, ends in (("stored", self.stored), ("verdict", self.seen)):
-            took = sorted(end - self.handed_over[key] for key, end in ends.items())
+        for name, begun, ended in (
+            ("stored", self.handed_over, self.stored),
+            ("verdict", self.stored, self.seen),
+            ("whole", self.handed_over, self.seen),
+        ):
+            took = sorted(ended[key] - began for key, began in begun.items())
             found[f"{name}.p50"] = took[len(took) // 2] * 1000
             found[f"{name}.p99"] = took[len(took) * 99 // 100] * 1000
         return found
