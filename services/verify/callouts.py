@@ -96,6 +96,7 @@ class Callouts:
 
     def gained(self, claim: Claim) -> None:
         self._readings[claim.partition] = Reading(claim)
+        self._primaries.gained(claim)
         self._upkeep.claimed()
         self._releases.gained(claim)
         self._changed.set()
@@ -313,6 +314,9 @@ class Callouts:
         after_s = learning.again_after(learnt, question.attempts, self._lifetimes)
         if after_s is not None and not (learnt.tried is not None and learnt.tried.imported):
             self._background.again(after_s, question.key, question.mailbox, question.attempts + 1)
+        if control is False and not self._circumstances(question.domain).braked:
+            # It is in doubt itself, and nobody's witness: not for a week, until it is asked about again.
+            self._background.again(0.0, mailbox(question.control).key.encode(), question.control, 0)
         self._storing.store(
             reading.claim, question.key, question.domain, learnt.records, lambda: reading.open.discard(offset)
         )

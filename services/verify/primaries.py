@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from libs import topics
 from libs.log.contract import Claim
 from libs.mail.knowledge import PrimaryFacts
 from libs.mail.records import Unbrake
@@ -24,6 +25,12 @@ class Primaries:
         self._asked: dict[str, Asked] = {}
         self._offered: dict[str, Offered] = {}
         self._flushed: dict[str, float] = {}
+
+    def gained(self, claim: Claim) -> None:
+        """What was remembered when its domains were ours before is not what another owner heard since."""
+        for domain in tuple(self._asked):
+            if topics.partition_of(domain, self._deps.partitions) == claim.partition:
+                del self._asked[domain]
 
     def refusal(self, domain: str, *, known: bool, anew: bool = False, elsewhere: bool = False) -> str:
         """Why nothing is dialled, or ""; `known`: it does not count as a guess; `elsewhere`: as in hold()."""

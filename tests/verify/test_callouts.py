@@ -222,6 +222,24 @@ async def test_a_flip_needs_a_second_witness_and_a_control(tmp_path: Path) -> No
         assert it.status(BOB) is Status.DELIVERABLE
 
 
+async def test_a_control_that_is_gone_is_nobodys_witness(tmp_path: Path) -> None:
+    """Two of three known recipients have left: the first one is doubted, and its control is, too, so that the
+    third one bears witness."""
+    clock = Clock()
+    async with at(known={ANN, BOB, EVE}) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        for name in (ANN, BOB, EVE):
+            await it.ask(name)
+        assert primary.known is not None
+        primary.known -= {ANN, BOB}
+        await it.advance(3 * 86400)
+        await it.ask(BOB, anew=True)
+        await until(lambda: (tried := it.tried(ANN)) is not None and tried.against_since)
+        await it.advance(900)
+        await until(lambda: it.status(BOB) is it.status(ANN) is Status.UNDELIVERABLE)
+        assert it.status(EVE) is Status.DELIVERABLE
+
+
 async def test_a_doubt_ends_with_the_next_yes(tmp_path: Path) -> None:
     """Without another recipient to ask about, a flip takes 24 h; that the first no was a mistake does not."""
     clock = Clock()
@@ -264,6 +282,29 @@ async def test_a_primary_that_lost_its_users_pulls_the_brake(tmp_path: Path) -> 
         await it.advance(901)
         await it.ask(names[3])
         await until(lambda: (facts := it.facts()) is not None and not facts.braked)
+
+
+async def test_what_another_owner_heard_pulls_the_brake_too(tmp_path: Path) -> None:
+    """Two recipients were doubted while the partition was somebody else's; the third one is denied here."""
+    clock = Clock()
+    names = [f"user{number}@office.example" for number in range(4)]
+    async with at(known=set(names)) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        for name in names:
+            await it.ask(name)
+        claim = it.callouts.claim_of("office.example")
+        assert claim is not None
+        it.callouts.lost(claim)
+        for name in names[:2]:
+            doubt = RecipientTry(name, clock.wall(), "contradicted", clock.wall(), "mx2.backup.example")
+            partition = topics.partition_of("office.example", PARTITIONS)
+            key = b"try:" + name.encode()
+            await it.deps.log.append("recipients", partition, key, encode(doubt), within=PATIENCE_S)
+        await until(lambda: it.tried(names[0]) and it.tried(names[1]))
+        it.callouts.gained(claim)
+        await it.put("callouts", names[2], Observed(names[2], "RCPT", "550 5.1.1 no such user"))
+        await until(lambda: it.tried(names[2]))
+        await until(lambda: (facts := it.facts()) is not None and facts.braked)
 
 
 async def test_a_dictionary_attack_is_stopped(tmp_path: Path) -> None:
