@@ -23,13 +23,14 @@ from libs.log.contract import (
     Stored,
     Unavailable,
 )
+from libs.log.crowd import Crowd
 from libs.log.deadlines import Deadlines
 from libs.log.kafka_line import LARGEST, Item, Line
 from libs.log.kafka_wire import Wire
 
 IN_FLIGHT = 2 * 2**20  # octets handed over and not acknowledged; more would only wait in a socket
-# So long after one hand-over records gather for the next: a request costs broker and producer as much as the
-# records of many mails. What comes alone does not wait, nor what belongs to a topic of `prompt`.
+# In a crowd, records gather so long after one hand-over for the next: a request costs broker and producer as
+# much as the records of many mails. What comes alone does not wait, nor what belongs to a topic of `prompt`.
 GATHER_S = 0.01
 RETRY_S = 0.25
 REBUILD_S = 5.0  # at most one new producer in this time
@@ -71,6 +72,7 @@ class Lane:
         self._known: set[TopicPartition] = set()
         self._in_flight = 0
         self._handed_at = float("-inf")
+        self._crowd = Crowd()
         self._built_at = float("-inf")
         self._building: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
@@ -115,6 +117,7 @@ class Lane:
             raise NotStored("the log is closed")
         at = TopicPartition(topic, partition)
         self._waiting.setdefault(at, deque()).append(item)
+        self._crowd.came(self._now())
         self._schedule(at)
         self._deadlines.watch(item.future, within)
         try:
@@ -138,11 +141,13 @@ class Lane:
         return asyncio.get_running_loop().time()
 
     def _schedule(self, at: TopicPartition) -> None:
-        """Hand over what waits for `at` at the end of this turn of the loop, or when the last hand-over is
-        GATHER_S ago. Appends until then share a batch, and batches of several partitions a request."""
+        """Hand over what waits for `at` at the end of this turn of the loop, or in a crowd when the last
+        hand-over is GATHER_S ago. Appends until then share a batch, and batches of several partitions a
+        request."""
         if at not in self._scheduled:
             self._scheduled.add(at)
-            due = 0.0 if at.topic in self._prompt else self._handed_at + GATHER_S
+            gathers = at.topic not in self._prompt and self._crowd.gathers(self._now())
+            due = self._handed_at + GATHER_S if gathers else 0.0
             asyncio.get_running_loop().call_at(due, self._hand_over, at)
 
     def _hand_over(self, at: TopicPartition) -> None:

@@ -11,13 +11,16 @@ from typing import Any
 from aiokafka import errors
 
 from libs.log.contract import BEGIN, END, Batch, Misconfigured, Unavailable
+from libs.log.crowd import Crowd
 from libs.log.kafka_fetch import Fetched, fetch_request, fetched
 from libs.log.kafka_wire import EARLIEST, LATEST, RETRY_S, Wire
 
 WAIT_MS = 900  # how long a leader waits for new records; an empty answer after that proves freshness
 # A follower that has just read to the end lets records gather so long before it asks again: each answer costs
-# broker and follower as much as the records of many mails. Who waits for a single record waits no longer.
-REST_S = {"content": 0.006, "verdicts": 0.006, "queue": 0.05, "events": 0.25}
+# broker and follower as much as the records of many mails. Somebody waits for those of the first two, so that
+# they gather in a crowd only.
+CROWD_S = {"content": 0.006, "verdicts": 0.006}
+REST_S = {"queue": 0.05, "events": 0.25}
 EACH, TOTAL = 2**20, 8 * 2**20  # octets of a partition, and of a broker, per fetch
 OUT_OF_RANGE = errors.OffsetOutOfRangeError.errno
 
@@ -44,6 +47,7 @@ class Follower:
         self._asking: dict[asyncio.Task[dict[int, Fetched]], dict[int, int]] = {}
         self._gaps: set[int] = set()
         self._rest_s = 0.0
+        self._crowd = Crowd()
 
     async def close(self) -> None:
         for task in self._asking:
@@ -75,15 +79,21 @@ class Follower:
             for number, part in answer.items():
                 trouble |= bool(part.code)
                 batches += self._took(number, asked[number], part)
-        news = any(batch.records for batch in batches)
-        at_end = all(batch.position >= batch.end for batch in batches)
-        self._rest_s = REST_S.get(self._name, 0.0) if news and at_end else 0.0
+        self._rest_s = self._rest(batches)
         if trouble:
             await asyncio.sleep(RETRY_S)
             await self._wire.refresh()
         else:
             await self._ask()
         return batches
+
+    def _rest(self, batches: list[Batch]) -> float:
+        """For how many seconds not to ask again."""
+        now, news = asyncio.get_running_loop().time(), sum(len(batch.records) for batch in batches)
+        self._crowd.came(now, news)
+        if not news or any(batch.position < batch.end for batch in batches):
+            return 0.0
+        return REST_S.get(self._name, CROWD_S.get(self._name, 0.0) if self._crowd.gathers(now) else 0.0)
 
     def _took(self, number: int, asked: int, part: Fetched) -> list[Batch]:
         if part.code == OUT_OF_RANGE:
