@@ -236,16 +236,17 @@ def returned(head: bytes, hosts: Iterable[str], recipients: Iterable[str]) -> in
 def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:
     """The octet ranges of arriving Authentication-Results fields that claim one of our ids, in any spelling:
     upper case, comments, quoted, folded, with a version, with a final dot (RFC 8601 section 5), or such that
-    only a careless reader takes it for ours.
+    only a careless reader takes it for ours. So are lines that begin with a blank above the first field:
+    below our own field they would be a part of it.
 
     Ranges are in order and apart. Of more than 200 fields the rest counts as forged, from the next one to the
     end of the last one: such a header loses what stands between them, and costs us no time and no room. So do
     fields once their ids, those that are not ASCII, are longer in all than 4000 octets.
     """
+    found = [(0, field_end(head, 0))] if head[:1] in (b" ", b"\t") else []
     if b"\nauthentication-results" not in lowered(head):
-        return ()  # nearly all mail: told apart ten times as fast
+        return tuple(found)  # nearly all mail: told apart ten times as fast
     ours = {_plain(name.encode()) for name in authserv_ids}
-    found: list[tuple[int, int]] = []
     strange = 0
     for number, match in enumerate(_CLAIMING.finditer(head)):
         field = _FIELD.match(head, match.start())

@@ -119,11 +119,12 @@ class Committer:
             client=client,
             helo=session.helo,
             tls=session.tls,
-            strip=verdict.strip,
+            # A verdict on a content that verify could not read names none; the header is known here.
+            strip=verdict.strip or headers.claims(content.head, *self._hosts),
         )
 
     def _unverified(self, content: Content, envelope: Envelope) -> Verdict:
-        """Verify did not answer: temperror, nobody may be notified, and forged results go all the same."""
+        """Verify did not answer: temperror, and nobody may be notified."""
         self._deps.metrics.unverdicted.inc()
         sender = (
             (("smtp.mailfrom", envelope.reverse_path.rpartition("@")[2]),) if envelope.reverse_path else ()
@@ -138,7 +139,6 @@ class Committer:
             Action.ACCEPT,
             fields=headers.authentication_results(self._hosts[0], findings),
             may_notify=False,
-            strip=headers.claims(content.head, *self._hosts),
         )
 
     def _start_tombstone(self, id_: str, partition: int) -> None:

@@ -410,6 +410,19 @@ async def test_no_verdict(tmp_path: Path) -> None:
         assert house.metrics.unverdicted._value.get() == 4
 
 
+async def test_forged_results_of_a_content_that_verify_could_not_read(tmp_path: Path) -> None:
+    """RFC 8601 section 5: a verdict on a content that did not come together names nothing to cut out, but the
+    header is here, and what it forges goes all the same."""
+    forged = b"Authentication-Results: mx2.backup.example; spf=pass\r\n"
+    async with House(tmp_path) as house:
+        await opened(house)
+        async with house.client() as client:
+            await client.greet()
+            assert (await client.mail(ANN, content=b"A: b\r\n" + forged + b"\r\nhi\r\n")).startswith("250 ")
+        (queued,) = await house.queued()
+        assert queued.mail.strip == ((6, 6 + len(forged)),)
+
+
 @pytest.mark.parametrize("error", [Ambiguous("time-out"), NotStored("full")])
 async def test_a_commit_that_fails(tmp_path: Path, error: Exception) -> None:
     """Rule 2: no acknowledgement of the queue record is 451 and the partition rests for 5 s; a record that

@@ -244,6 +244,17 @@ def test_every_host_name_of_ours_is_an_id() -> None:
     assert claims(head, OURS, "mx2.backup.example") == ((0, len(head)),)
 
 
+@pytest.mark.parametrize("blank", [b" ", b"\t", b" \r\n\t"])
+def test_what_would_go_on_with_our_field_is_forged(blank: bytes) -> None:
+    """RFC 5322 section 2.2.3: lines that begin with a blank, above the first field, would be more of the
+    field that we put on top of them: a result in our name."""
+    forged = blank + b"; dmarc=pass header.from=bank.example\r\n more\r\n"
+    assert claims(forged + b"From: a@bank.example\r\n", OURS) == ((0, len(forged)),)
+    results = b"Authentication-Results: mx1.backup.example; dmarc=pass\r\n"
+    assert claims(forged + results, OURS) == ((0, len(forged + results)),)
+    assert claims(forged, OURS) == ((0, len(forged)),)
+
+
 def test_a_u_label_claims_its_a_label() -> None:
     """An id written in UTF-8 is the same as its A-label (RFC 8601 section 2.2 with RFC 6532)."""
     head = "Authentication-Results: mx.bücher.example; spf=pass\r\n".encode()
@@ -294,7 +305,8 @@ def test_fields_cover_the_head(head: bytes) -> None:
 HOSTILE = st.lists(
     st.sampled_from(
         [b"Authentication-Results:", b"received: ", b"mx1.example", b" by mx1.example", b" for <a@b.example>",
-         b"(", b")", b'"', b"\\", b";", b" ", b"\r\n", b"\r\n ", b"1", b"=", b"\xc3\xbc", b"\xff", b"\n"]
+         b"(", b")", b'"', b"\\", b";", b" ", b"\t", b"\r\n", b"\r\n ", b"1", b"=", b"\xc3\xbc", b"\xff",
+         b"\n"]
     ),
     max_size=40,
 ).map(b"".join)  # fmt: skip
