@@ -134,6 +134,12 @@ def from_fields() -> Attack:
     return Attack(AUTHOR * 4000 + b"\r\nhello\r\n", "", {"dmarc": "permerror"})
 
 
+def results_without_end() -> Attack:
+    """Nothing but a header, of results of strangers and fields between them."""
+    pair = b"Authentication-Results:\r\nA:\r\n"
+    return Attack(AUTHOR + pair * (MOST // len(pair)), "", {"dmarc": "permerror"})
+
+
 def macros() -> Attack:
     """SPF: names made of macros, each over a long local part, as many as are followed."""
     local = ".".join("a" for _ in range(32))
@@ -179,6 +185,7 @@ ATTACKS = (
     chain,
     authors,
     from_fields,
+    results_without_end,
     macros,
     terms,
     hosts,
