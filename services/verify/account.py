@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from libs.mail.records import Trace, Verdict
+from libs.mail import replies
+from libs.mail.records import Action, Trace, Verdict
 from services.verify import arc, dkim, dmarc, spf
 from services.verify.inquiry import Inquiry
 from services.verify.verdict import Found, domain_of
@@ -38,13 +39,20 @@ def account(
         told["dmarc"] = _author(found.author)
         told["verdict"] = {
             "action": verdict.action,
-            "reply": verdict.reply,
+            "reply": _heard(verdict),
             "may_notify": verdict.may_notify,
             "strip": verdict.strip,
         }
         told["header"] = verdict.fields.decode()
     told["dns"] = [_asked(each) for each in asked]
     return told
+
+
+def _heard(verdict: Verdict) -> str:
+    """The reply to the final dot, "" where that is the mail's own 250."""
+    if verdict.action is Action.ACCEPT:
+        return ""
+    return replies.policy(verdict.reply, permanent=verdict.action is Action.REJECT).wire().decode().strip()
 
 
 def _sender(trace: Trace, found: Found, why: tuple[str, str]) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def check(
     """What we would say of a message, and why. What is not told is not checked: without --ip no SPF."""
     import uvloop
 
-    from services.verify.inquiry import Line, Malformed, inquiry
+    from services.verify.inquiry import Line, Malformed, host_name, inquiry
 
     asked = Line(ip=ip, helo=helo, mail_from=mail_from, at=at, enforce=enforce, trusted=tuple(trusted or ()))
     if batch and (file or asked != Line()):
@@ -86,12 +86,13 @@ def check(
     about = None
     try:
         servers = _endpoint(dns) if dns is not None else ()
+        hosts = [host_name(each) for each in host or ()] or [socket.gethostname()]
         if file is not None:
             about = inquiry(asked)
     except Malformed as error:
         fail(str(error).replace("mail_from", "mail-from"), 2)
     octets = b"" if file is None else _read(file)
-    uvloop.run(_run(host or [socket.gethostname()], servers, about, octets, json))
+    uvloop.run(_run(hosts, servers, about, octets, json))
 
 
 async def _run(

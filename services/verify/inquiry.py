@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from libs.mail.address import BadAddress, mailbox
+from libs.mail.address import BadAddress, domain_name, mailbox
 from libs.mail.records import Enforce
 
 _LONE_LF = re.compile(rb"(?<!\r)\n")
@@ -87,6 +87,14 @@ def inquiry(asked: Line) -> Inquiry:
         Enforce.OFF if asked.enforce is None else _enforce(asked.enforce),
         frozenset(name.lower() for name in asked.trusted),
     )
+
+
+def host_name(text: str) -> str:
+    """A name of ours. Raises Malformed."""
+    try:
+        return domain_name(text)
+    except BadAddress as error:
+        raise Malformed(f"host must be a host name such as mx1.backup.example, not {text!r}") from error
 
 
 def _message(asked: Line) -> bytes | None:

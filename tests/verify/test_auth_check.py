@@ -201,6 +201,8 @@ BAD_OPTIONS = [
     (["-", "--at", "nan"], "at must be a time such as 2026-11-24T10:00:00Z, not 'nan'"),
     (["-", "--dns", "localhost"], "dns must be address:port, such as 127.0.0.1:53, not 'localhost'"),
     (["-", "--dns", "127.0.0.1:x"], "dns must be address:port, such as 127.0.0.1:53, not '127.0.0.1:x'"),
+    (["-", "--host", "a b;c"], "host must be a host name such as mx1.backup.example, not 'a b;c'"),
+    (["-", "--host", ""], "host must be a host name such as mx1.backup.example, not ''"),
     (["--batch", "mail.eml"], EACH),
     (["--batch", "--ip", "192.0.2.1"], EACH),
 ]  # fmt: skip
@@ -350,5 +352,7 @@ def agree(case: Case, row: dict[str, Any]) -> None:
     below = [(keyword, rest) for keyword, rest in below if keyword != "received-spf"]
     strip = tuple((start, end) for start, end in row["verdict"]["strip"])
     action, may_notify = Action(row["verdict"]["action"]), row["verdict"]["may_notify"]
-    fields, reply = row["header"].encode(), row["verdict"]["reply"]
+    code, _, reply = row["verdict"]["reply"].partition(" ")
+    assert code == {Action.ACCEPT: "", Action.REJECT: "550"}[action]
+    fields = row["header"].encode()
     compare(case, Verdict("id1", action, fields, may_notify, strip, reply=reply), below)
