@@ -3,8 +3,11 @@ raises."""
 
 import asyncio
 import ipaddress
+from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from libs.runtime.clock import SystemClock
 from libs.runtime.dns import Dns, Kind
@@ -182,6 +185,57 @@ async def test_an_answer_of_too_many_records_is_not_read(records: int, kind: Kin
         assert (await dns.ask("many.example", "A")).kind is kind
         assert zone.streams == 1
         await dns.close()
+
+
+class Noise(Zone):
+    """Says over UDP that an answer does not fit, and over TCP the answer with `edits`: (where, octet) that is
+    another there, behind the id; without its last `cut` octets."""
+
+    edits: Sequence[tuple[int, int]] = ()
+    cut = 0
+
+    def respond(self, wire: bytes, limit: int) -> bytes | None:
+        octets = bytearray(super().respond(wire, limit) or b"")
+        if limit < 65535:
+            octets[2] |= 2  # TC, RFC 1035 section 4.1.1
+            return bytes(octets)
+        for at, octet in self.edits:
+            octets[2 + at % (len(octets) - 2)] = octet
+        return bytes(octets[: len(octets) - self.cut])
+
+
+ASKED = [
+    ("office.example", "MX"),
+    ("office.example", "TXT"),
+    ("www.office.example", "A"),
+    ("mx1.office.example", "AAAA"),
+    ("1.2.0.192.in-addr.arpa", "PTR"),
+    ("broken.example", "A"),
+]
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(ASKED),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=6),
+    st.integers(0, 8),
+)
+def test_whatever_a_server_says_is_an_answer(
+    question: tuple[str, str], edits: list[tuple[int, int]], cut: int
+) -> None:
+    """No octet of an answer makes reading it raise: it says something, or it is no answer."""
+
+    async def ask() -> None:
+        async with Noise(TEXT) as zone:
+            zone.edits, zone.cut = edits, cut
+            dns = resolver(zone, timeout_s=0.2)
+            answer = await dns.ask(*question)
+            assert answer.kind in Kind
+            assert answer.kind is Kind.OK or not answer.records
+            assert zone.streams
+            await dns.close()
+
+    asyncio.run(ask())
 
 
 async def test_servers_without_edns() -> None:
