@@ -15,6 +15,7 @@ import ssl
 import time
 from typing import Any
 
+from bench.figures import percentiles
 from tests.helpers.mailing import stuffed
 
 _LINE = "Lines of text as a mail has them, each of the same length; %06d.\r\n"
@@ -146,12 +147,7 @@ async def load(options: argparse.Namespace) -> dict[str, float]:
         *(work(options.every * each / options.connections) for each in range(options.connections))
     )
     seconds = time.perf_counter() - started
-    took.sort()
-    return {
-        "seconds": seconds,
-        "p50": took[len(took) // 2] * 1000,
-        "p99": took[len(took) * 99 // 100] * 1000,
-    }
+    return {"seconds": seconds, **percentiles(took)}
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Mails of about 10 kB that somebody signed, and the DNS of those who did."""
 
 from tests.verify import sign
-from tests.verify.test_auth_cases import zone_text
+from tests.verify.sign import zone_text
 
 CLIENT, HELO, SENDER = "127.0.0.1", "client.sender.example", "bob@sender.example"
 _LINE = r"Lines of text as a mail has them, each of the same length.\r\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench.figures import percentiles
 from bench.house import DOMAIN
 from bench.signed import CLIENT, HELO, KINDS, SENDER, mails
 from libs.log.contract import END, Log
@@ -104,15 +105,14 @@ class Load:
 
     def figures(self) -> dict[str, float]:
         """See above."""
-        found = {}
+        found: dict[str, float] = {}
         for name, begun, ended in (
             ("stored", self.handed_over, self.stored),
             ("verdict", self.stored, self.seen),
             ("whole", self.handed_over, self.seen),
         ):
-            took = sorted(ended[key] - began for key, began in begun.items())
-            found[f"{name}.p50"] = took[len(took) // 2] * 1000
-            found[f"{name}.p99"] = took[len(took) * 99 // 100] * 1000
+            took = percentiles(ended[key] - began for key, began in begun.items())
+            found |= {f"{name}.{part}": value for part, value in took.items()}
         return found
 
 

@@ -55,9 +55,7 @@ def origin(relay: str, named: Origin | None, represented: str | None, helo: str)
 
 def trace(envelope: Envelope, client: str, helo: str) -> Trace:
     """What authentication is told of the mail of a `client` that said `helo`."""
-    origin = envelope.origin
-    if origin is None:
-        return Trace(0, envelope.domain, client, helo, envelope.reverse_path, envelope.smtputf8)
+    origin = envelope.origin or Origin("", client, helo)
     return Trace(
         0,
         envelope.domain,

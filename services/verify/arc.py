@@ -130,9 +130,14 @@ def verify(
 def sealed(head: bytes, sets: Sequence[Set]) -> bytes:
     """What a seal behind these sets signs of them (section 5.1.1): all fields in order, relaxed."""
     return b"".join(
-        canonical_field(head, field, relaxed=True)
-        for each in sets
-        for field in (each.results, each.message.field, each.seal.field)
+        _below_seal(head, each) + canonical_field(head, each.seal.field, relaxed=True) for each in sets
+    )
+
+
+def _below_seal(head: bytes, each: Set) -> bytes:
+    """What a seal covers of its own set, besides itself."""
+    return b"".join(
+        canonical_field(head, field, relaxed=True) for field in (each.results, each.message.field)
     )
 
 
@@ -247,8 +252,7 @@ def _digests(head: bytes, sets: Sequence[Set]) -> list[bytes]:
     field is looked at once, however many seals cover it."""
     before, digests = sha256(), []
     for each in sets:
-        before.update(canonical_field(head, each.results, relaxed=True))
-        before.update(canonical_field(head, each.message.field, relaxed=True))
+        before.update(_below_seal(head, each))
         own = before.copy()
         own.update(unsigned(head, each.seal.field, relaxed=True))
         digests.append(own.digest())

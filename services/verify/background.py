@@ -38,8 +38,7 @@ class Background:
             self._awaited.discard(key)
             self._ask_again(key, address, attempts)
         for domain in self._known.warming.domains():
-            primary = self._known.primary(domain)
-            if self._asker.claim_of(domain) is not None and not (primary is not None and primary.away):
+            if self._asker.claim_of(domain) is not None and not self._known.away(domain):
                 self._warm(domain)
 
     def _ask_again(self, key: bytes, address: str, attempts: int) -> None:

@@ -108,9 +108,8 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
         octets = carry + block
         text = octets.removesuffix(b"\r")
         kept = text.rstrip(b" \t")
-        carry = (
-            b" " * (len(kept) < len(text)) + octets[len(text) :]
-        )  # what the next block may make a line end
+        # What the next block may make a line end.
+        carry = b" " * (len(kept) < len(text)) + octets[len(text) :]
         yield _single_blanks(kept).replace(b" \r\n", b"\r\n")
     if last != b"\r\n":
         yield (carry + b"\r\n").replace(b" \r\n", b"\r\n")

@@ -25,10 +25,7 @@ _FEW = 3  # identifiers of a DMARC result that is remembered: more is no usual m
 # What one mail may ask: a stranger wrote the names, and those that they lead to. HELO, MAIL FROM and each
 # author have a share of their own, so that none of them is kept waiting by another's DNS.
 _OF_SENDER, _OF_AUTHORS = 3, 6  # questions at a time
-_ALL_OF_SENDER, _ALL_OF_AUTHORS = (
-    48,
-    80,
-)  # in all, of each of the two and of all authors; then it is not known
+_ALL_OF_SENDER, _ALL_OF_AUTHORS = 48, 80  # of each of the two, of all authors; then it is not known
 _log = structlog.get_logger()
 
 _Answers = dict[spf.Question, spf.Answer]  # found for one evaluation; they outlive their place in the cache

@@ -91,6 +91,11 @@ class Known:
     def primary(self, domain: str) -> PrimaryState | None:
         return self.primaries.get(domain.encode())
 
+    def away(self, domain: str) -> bool:
+        """Is its primary known to be down or deferring?"""
+        primary = self.primary(domain)
+        return primary is not None and primary.away
+
     def control(self, key: bytes) -> str:
         """Another recipient of the same domain that is known deliverable, "" for none."""
         domain = key.rpartition(b"@")[2]

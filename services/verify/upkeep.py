@@ -80,12 +80,14 @@ class Upkeep:
             self._background.again(max(0.0, waits_s), name, known.mailbox, 0)
 
     def _primary(self, domain: str) -> None:
-        settings, primary = self._known.settings(domain), self._known.primary(domain)
-        facts = self._known.facts(domain)
+        settings, facts = self._known.settings(domain), self._known.facts(domain)
         if facts is None:
             return  # nobody was asked for yet; the first callout brings its own
-        away = primary is not None and primary.away
-        if settings is not None and not away and ageing.probe_is_due(facts, self._deps.clock.wall()):
+        if (
+            settings is not None
+            and not self._known.away(domain)
+            and ageing.probe_is_due(facts, self._deps.clock.wall())
+        ):
             self._asker.probe(domain)
 
     def _refresh(self, domain: str) -> None:
@@ -115,9 +117,8 @@ class Upkeep:
             if mono - since < self._lifetimes.witness_s or self._asker.claim_of(domain) is None:
                 continue
             self._brakes[domain] = mono
-            primary, control = self._known.primary(domain), self._known.control(b"@" + domain.encode())
-            away = primary is not None and primary.away
-            if not control or away or self._asker.refusal(domain, known=True):
+            control = self._known.control(b"@" + domain.encode())
+            if not control or self._known.away(domain) or self._asker.refusal(domain, known=True):
                 continue
             key = mailbox(control).key.encode()
             if not self._asker.flies(key):

@@ -26,7 +26,7 @@ from tests.helpers.patience import PATIENCE_S
 from tests.ingest.house import HOST, PARTITIONS, House
 from tests.ingest.test_service import ANN, deliverable
 from tests.verify import sign
-from tests.verify.test_auth_cases import zone_text
+from tests.verify.sign import zone_text
 
 LOGS = pytest.mark.parametrize(
     "kind", ["sqlite", pytest.param("kafka", marks=pytest.mark.xdist_group("broker"))]
@@ -127,6 +127,19 @@ class Backup:
     async def results(self) -> list[bytes]:
         """What is to be put on top of each mail that waits, those of before included."""
         return [queued.mail.prepend for queued in await self.house.queued()]
+
+
+async def passes_unread(at: Backup, alter: Alter) -> None:
+    """A forged mail that verify cannot read whole, because of `alter`, is accepted with temperror; the same
+    mail is refused as soon as it is read as it was sent."""
+    bad = await at.verify(alter)
+    assert (await at.mail(FORGED)).startswith("250 2.0.0")
+    [fields] = await at.results()
+    assert b"dkim=temperror" in fields
+    assert b"dmarc=temperror" in fields
+    await bad.stop()
+    await at.verify()
+    assert (await at.mail(FORGED)).startswith(REFUSED)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.reading import FORGED, LOGS, REFUSED, backup, index
+from tests.faults.reading import LOGS, backup, index, passes_unread
 
 
 @LOGS
@@ -12,13 +12,5 @@ from tests.faults.reading import FORGED, LOGS, REFUSED, backup, index
 async def test_a_chunk_comes_twice(
     tmp_path: Path, kind: str, number: int, request: pytest.FixtureRequest
 ) -> None:
-    """The same mail is refused as soon as it is read as it was sent."""
     async with backup(tmp_path, kind, request) as at:
-        bad = await at.verify(lambda record: [record] * (2 if index(record) == number else 1))
-        assert (await at.mail(FORGED)).startswith("250 2.0.0")
-        [fields] = await at.results()
-        assert b"dkim=temperror" in fields
-        assert b"dmarc=temperror" in fields
-        await bad.stop()
-        await at.verify()
-        assert (await at.mail(FORGED)).startswith(REFUSED)
+        await passes_unread(at, lambda record: [record] * (2 if index(record) == number else 1))

@@ -11,7 +11,7 @@ from tests.helpers.patience import until
 from tests.helpers.primary import Primary
 from tests.helpers.running import HOSTS, Running
 from tests.helpers.zone import Zone
-from tests.verify.test_auth_cases import zone_text
+from tests.verify.sign import zone_text
 
 HALF = 1_200_000  # octets: more than one chunk, less than two
 

@@ -18,6 +18,7 @@ mx1.backup.example  A 127.0.0.9
 sender.example      MX 10 mail.sender.example
 sender.example      TXT "v=spf1 ip4:127.0.0.0/8 -all"
 mail.sender.example A 127.0.0.3
+r._domainkey.relay.example TXT {rsa2048}
 """
 FORGED = b"Authentication-Results: mx1.backup.example; dmarc=pass header.from=bank.example\r\n"
 
@@ -32,10 +33,8 @@ async def test_what_is_handed_over_is_sealed(tmp_path: Path) -> None:
     before; what was forged is gone, and the seal holds as dkimpy sees it."""
     large = sign.MESSAGE + b"a line of sixty octets, or nearly as many as that, and so on\r\n" * 10_000
     sealed = sign.made(["arc rsa2048 d=relay.example s=r"])
-    key = (sign.KEYS / "rsa2048.txt").read_text().strip()
-    strings = " ".join(f'"{key[at : at + 255]}"' for at in range(0, len(key), 255))
     async with (
-        Zone(f"{ZONE}r._domainkey.relay.example TXT {strings}\n") as zone,
+        Zone(sign.zone_text(ZONE)) as zone,
         Primary(address="127.0.0.2", known={"ann@office.example"}) as primary,
         Running(
             tmp_path,

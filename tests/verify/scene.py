@@ -21,7 +21,8 @@ from services.verify.service import verify
 from tests.helpers.patience import PATIENCE_S
 from tests.helpers.zone import Zone
 from tests.verify import sign
-from tests.verify.test_auth_cases import HOSTS, zone_text
+from tests.verify.sign import zone_text
+from tests.verify.test_auth_cases import HOSTS
 
 ZONE = """
 sender.example                 TXT "v=spf1 ip4:192.0.2.0/24 -all"

@@ -146,6 +146,21 @@ def recipe(result: str) -> list[str]:
     return [line for line in head if line.split(" ")[0] in RECIPE]
 
 
+def zone_text(text: str) -> str:
+    """Key records put in, in strings of at most 255 octets."""
+
+    def record(match: re.Match[str]) -> str:
+        key, mark, more = match.groups(default="")
+        whole = (KEYS / f"{key}.txt").read_text().strip()
+        if mark == "=":
+            whole = more.replace("@", whole.rpartition("p=")[2])
+        else:
+            whole += mark + more
+        return " ".join(f'"{whole[at : at + 255]}"' for at in range(0, len(whole), 255))
+
+    return re.sub(r"\{((?:rsa|ed)\d+)(?:([;=])([^}]*))?\}", record, text)
+
+
 def main() -> None:
     for path in sorted(path for folder in FOLDERS for path in (CASES / folder).glob("*.result")):
         if lines := recipe(path.read_text()):

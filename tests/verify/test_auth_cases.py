@@ -86,21 +86,6 @@ def lines(case: Case) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     return parts
 
 
-def zone_text(text: str) -> str:
-    """Key records put in, in strings of at most 255 octets."""
-
-    def record(match: re.Match[str]) -> str:
-        key, mark, more = match.groups(default="")
-        whole = (sign.KEYS / f"{key}.txt").read_text().strip()
-        if mark == "=":
-            whole = more.replace("@", whole.rpartition("p=")[2])
-        else:
-            whole += mark + more
-        return " ".join(f'"{whole[at : at + 255]}"' for at in range(0, len(whole), 255))
-
-    return re.sub(r"\{((?:rsa|ed)\d+)(?:([;=])([^}]*))?\}", record, text)
-
-
 def found(verdict: Verdict) -> dict[str, list[str]]:
     """The field of the verdict taken apart: method or `helo` -> the words of each of its results. Of the
     methods the order is that of the field (dmarc and arc come last)."""
@@ -129,7 +114,7 @@ async def test_case(case: Case) -> None:
     client, helo = ("" if given[name] == "-" else given[name] for name in ("client", "helo"))
     trace = Trace(1, "office.example", client, helo, reverse_path, relay=given.get("relay", ""))
     clock = Clock(float(given.get("now", 1_800_000_000)))
-    async with Zone(zone_text(case.dns)) as zone:
+    async with Zone(sign.zone_text(case.dns)) as zone:
         dns = Dns(zone.servers, clock, 1.0 if "!timeout" in case.dns else 20.0)
         pool = Pool()
         authenticator = Authenticator(

@@ -14,7 +14,8 @@ import pytest
 from libs.mail.records import Action, Verdict
 from tests.helpers.zone import Zone
 from tests.verify import sign
-from tests.verify.test_auth_cases import HOSTS, Case, compare, lines, stored, zone_text
+from tests.verify.sign import zone_text
+from tests.verify.test_auth_cases import HOSTS, Case, compare, lines, stored
 
 BACKUPMX = Path(sys.executable).with_name("backupmx")
 SIGNED = sign.made(["sign ed25519 d=sender.example s=ed h=from:subject"])

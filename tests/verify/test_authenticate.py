@@ -20,7 +20,7 @@ from services.verify.spill import Elsewhere, Spill
 from tests.helpers.clock import Clock
 from tests.helpers.zone import Zone
 from tests.verify import sign
-from tests.verify.test_auth_cases import zone_text
+from tests.verify.sign import zone_text
 
 ZONE = """
 sender.example                 TXT "v=spf1 ip4:192.0.2.0/24 -all"

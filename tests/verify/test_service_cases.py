@@ -21,7 +21,8 @@ from tests.helpers.clock import Clock
 from tests.helpers.kafka import broker, log_on  # noqa: F401 the fixture
 from tests.helpers.patience import PATIENCE_S
 from tests.verify.scene import PARTITIONS, Scene, scene_on
-from tests.verify.test_auth_cases import Case, compare, lines, readmes, stored, zone_text
+from tests.verify.sign import zone_text
+from tests.verify.test_auth_cases import Case, compare, lines, readmes, stored
 
 FORGOTTEN_S = 6.0  # what DNS said 1 s ago, and that it said nothing 5 s ago, holds no more
 IN_A_ROW = 200  # cases of one service; the rows have logs and DNS of their own: one waits, another works
