@@ -59,6 +59,7 @@ class Connection(SMTP):
         if self._timeout_handle is not None:
             self._timeout_handle.cancel()
         super(SMTP, self).connection_lost(error)
+        cast("Any", self)._closed.exception()  # nobody waits for it, and asyncio would report it as forgotten
         self.transport = None
         self._eof = True
         self._wake()

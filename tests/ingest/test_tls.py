@@ -1,6 +1,7 @@
 """TLS on the running service, with real handshakes."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from services.ingest.connection import Connection
 from tests.helpers.client import Client
 from tests.helpers.clock import Clock
 from tests.helpers.patience import until
@@ -133,3 +135,15 @@ async def test_plaintext_of_any_length_behind_starttls(tmp_path: Path, authority
                 await client.send(b"EHLO client.sender.example\r\n")
                 assert "STARTTLS" not in await client.reply()
                 assert (await client.mail(ANN)).startswith("250 ")
+
+
+async def test_a_broken_handshake_is_no_fault_of_ours() -> None:
+    """What ends a connection is known where it ends; the collector must not report it as forgotten, whichever
+    it frees first, the connection or the future of its end."""
+    said: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context))
+    connection = Connection(silence_s=300.0)
+    connection.connection_lost(ssl.SSLError("a client that speaks no TLS"))
+    del connection.__dict__["_closed"]
+    gc.collect()
+    assert said == []
