@@ -1,6 +1,6 @@
 """One process is built here in sight, and its services run.
 
-    health, log, events, then the services, the last first
+    health, heap, log, events, then the services, the last first
 
 With smtp.processes, `ingest` is a parent and so many children, each of which is such a process.
 
@@ -80,7 +80,11 @@ async def process(config: Config, names: Sequence[str], pages_at: Endpoint | Pat
     def service(name: str) -> Service:
         return Service(name, lambda life: mains[name](built[0], life))
 
-    beside = [Service("events", lambda life: _events(built[0].events, life)), Service("log", log)]
+    beside = [
+        Service("events", lambda life: _events(built[0].events, life)),
+        Service("log", log),
+        Service("heap", heap.keep_small),
+    ]
     services = [*map(service, names), *beside]
     lives = [Life(each.name, clock) for each in services]
     pages = Service("health", lambda life: health(pages_at, lives[: len(names)], metrics, life))
@@ -203,7 +207,7 @@ def _run(config: Config, called: str, main: Callable[[], Coroutine[None, None, N
     stands in each log line."""
     logs.configure(called, config.host.name)
     structlog.contextvars.bind_contextvars(**said)
-    heap.return_large_blocks()
+    heap.set_up()
     gc.freeze()  # what was imported stays
     gc.set_threshold(*_COLLECT)
     try:

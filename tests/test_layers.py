@@ -22,6 +22,7 @@ SHELL = {
     "libs/log/kafka_fetch.py": "speaks to Kafka",
     "libs/log/kafka_group.py": "is a member of groups",
     "libs/log/kafka_line.py": "an aiokafka producer",
+    "libs/log/kafka_request.py": "speaks to Kafka",
     "libs/log/kafka_produce.py": "appends to Kafka",
     "libs/log/kafka_read.py": "reads from Kafka",
     "libs/log/kafka_record.py": "reads from Kafka",

@@ -5,17 +5,19 @@ over, giving up, a batch that lies with a broker that was deposed.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, errors
 from aiokafka.client import CloseReason, ConnectionGroup
+from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from libs.log.contract import Claim, Headers, LogError, Stored, Unavailable
 from libs.log.kafka_client import bootstrap as find_brokers
+from libs.log.kafka_request import Produce
 from libs.log.kafka_wire import Wire
 
 BATCH = 1_000_000  # octets; a topic takes batches of up to 1 MiB
@@ -74,6 +76,7 @@ class Line:
         client = self._producer.client
         client._metadata_update = self._metadata
         client.bootstrap = partial(find_brokers, client)
+        client.send = partial(_packed, client.send)
         try:
             async with asyncio.timeout(START_S):
                 await self._producer.start()
@@ -171,3 +174,7 @@ class Line:
             if batch._drain_waiter.done():
                 batch._drain_waiter.exception()  # nobody waits for it; asyncio would report it as forgotten
         await client.close()
+
+
+async def _packed(send: Callable[..., Awaitable[Any]], node: int, request: Any, **how: Any) -> Any:
+    return await send(node, Produce(request) if isinstance(request, ProduceRequest) else request, **how)

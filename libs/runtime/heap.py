@@ -1,16 +1,47 @@
-"""Large blocks of memory go back to the system when they are free.
+"""Memory that is free goes back to the system: large blocks at once, the rest now and then.
 
 Shell: it sets up the C library. glibc keeps the blocks of a size that was freed once, to be fast next time;
-after a thousand contents at once the process would stay twice as large as what it holds.
+after a thousand contents at once the process would stay twice as large as what it holds. But each page that
+is given back costs a fault when it is needed again, and a request to Kafka is some hundred kilobytes, many
+times a second: so blocks of that size stay for a while.
 """
 
+import asyncio
 import ctypes
 
-_MMAP_THRESHOLD = -3  # mallopt(3): M_MMAP_THRESHOLD; setting it also ends its growing
-LARGE_OCTETS = 64 * 1024
+from libs.runtime.run import Life
+
+LARGE_OCTETS = 512 * 1024
+KEPT_OCTETS = 16 * 2**20  # so much may be free at the end of the heap
+GIVE_BACK_S = 20.0
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3); setting one ends the growing of both
 
 
-def return_large_blocks() -> bool:
-    """Call once, before the first large block. False: the C library has no such setting (it is not glibc)."""
+def set_up() -> bool:
+    """Call once, before the first large block. False: the C library has no such settings (it is not
+    glibc)."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    return set_option is not None and set_option(_MMAP_THRESHOLD, LARGE_OCTETS) == 1
+    if set_option is None:
+        return False
+    large: int = set_option(_MMAP_THRESHOLD, LARGE_OCTETS)
+    kept: int = set_option(_TRIM_THRESHOLD, KEPT_OCTETS)
+    return large == kept == 1
+
+
+def give_back() -> None:
+    """All free pages, wherever they are in the heap."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+async def keep_small(life: Life) -> None:
+    """The service of a process that gives back every GIVE_BACK_S."""
+    life.ready()
+    while not life.must_drain.is_set():
+        try:
+            async with asyncio.timeout(GIVE_BACK_S):
+                await life.must_drain.wait()
+        except TimeoutError:
+            give_back()

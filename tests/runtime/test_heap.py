@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 GROWN = """
-from libs.runtime.heap import return_large_blocks
-set_ = return_large_blocks()
+from libs.runtime.heap import give_back, set_up
+set_ = set_up()
 def resident():
     with open("/proc/self/status", encoding="ascii") as status:
         return int(status.read().partition("VmRSS:")[2].split()[0])
@@ -13,6 +13,7 @@ before = resident()
 blocks = [bytes([n % 250]) * 200_000 for n in range(500)]
 held = blocks[::50]
 del blocks
+give_back()
 print(set_, resident() - before)
 """
 
