@@ -78,6 +78,7 @@ class KafkaLog:
     async def start(self, within: float = 30.0) -> None:
         """Connect. Raises Unavailable after `within` seconds without success, and may then be called
         again."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(within):
                 for part in (
@@ -94,7 +95,7 @@ class KafkaLog:
         except BaseException:
             await self.close()
             raise
-        self._checking = asyncio.get_running_loop().create_task(self._check_hourly())
+        self._checking = self._loop.create_task(self._check_hourly())
 
     async def _check(self) -> None:
         """Compare the topics with libs/topics.py. Raises Unavailable."""
@@ -151,7 +152,7 @@ class KafkaLog:
             raise NotOwner(f"{claim.group} does not hold {claim.partition}")
         if claim is None and value is not None:
             self._agreed(topic)
-        item = Item(key, value, headers, claim, asyncio.get_running_loop().create_future())
+        item = Item(key, value, headers, claim, self._loop.create_future())
         lane = self._bulk if topic == topics.CONTENT.name else self._state
         return await lane.append(name, partition, item, within)
 
@@ -197,7 +198,7 @@ class KafkaLog:
     async def _used(self) -> float:
         """The share of the fullest log directory's volume that is used, asked for each DISK_S."""
         at, used = self._disk
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if now - at >= DISK_S:
             used = max(await self._shares())
             self._disk = (now, used)

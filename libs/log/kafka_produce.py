@@ -81,9 +81,10 @@ class Lane:
 
     async def start(self) -> None:
         """Raises Unavailable; may be called again, also after close()."""
+        self._loop = asyncio.get_running_loop()  # kept: asking for it is a system call (getpid) each time
         await self._connect()
         self._closed = False
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        self._watching = self._loop.create_task(self._watch())
 
     async def _connect(self) -> None:
         line = Line(self._bootstrap, self._name, self._timeout_ms, self._wire)
@@ -138,7 +139,7 @@ class Lane:
                 continue  # no broker answers: there is no new leader to go to
 
     def _now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self._loop.time()
 
     def _schedule(self, at: TopicPartition) -> None:
         """Hand over what waits for `at` at the end of this turn of the loop, or in a crowd when the last
@@ -148,7 +149,7 @@ class Lane:
             self._scheduled.add(at)
             gathers = at.topic not in self._prompt and self._crowd.gathers(self._now())
             due = self._handed_at + GATHER_S if gathers else 0.0
-            asyncio.get_running_loop().call_at(due, self._hand_over, at)
+            self._loop.call_at(due, self._hand_over, at)
 
     def _hand_over(self, at: TopicPartition) -> None:
         self._scheduled.discard(at)
@@ -162,7 +163,7 @@ class Lane:
         if line.knows(at):
             self._known.add(at)
         elif at in self._known:  # a broker that has just come back may not know it yet
-            asyncio.get_running_loop().call_later(RETRY_S, self._schedule, at)
+            self._loop.call_later(RETRY_S, self._schedule, at)
             return
         else:
             self._unknown(at)
@@ -238,7 +239,7 @@ class Lane:
         """After any failure the partition gets nothing from this producer any more, and a new one is made."""
         line.stuck.add(at)
         if line is self._line and self._building is None and not self._closed:
-            self._building = asyncio.get_running_loop().create_task(self._rebuild(line))
+            self._building = self._loop.create_task(self._rebuild(line))
 
     async def _rebuild(self, old: Line) -> None:
         await asyncio.sleep(max(0.0, self._built_at + REBUILD_S - self._now()))
@@ -249,7 +250,7 @@ class Lane:
             except Unavailable:
                 await asyncio.sleep(RETRY_S)
         self._building = None
-        task = asyncio.get_running_loop().create_task(self._retire(old))
+        task = self._loop.create_task(self._retire(old))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
         for at in self._ready():

@@ -27,6 +27,7 @@ class Verdicts:
         self._waiting: dict[bytes, asyncio.Future[Verdict]] = {}
         self._patience: dict[int, Patience] = {}
         self._deadlines = Deadlines()
+        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         starts = dict.fromkeys(range(self._deps.partitions), END)
@@ -38,7 +39,7 @@ class Verdicts:
                     self._came(record)
 
     def expect(self, id_: str) -> None:
-        self._waiting[id_.encode()] = asyncio.get_running_loop().create_future()
+        self._waiting[id_.encode()] = self._loop.create_future()
 
     def forget(self, id_: str) -> None:
         """The mail will not be committed."""
