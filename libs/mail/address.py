@@ -67,11 +67,16 @@ class Mailbox(NamedTuple):
     @property
     def key(self) -> str:
         """The normal form, key of `recipients`: ASCII letters of the local part in lower case."""
-        return (
-            f"{self.local.translate(_LOWER)}@{self.domain}" if self.domain else self.local.translate(_LOWER)
-        )
+        return _key(self)
 
 
+@lru_cache(maxsize=4096)  # an owner has few recipients, and most senders write again
+def _key(of: Mailbox) -> str:
+    local = of.local.translate(_LOWER)
+    return f"{local}@{of.domain}" if of.domain else local
+
+
+@lru_cache(maxsize=4096)
 def split(raw: bytes) -> tuple[bytes, bytes]:
     """`<path> parameters` -> (`<path>`, `parameters`); a quoted string may hold `>` and spaces.
 
@@ -83,7 +88,7 @@ def split(raw: bytes) -> tuple[bytes, bytes]:
     return match[0], raw[match.end() :].strip(b" ")
 
 
-@lru_cache(maxsize=4096)  # an owner has few recipients, and most senders write again
+@lru_cache(maxsize=4096)
 def path(raw: bytes, *, smtputf8: bool) -> Mailbox | None:
     """The path in `raw`, angle brackets included; None for the null path `<>`; Mailbox("postmaster", "") for
     the bare `<postmaster>` (RFC 5321 section 4.1.1.3).

@@ -6,6 +6,7 @@ its key. What is written for people, the primary's reply, is not kept.
 """
 
 import struct
+from functools import lru_cache
 
 from libs.mail.codec import decode_recipient, encode
 from libs.mail.knowledge import OPERATOR, PrimaryFacts, RecipientRecord, RecipientStatus, RecipientTry, Status
@@ -35,6 +36,7 @@ def pack(key: bytes, record: RecipientRecord) -> bytes:
             return bytes((_FACTS,)) + encode(record)
 
 
+@lru_cache(maxsize=4096)
 def unpack(key: bytes, kept: bytes) -> RecipientRecord:
     """The record without what is not kept; `since` and `against` in whole seconds."""
     kind = kept[0]
