@@ -136,7 +136,7 @@ async def house(folder: Path, cluster: Cluster | None = None, more: str = "") ->
     certificate, key = _certificate(folder)
     try:
         async with (
-            Zone(dedent(ZONE) + more) as zone,
+            Zone(dedent(ZONE) + more, negative_s=300) as zone,
             Running(
                 folder,
                 dns=zone.servers,

@@ -29,9 +29,6 @@ import dns.rdatatype
 import dns.rrset
 import dns.zone
 
-_SOA = dns.rrset.from_text(
-    dns.name.root, 1, "IN", "SOA", "ns.invalid. hostmaster.invalid. 1 3600 600 86400 1"
-)
 TROUBLES = ("!timeout", "!servfail")
 
 Question = tuple[str, str]
@@ -40,10 +37,17 @@ Question = tuple[str, str]
 class Zone:
     """`async with Zone(text) as zone: zone.port`. `questions`: (name, type) of each query, in order;
     `streams`: how many of them came over TCP. `edns=False`: a server of old, EDNS gets FORMERR. While `holds`
-    is set, what came over UDP is kept in `held` until `release`."""
+    is set, what came over UDP is kept in `held` until `release`. `negative_s`: how long a no
+    may be remembered (RFC 2308 section 5)."""
 
     def __init__(
-        self, text: str = "", *, address: str = "127.0.0.1", port: int = 0, edns: bool = True
+        self,
+        text: str = "",
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        edns: bool = True,
+        negative_s: int = 1,
     ) -> None:
         self.address, self.port = address, port
         self.questions: list[Question] = []
@@ -51,6 +55,13 @@ class Zone:
         self.holds = False
         self.held: list[Callable[[], None]] = []
         self._edns = edns
+        self._soa = dns.rrset.from_text(
+            dns.name.root,
+            negative_s,
+            "IN",
+            "SOA",
+            f"ns.invalid. hostmaster.invalid. 1 3600 600 86400 {negative_s}",
+        )
         self._server: asyncio.Server | None = None
         self._datagrams: asyncio.DatagramTransport | None = None
         self._streams: set[asyncio.Task[None]] = set()
@@ -185,7 +196,7 @@ class Zone:
             if alias is None:
                 if node is None and not any(other.is_subdomain(name) for other in self._zone):
                     response.set_rcode(dns.rcode.NXDOMAIN)
-                response.authority.append(_SOA)
+                response.authority.append(self._soa)
                 return ""
             response.answer.append(dns.rrset.from_rdata_list(name, alias.ttl, list(alias)))
             name = alias[0].target
