@@ -1,4 +1,6 @@
-"""What happened, in events: one JSON object each, on the topic `events` and on standard output.
+"""What happened, in events: one JSON object each, on standard output and in records of the topic `events`.
+
+A record holds the events of one domain that came at once, a line each; most hold one.
 
 Events inform, nothing is decided by them. Times are wall seconds UTC, sizes octets.
 """
@@ -66,7 +68,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
 
 
 def encode_event(event: Event) -> bytes:
-    """One JSON object without line breaks: the log line and the `events` record."""
+    """One JSON object without line breaks: the log line, and a line of an `events` record."""
     return msgspec.json.encode(event)
 
 
@@ -76,3 +78,8 @@ def decode_event(value: bytes) -> Event:
         return msgspec.json.decode(value, type=Event)
     except msgspec.MsgspecError as error:
         raise Undecodable(str(error)) from error
+
+
+def decode_events(value: bytes) -> list[Event]:
+    """The events of a record. Raises Undecodable."""
+    return [decode_event(line) for line in value.split(b"\n")]

@@ -18,7 +18,7 @@ from libs.log.contract import (
 )
 from libs.log.table import Table
 from libs.mail.codec import Undecodable, decode, encode
-from libs.mail.event import Event, EventType, decode_event
+from libs.mail.event import Event, EventType, decode_events
 from libs.mail.hints import for_owner
 from libs.mail.knowledge import PrimaryState
 from libs.mail.records import Access, Delete, Flush, Release, RequestRecord, Unbrake
@@ -288,9 +288,9 @@ class Desk:
         async with aclosing(self.deps.log.follow(EVENTS.name, {partition: start})) as batches:
             async for batch in batches:
                 for record in batch.records:
-                    event = decode_event(record.value or b"")
-                    if event.request_id == request_id:
-                        return event
+                    for event in decode_events(record.value or b""):
+                        if event.request_id == request_id:
+                            return event
         raise Unavailable("the log was closed")
 
 

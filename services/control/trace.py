@@ -2,6 +2,7 @@
 
 import asyncio
 from array import array
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Any
 
@@ -40,7 +41,7 @@ class Trail:
         async with aclosing(self._deps.log.follow(EVENTS.name, every)) as batches:
             async for batch in batches:
                 for record in batch.records:
-                    self._fold(record.key, record.offset, record.value or b"{}")
+                    self._fold(record.key, record.offset, record.value or b"")
                 if batch.position >= batch.end:
                     self._at_end.add(batch.partition)
                     if len(self._at_end) == self._deps.partitions:
@@ -62,23 +63,27 @@ class Trail:
                 record = await self._deps.log.read(EVENTS.name, partition, offset, domain.encode())
             except Gone:
                 continue  # older than the topic keeps
-            found.append(msgspec.json.decode(record.value or b"{}"))
+            events = msgspec.json.Decoder().decode_lines(record.value or b"")
+            found += (event for event in events if event.get("id") == mail_id)
         if not found:
             raise Unknown(f"no event of the last days names a mail {mail_id}")
         return sorted(found, key=lambda event: event.get("event_time", 0.0))
 
     def _fold(self, key: bytes, offset: int, value: bytes) -> None:
         try:
-            mail_id = self._decoder.decode(value).id
+            told = self._decoder.decode_lines(value)
         except msgspec.MsgspecError:
             self._deps.metrics.quarantined.labels(EVENTS.name).inc()
             return
-        if not mail_id:
-            return
+        if mail_ids := {each.id for each in told if each.id}:
+            self._note(key, offset, mail_ids)
+
+    def _note(self, key: bytes, offset: int, mail_ids: Iterable[str]) -> None:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._domains)
             self._domains.append(key.decode("ascii", "replace"))
-        self._places.setdefault(mail_id, array("q")).extend((number, offset))
-        if len(self._places) > ROOM:
-            del self._places[next(iter(self._places))]
+        for mail_id in mail_ids:
+            self._places.setdefault(mail_id, array("q")).extend((number, offset))
+            if len(self._places) > ROOM:
+                del self._places[next(iter(self._places))]

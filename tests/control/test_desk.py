@@ -40,7 +40,7 @@ from services.control.domains import Refused, Unknown
 from services.control.register import Claims
 from tests.control.test_queue import MAIL, record
 from tests.helpers.clock import Clock
-from tests.helpers.patience import PATIENCE_S
+from tests.helpers.patience import PATIENCE_S, until
 from tests.helpers.zone import Zone
 
 ID = "installation-1"
@@ -145,7 +145,7 @@ async def test_a_trusted_domain_is_active_at_once(tmp_path: Path) -> None:
         assert (row["domain"], row["state"], row["waiting"]) == ("office.example", "active", 0)
         assert at.zone.questions == []
         assert await read_installation(at.log) == Installation(ID, PARTITIONS, 1)
-        assert '"type":"Domain"' in at.events.getvalue()
+        await until(lambda: '"type":"Domain"' in at.events.getvalue())
         assert at.desk.domain_list() == [row]
         await at.desk.domain_remove("office.example")
         assert await read_installation(at.log) == Installation(ID, PARTITIONS, 0)

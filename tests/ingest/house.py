@@ -17,7 +17,7 @@ from libs.log.contract import BEGIN, END, Log, Record
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
 from libs.mail.codec import decode, decode_callout, encode, mail_of
-from libs.mail.event import Event, decode_event
+from libs.mail.event import Event, decode_events
 from libs.mail.knowledge import Callout
 from libs.mail.records import (
     Access,
@@ -290,7 +290,7 @@ class House:
 
     async def _collect(self) -> None:
         async for record in self._follow("events", BEGIN):
-            self.events.append(decode_event(record.value))
+            self.events += decode_events(record.value)
 
     # --- what came out ---
 

@@ -13,7 +13,7 @@ from libs.log.contract import BEGIN, Log
 from libs.log.sqlite import SqliteLog
 from libs.mail.address import mailbox
 from libs.mail.codec import decode_recipient, encode
-from libs.mail.event import EventType, decode_event
+from libs.mail.event import EventType, decode_events
 from libs.mail.knowledge import Callouts as State
 from libs.mail.knowledge import Observed, RecipientStatus, RecipientTry, Status
 from libs.mail.records import Domain, Unbrake
@@ -214,6 +214,6 @@ async def test_a_released_brake(kind: str, tmp_path: Path, request: pytest.Fixtu
         await until(lambda: (facts := it.facts()) is not None and not facts.braked)
         await until(lambda: gauge("backupmx_callout_brake", {"domain": DOMAIN}) == 0)
         async for batch in log.follow("events", {PARTITION: BEGIN}):
-            events = [decode_event(record.value or b"") for record in batch.records]
+            events = [each for record in batch.records for each in decode_events(record.value or b"")]
             if any(each.type is EventType.REQUEST and each.request_id == "r-1" for each in events):
                 break
