@@ -103,6 +103,7 @@ SHELL = {
     "services/deliver/attempt.py": "dials the next hop, reads the log",
     "services/deliver/carrier.py": "runs connections and probes",
     "services/deliver/observations.py": "appends to the log",
+    "services/deliver/moving.py": "writes content again",
     "services/deliver/partition.py": "writes to the log",
     "services/deliver/requests.py": "writes to the log",
     "services/deliver/service.py": "runs the service",

@@ -91,6 +91,9 @@ class Metrics:
         self.probes = counter("probes_total", "Probes of primaries", "outcome")
         self.bounces = counter("bounces_total", "Recipients that failed for good", "reason")
         self.dsns_suppressed = counter("dsns_suppressed_total", "Failures nobody was told of", "reason")
+        self.contents_moved = counter(
+            "contents_moved_total", "Contents written again so that their neighbours can be deleted"
+        )
         self.content_lost = counter("content_lost_total", "Mails whose content is missing")
         self.slots_used = gauge("slots_used", "Attempts whose outcome is not acknowledged yet")
         self.clock_difference_seconds = gauge(

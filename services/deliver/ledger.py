@@ -4,9 +4,11 @@
 """
 
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.log.contract import Record
 from libs.mail.codec import FORMAT, Undecodable, decode, decode_recipient
@@ -37,6 +39,19 @@ class _Entry(Struct, frozen=True):
 _decoder = msgspec.msgpack.Decoder(_Entry)
 
 
+class Unread(NamedTuple):
+    """A record that cannot be decoded: its `offset` in the queue, and content as in waiting.Waiting."""
+
+    offset: int
+    content: int
+    first: int
+    chunks: int
+
+    def needs(self, begin: int) -> int:
+        """As waiting.Waiting.needs."""
+        return self.content if self.content >= begin else self.first
+
+
 class Todo(StrEnum):
     """NOTHING: folded. ADDED: a mail to deliver. BURY: write another tombstone. MERGE: two owners wrote;
     write what both know. UNREADABLE: count it, say it, keep it. LEFT: its tombstone came."""
@@ -62,7 +77,7 @@ class Ledger:
         self.position = 0
         self.caught_up = False
         self.foreign: dict[str, Progress] = {}
-        self.unread: dict[bytes, int] = {}
+        self.unread: dict[bytes, Unread] = {}
         self.blind: set[bytes] = set()
         self.unfinished: set[str] = set()
         self._buried: dict[bytes, float] = {}
@@ -85,7 +100,7 @@ class Ledger:
             if self.caught_up and not new:
                 # Our own write that overtook its tombstone needs nothing; anybody else's is stale.
                 return Todo.NOTHING if mark == self.mark else Todo.BURY
-            self.wrote(id_, record.offset, seen.progress, ref, seen.mail)
+            self._put(id_, record.offset, seen.progress, ref, seen.mail, min(ref.offsets))
             self._remember(id_, mark, seen.progress)
             return Todo.ADDED
         if mark == self.mark:
@@ -94,18 +109,27 @@ class Ledger:
             return Todo.NOTHING
         return self._foreign(id_, mark, record.offset, seen.progress, ref)
 
-    def wrote(
-        self, id_: str, offset: int, progress: Progress, ref: ContentRef, mail: _MailPart | None = None
-    ) -> None:
-        """The newest record of a mail is at `offset`, written by its owner (`mail`: when the id is new)."""
+    def wrote(self, id_: str, offset: int, progress: Progress, ref: ContentRef) -> None:
+        """The newest record of a mail is at `offset`, and this claim wrote it: what it refers to is all that
+        counts from now on (rule 6)."""
         known = self.index.get(id_)
-        if known is None and mail is None:
-            return  # it ended meanwhile
-        if known is not None and known.offset > offset:
-            return
-        lowest = min(ref.offsets) if known is None else min(known.content, *ref.offsets)
-        base = mail or known
-        assert base is not None
+        if known is not None and known.offset <= offset:  # else it ended meanwhile
+            self._put(id_, offset, progress, ref, known, min(ref.offsets))
+
+    def rewrote(self, key: bytes, offset: int, ref: ContentRef) -> None:
+        """A record that cannot be decoded was written again by this claim, at `offset`."""
+        if key in self.unread:
+            self.unread[key] = Unread(offset, min(ref.offsets), min(ref.offsets), len(ref.offsets))
+
+    def _put(
+        self,
+        id_: str,
+        offset: int,
+        progress: Progress,
+        ref: ContentRef,
+        base: _MailPart | Waiting,
+        content: int,
+    ) -> None:
         due = progress.next_attempt if progress.state is State.DEFERRED else 0.0
         self.index.put(
             Waiting(
@@ -118,7 +142,9 @@ class Ledger:
                 due,
                 ref.size,
                 offset,
-                lowest,
+                content,
+                min(ref.offsets),
+                len(ref.offsets),
             )
         )
         if progress.dsn_id:
@@ -145,10 +171,12 @@ class Ledger:
         for key in [key for key, at in self._buried.items() if at < limit]:
             del self._buried[key]
 
-    def lowest_content(self) -> int | None:
-        """L of rule 5, over every record in whatever state, those that cannot be decoded included."""
-        known = self.index.lowest_content()
-        return min([*self.unread.values(), *([] if known is None else [known])], default=None)
+    def lowest_content(self, begin: int) -> int | None:
+        """L of rule 5, over every record in whatever state, those that cannot be decoded included. `begin`:
+        of the content."""
+        known = self.index.lowest_content(begin)
+        unread = [at for each in self.unread.values() if (at := each.needs(begin)) >= begin]
+        return min([*unread, *([] if known is None else [known])], default=None)
 
     # --- inside ---
 
@@ -164,11 +192,16 @@ class Ledger:
 
     def _unreadable(self, record: Record) -> Todo:
         try:
-            offsets = _reference(record).offsets
+            ref = _reference(record)
         except Undecodable:
             self.blind.add(record.key)
-        else:
-            self.unread[record.key] = min([*offsets, self.unread.get(record.key, offsets[0])])
+            return Todo.UNREADABLE
+        known = self.unread.get(record.key)
+        if record.header(OWNER) == self.mark and known is not None:
+            self.rewrote(record.key, record.offset, ref)  # it was counted and said before
+            return Todo.NOTHING
+        lowest = min([*ref.offsets, *([] if known is None else [known.content])])
+        self.unread[record.key] = Unread(record.offset, lowest, min(ref.offsets), len(ref.offsets))
         return Todo.UNREADABLE
 
     def _foreign(self, id_: str, mark: bytes, offset: int, progress: Progress, ref: ContentRef) -> Todo:
@@ -179,7 +212,7 @@ class Ledger:
                 both = merged(before[1], progress)
                 if both != progress:
                     self.foreign[id_] = progress = both
-            self.wrote(id_, offset, progress, ref)
+            self._scan(id_, offset, progress, ref)
             self._remember(id_, mark, progress)
             return Todo.NOTHING
         if _first(progress, mark):
@@ -187,6 +220,18 @@ class Ledger:
         pending = self.foreign.get(id_)
         self.foreign[id_] = progress if pending is None else merged(pending, progress)
         return Todo.MERGE
+
+    def _scan(self, id_: str, offset: int, progress: Progress, ref: ContentRef) -> None:
+        """A later record of a known mail. Until this claim writes it again, each reference that was seen
+        counts; the highest wins: a lower one is of an owner who did not know that the content had moved."""
+        known = self.index.get(id_)
+        assert known is not None
+        lowest = min(known.content, *ref.offsets)
+        if min(ref.offsets) >= known.first:
+            self._put(id_, offset, progress, ref, known, lowest)
+        else:
+            self.foreign[id_] = progress
+            self.index.put(replace(known, content=lowest))
 
     def _remember(self, id_: str, mark: bytes, progress: Progress) -> None:
         if not self.caught_up and not _first(progress, mark):

@@ -1,4 +1,7 @@
-"""What may be deleted: content that no mail needs any more (rule 5), parked mail after its time."""
+"""What may be deleted: content that no mail needs any more (rules 5 and 6), parked mail after its time."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -6,6 +9,8 @@ from libs.mail.records import State
 
 GRACE_S = 7200.0  # content younger than this may belong to a mail that is being committed
 PARKED_S = 7 * 86_400.0
+OLD_S = 86_400.0  # content so old that keeps dead content from going is written again
+QUIET_S = 12 * 3600.0  # Kafka frees no segment that is still written to: a quiet partition gets a record
 
 
 class Seen(Struct, frozen=True):
@@ -21,9 +26,9 @@ class Seen(Struct, frozen=True):
     blind: bool
 
 
-def young_since(log_time: float, own_time: float) -> float:
-    """The time from which on content is too young: the older of both clocks counts."""
-    return min(log_time, own_time) - GRACE_S
+def younger_than(log_time: float, own_time: float, age_s: float) -> float:
+    """The time from which on content is younger than `age_s`: the older of both clocks counts."""
+    return min(log_time, own_time) - age_s
 
 
 def truncate_before(seen: Seen, begin: int, *, clocks_agree: bool) -> int | None:
@@ -38,3 +43,22 @@ def truncate_before(seen: Seen, begin: int, *, clocks_agree: bool) -> int | None
 def ended(state: State, since: float, now: float, *, clocks_agree: bool) -> bool:
     """Has a parked mail been kept for its 7 days (wall seconds)?"""
     return state is State.PARKED and clocks_agree and now - since >= PARKED_S
+
+
+class Live(NamedTuple):
+    """Content that is needed: its lowest offset, and how many chunks it has."""
+
+    content: int
+    chunks: int
+
+
+def pins(lives: Sequence[Live], before: int) -> int:
+    """How many of `lives` (by offset, the lowest first) have dead content above them and below `before`: when
+    all of those are written again at the end, it can go. What lies close together up to `before` may stay."""
+    end = before
+    for count in range(len(lives), 0, -1):
+        live = lives[count - 1]
+        if live.content + live.chunks < end:
+            return count
+        end = live.content
+    return 0

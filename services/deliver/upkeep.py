@@ -13,9 +13,10 @@ from libs.mail.knowledge import Health, PrimaryState
 from libs.mail.records import State
 from services.deliver import brake as bounce_brake
 from services.deliver.carrier import Carriers
+from services.deliver.moving import Moving
 from services.deliver.outgoing import Job
 from services.deliver.partition import Hop, Partition
-from services.deliver.retention import PARKED_S, Seen, ended, truncate_before, young_since
+from services.deliver.retention import GRACE_S, PARKED_S, Seen, ended, truncate_before, younger_than
 from services.deliver.schedule import OWN_LIFETIME_S, witnessed
 from services.deliver.settlement import Settlement
 from services.deliver.waiting import Waiting
@@ -33,6 +34,7 @@ class Upkeep:
 
     def __init__(self, partition: Partition, settlement: Settlement, carriers: Carriers) -> None:
         self._partition, self._settlement, self._carriers = partition, settlement, carriers
+        self.moving = Moving(partition, settlement, carriers)
         self._published: dict[str, PrimaryState] = {}
         self._measured: set[str] = set()
         self._parked_until: dict[str, float] = {}  # wall seconds; what is not here ends no earlier by arrival
@@ -50,6 +52,7 @@ class Upkeep:
                 await self.sweep()
             if self._partition.ledger.caught_up and now - truncated >= TRUNCATE_S:
                 truncated = now
+                await self.moving.round()
                 await self.truncate()
 
     # --- expiry and parked mail ---
@@ -122,12 +125,13 @@ class Upkeep:
         part = self._partition
         wall, clocks = part.clock.wall(), part.shared.clocks
         try:
-            since = young_since(wall - clocks.difference_s, wall)
-            content = await part.deps.log.bounds("content", part.number, since)
+            young = younger_than(wall - clocks.difference_s, wall, GRACE_S)
+            content = await part.deps.log.bounds("content", part.number, young)
             end = (await part.deps.log.bounds("queue", part.number)).end
             await self._folded_to(end)
             ledger = part.ledger
-            seen = Seen(content.since, end, ledger.position, ledger.lowest_content(), bool(ledger.blind))
+            lowest = ledger.lowest_content(content.begin)
+            seen = Seen(content.since, end, ledger.position, lowest, bool(ledger.blind))
             before = truncate_before(seen, content.begin, clocks_agree=clocks.agree)
             if before is None:
                 return None

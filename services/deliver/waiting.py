@@ -23,8 +23,9 @@ class Place(StrEnum):
 
 
 class Waiting(Struct, frozen=True, order=True, gc=False):
-    """One mail: `offset` of its newest queue record, `content` the lowest content offset any record of it
-    referred to, `due` in wall seconds (0 for now). The order of the fields is the order of delivery."""
+    """One mail: `offset` of its newest queue record, `first` the lowest of the `chunks` content offsets that
+    one refers to, `content` the lowest that any record of it did, `due` in wall seconds (0 for now). The
+    order of the fields is the order of delivery."""
 
     arrived: float
     id: str
@@ -36,11 +37,18 @@ class Waiting(Struct, frozen=True, order=True, gc=False):
     size: int
     offset: int
     content: int
+    first: int
+    chunks: int
 
     @property
     def still(self) -> bool:
         """No attempts are made (held, parked, content lost)."""
         return self.state not in (State.QUEUED, State.DEFERRED)
+
+    def needs(self, begin: int) -> int:
+        """The lowest offset of what it needs, of content that begins at `begin`: a place that is gone was
+        left when the content moved."""
+        return self.content if self.content >= begin else self.first
 
 
 class Count(NamedTuple):
@@ -215,9 +223,16 @@ class Index:
                     found.append(mail)
         return list({mail.id: mail for mail in found}.values())
 
-    def lowest_content(self) -> int | None:
-        """L of rule 5: the lowest content offset that any mail here refers to, in whatever state."""
-        return min((mail.content for mail in self._mails.values()), default=None)
+    def lowest_content(self, begin: int) -> int | None:
+        """L of rule 5: the lowest content offset, from `begin` on, that any mail here needs, in whatever
+        state."""
+        needed = (mail.needs(begin) for mail in self._mails.values())
+        return min((offset for offset in needed if offset >= begin), default=None)
+
+    def contents(self, begin: int, before: int) -> list[Waiting]:
+        """Mails that need content in `begin`..`before`, the lowest first."""
+        found = [mail for mail in self._mails.values() if begin <= mail.needs(begin) < before]
+        return sorted(found, key=lambda mail: mail.needs(begin))
 
     # --- inside ---
 
@@ -262,7 +277,7 @@ class Index:
     def _with(self, mail: Waiting, due: float) -> Waiting:
         domain = self._names.setdefault(mail.domain, mail.domain)
         next_hop = self._names.setdefault(mail.next_hop, mail.next_hop)
-        rest = (mail.kind, mail.state, due, mail.size, mail.offset, mail.content)
+        rest = (mail.kind, mail.state, due, mail.size, mail.offset, mail.content, mail.first, mail.chunks)
         return Waiting(mail.arrived, mail.id, domain, next_hop, *rest)
 
     def _count(self, mail: Waiting, sign: int) -> None:

@@ -128,12 +128,12 @@ def test_unreadable() -> None:
     tombstone ends both."""
     ledger = caught_up(record(0, "a", content=30))
     assert ledger.fold(record(1, "b", value=b"\xc1", content=20), 0.0) is Todo.UNREADABLE
-    assert ledger.lowest_content() == 20
+    assert ledger.lowest_content(0) == 20
     assert ledger.fold(record(2, "c", value=b"\xc1", reference=False), 0.0) is Todo.UNREADABLE
     assert ledger.blind == {b"c"}
     ledger.fold(record(3, "b", None), 0.0)
     ledger.fold(record(4, "c", None), 0.0)
-    assert (ledger.lowest_content(), ledger.blind) == (30, set())
+    assert (ledger.lowest_content(0), ledger.blind) == (30, set())
 
 
 def test_unknown_state() -> None:
@@ -148,10 +148,32 @@ def _mail() -> Mail:
 
 
 def test_reference() -> None:
-    """Until our own rewrite, every content reference that was seen counts for L."""
-    ledger = caught_up(record(0, "a", content=30))
-    ledger.fold(record(1, "a", DEFERRED, OURS, content=90), 0.0)
-    assert ledger.lowest_content() == 30
+    """Until our own rewrite, every content reference that was seen counts for L; then that one alone."""
+    ledger = caught_up(record(0, "a", content=30), record(1, "a", DEFERRED, THEIRS, content=90))
+    assert (ledger.lowest_content(0), ledger.lowest_content(31)) == (30, 90)
+    ledger.fold(record(2, "a", DEFERRED, OURS, content=120), 0.0)
+    assert ledger.lowest_content(0) == 120
+
+
+def test_a_reference_of_yesterday() -> None:
+    """Rule 6: of two references the higher wins. A late state of an owner who did not know that the content
+    had moved is merged into the record that does."""
+    ledger = Ledger(OURS)
+    ledger.fold(record(0, "a", content=30), 0.0)
+    ledger.fold(record(1, "a", Progress(State.DEFERRED, 1, 50.0), THEIRS, content=90), 0.0)
+    ledger.fold(record(2, "a", Progress(State.DEFERRED, 1, 60.0, done=(1,)), b"late", content=30), 0.0)
+    known = ledger.index.get("a")
+    assert known is not None
+    assert (known.offset, known.first, known.content) == (1, 90, 30)
+    assert ledger.scanned() == ["a"]
+    assert ledger.foreign["a"].done == (1,)
+
+
+def test_an_unreadable_record_that_moved() -> None:
+    """Our own copy of it counts alone, and is not told of again."""
+    ledger = caught_up(record(0, "b", value=b"\xc1", content=20))
+    assert ledger.fold(record(1, "b", owner=OURS, value=b"\xc1", content=80), 0.0) is Todo.NOTHING
+    assert ledger.lowest_content(0) == 80
 
 
 def test_interrupted_notice() -> None:

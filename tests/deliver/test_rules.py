@@ -12,7 +12,15 @@ from services.deliver import brake
 from services.deliver.brake import Brake
 from services.deliver.dsn import dsn_id
 from services.deliver.outgoing import Replies, answers, header, kept
-from services.deliver.retention import Seen, ended, truncate_before, young_since
+from services.deliver.retention import (
+    GRACE_S,
+    Live,
+    Seen,
+    ended,
+    pins,
+    truncate_before,
+    younger_than,
+)
 from services.deliver.schedule import backoff_s, lifetime_s, noted, over, witnessed
 from tests.helpers.clock import Clock
 
@@ -122,7 +130,28 @@ def test_truncation(seen: Seen, agree: bool) -> None:
 
 def test_older_clock_counts() -> None:
     """Young is what the slower of both clocks calls young."""
-    assert young_since(1000.0 + 7200, 99999.0) == young_since(99999.0, 1000.0 + 7200) == 1000.0
+    assert younger_than(1000.0 + 7200, 99999.0, GRACE_S) == younger_than(99999.0, 8200.0, GRACE_S) == 1000.0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 4)), max_size=30), st.integers(0, 5))
+def test_what_pins(contents: list[tuple[bool, int]], more: int) -> None:
+    """`contents`: (needed, chunks) one after the other. With what is to be written again gone, no dead
+    content lies among what stays; nothing is written again for nothing."""
+    lives, at = [], 0
+    for needed, chunks in contents:
+        if needed:
+            lives.append(Live(at, chunks))
+        at += chunks
+    before = at + more  # `more` dead ones at the end
+    count = pins(lives, before)
+    stays = lives[count:]
+    assert dead(stays, stays[0].content if stays else before, before) == 0
+    if count:
+        assert dead(lives[count - 1 :], lives[count - 1].content, before) > 0
+
+
+def dead(lives: list[Live], begin: int, before: int) -> int:
+    return before - begin - sum(live.chunks for live in lives)
 
 
 def test_parked() -> None:

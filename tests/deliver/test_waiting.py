@@ -21,7 +21,9 @@ def mail(
     state: State = State.QUEUED,
     content: int = 0,
 ) -> Waiting:
-    return Waiting(arrived, f"mail{number:03}", hop, hop, Kind.RELAYED, state, due, 10, number, content)
+    return Waiting(
+        arrived, f"mail{number:03}", hop, hop, Kind.RELAYED, state, due, 10, number, content, content, 1
+    )
 
 
 class Model(RuleBasedStateMachine):
@@ -103,7 +105,7 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         assert {m.id: m for m in self.index} == self.known
-        assert self.index.lowest_content() == min((m.content for m in self.known.values()), default=None)
+        assert self.index.lowest_content(0) == min((m.content for m in self.known.values()), default=None)
         for hop in HOPS:
             counted = [m for m in self.known.values() if m.next_hop == hop and not m.still]
             count = self.index.count(hop)
@@ -149,6 +151,7 @@ def test_memory() -> None:
         index = Index()
         for number in range(20_000):
             id_ = f"{number:024}"
+            content = 900_000 + number
             index.put(
                 Waiting(
                     1.8e9 + number,
@@ -160,7 +163,9 @@ def test_memory() -> None:
                     0.0,
                     10_000 + number,
                     500_000 + number,
-                    900_000 + number,
+                    content,
+                    content,
+                    1,
                 )
             )
         used, _ = tracemalloc.get_traced_memory()
