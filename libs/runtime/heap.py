@@ -15,7 +15,9 @@ LARGE_OCTETS = 512 * 1024
 KEPT_OCTETS = 16 * 2**20  # so much may be free at the end of the heap
 GIVE_BACK_S = 20.0
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3); setting one ends the growing of both
+# mallopt(3). Setting a threshold ends its growing. One arena for all threads, of which only one runs Python
+# at a time, has one end that is kept or given back.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 
 
 def set_up() -> bool:
@@ -24,9 +26,8 @@ def set_up() -> bool:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is None:
         return False
-    large: int = set_option(_MMAP_THRESHOLD, LARGE_OCTETS)
-    kept: int = set_option(_TRIM_THRESHOLD, KEPT_OCTETS)
-    return large == kept == 1
+    wanted = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, LARGE_OCTETS), (_TRIM_THRESHOLD, KEPT_OCTETS))
+    return [set_option(*option) for option in wanted] == [1, 1, 1]
 
 
 def give_back() -> None:
