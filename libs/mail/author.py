@@ -84,6 +84,7 @@ _ROUTE = rf",*+@{_DOMAIN}(?:,(?:@{_DOMAIN})?)*+:"
 _MAILBOX = re.compile(rf"(?:[aq][aq.]*+)?<(?:{_ROUTE})?{_LOCAL}@({_DOMAIN})>|{_LOCAL}@({_DOMAIN})")
 _GROUP = re.compile(r"[aq][aq.]*+:")
 _NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*+")
+_LITERAL_OCTETS = 255  # RFC 5321 section 4.5.3.1.2
 _UTF8_OCTETS = 1000  # of a domain; an A-label of its length would not fit DNS
 
 
@@ -147,7 +148,7 @@ def _domains(kinds: str, texts: list[bytes]) -> list[bytes]:
 
 def _normal(raw: bytes) -> str:
     """Raises _Malformed for what no DNS can hold."""
-    if raw[:1] == b"[":
+    if raw[:1] == b"[" and len(raw) <= _LITERAL_OCTETS:
         return raw.decode("ascii", "replace")
     try:
         if raw.isascii():

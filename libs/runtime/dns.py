@@ -37,7 +37,7 @@ from libs.runtime.clock import Clock
 _LEAST_S, _POSITIVE_S, _NEGATIVE_S, _FAILURE_S = 1.0, 3600.0, 300.0, 5.0
 _ROUNDS = 2  # each server is asked so often before "no answer" is said
 _ALIASES = 8  # CNAMEs that are followed with questions of our own, when the server did not
-_ROOM = 20_000  # answers remembered; the one put in first goes first
+_ROOM, _ROOM_OCTETS = 20_000, 64 * 2**20  # of answers remembered; the one put in first goes first
 _AT_ONCE = 256  # queries in flight: each holds a socket
 _PAYLOAD = 1232
 _RECORDS = 128  # of an answer that is read: each costs some 50 us, and a stranger has written them
@@ -87,6 +87,7 @@ class Dns:
         self.servers = tuple(servers) or _system_servers()
         self._clock, self._timeout_s = clock, timeout_s
         self._cache: dict[tuple[str, str], Answer] = {}
+        self._octets = 0  # of all records in it
         self._flying: dict[tuple[str, str], asyncio.Task[Answer]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._backend = dns.asyncbackend.get_backend("asyncio")
@@ -135,11 +136,19 @@ class Dns:
         else:
             ttl = _FAILURE_S
         answer = Answer(reply.kind, reply.records, self._clock.mono() + ttl, reply.authentic)
-        self._cache.pop(key, None)
-        self._cache[key] = answer
-        while len(self._cache) > _ROOM:
-            del self._cache[next(iter(self._cache))]
+        self._remember(key, answer)
         return answer
+
+    def _remember(self, key: tuple[str, str], answer: Answer) -> None:
+        self._forget(key)
+        self._cache[key] = answer
+        self._octets += _octets(answer)
+        while len(self._cache) > _ROOM or self._octets > _ROOM_OCTETS:
+            self._forget(next(iter(self._cache)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        if (answer := self._cache.pop(key, None)) is not None:
+            self._octets -= _octets(answer)
 
     async def _through_aliases(self, qname: dns.name.Name, rtype: str) -> _Reply:
         """One question, and more where a server left a chain of CNAMEs unfinished."""
@@ -240,6 +249,10 @@ async def _exactly(stream: Any, count: int, within: float) -> bytes:
             raise EOFError
         octets += more
     return octets
+
+
+def _octets(answer: Answer) -> int:
+    return sum(len(record if isinstance(record, str) else record[1]) for record in answer.records)
 
 
 def absolute(name: str) -> dns.name.Name | None:

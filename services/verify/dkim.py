@@ -23,7 +23,8 @@ HEAD_OCTETS, FIELDS, SIGNATURES = 128_000, 500, 8  # what is looked at; beyond t
 
 
 class Checked(NamedTuple):
-    """What became of one signature. `b`: the first octets of b= (RFC 6008); empty where it has none."""
+    """What became of one signature. `b`: the first octets of b= (RFC 6008); empty where it has none. Of what
+    is no name, and may be as long as a header, there is the beginning."""
 
     result: Result
     reason: str = ""
@@ -50,7 +51,8 @@ class Signature(NamedTuple):
 
     def checked(self, result: Result, reason: str = "") -> Checked:
         b = "".join(self.tag(b"b").split())[:8]
-        return Checked(result, reason, self.tag(b"d").lower(), self.tag(b"s"), self.tag(b"a"), b)
+        domain, selector, algorithm = (self.tag(name)[:_NAME_OCTETS] for name in (b"d", b"s", b"a"))
+        return Checked(result, reason, domain.lower(), selector, algorithm, b)
 
 
 class Examined(NamedTuple):
@@ -117,6 +119,7 @@ def verify(head: bytes, body: Body, examined: Examined, keys: Mapping[str, Answe
 # --- reading ---
 
 _DOMAIN = re.compile(rb"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*")
+_NAME_OCTETS = 253
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]++=*+[\s=]*+")
 _FIELD_NAME = re.compile(rb"[!-9;-~]+")  # RFC 5322 section 2.2
 _DIGITS = 76  # of a number (section 3.5)

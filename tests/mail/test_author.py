@@ -105,6 +105,7 @@ def test_octets_that_are_no_utf8_are_a_name_like_any_other() -> None:
         "bob@bank.example..",
         "b..ob@bank.example",
         "bob@[192.0.2.1",
+        "bob@[" + "1" * 254 + "]",
         "bob@ba!nk.example",
         "bob@" + "a" * 64 + ".example",
         "bob@" + "a.bank." * 40 + "example",

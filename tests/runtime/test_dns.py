@@ -276,6 +276,24 @@ async def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         await dns.close()
 
 
+async def test_the_cache_is_bounded_in_octets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may have 64 kB, and a stranger's many names as many such answers. What is asked again counts
+    once."""
+    monkeypatch.setattr("libs.runtime.dns._ROOM_OCTETS", 1000)
+    clock = Clock()
+    text = "\n".join(f'n{number}.example 60 TXT "{"x" * 240}"' for number in range(8))
+    async with Zone(text) as zone:
+        dns = resolver(zone, clock=clock)
+        for number in (0, 1, 0, 0, 0, 2, 3):
+            await dns.ask(f"n{number}.example", "TXT")
+            clock.advance(100)
+        assert [name for name, _ in dns._cache] == [f"n{number}.example" for number in (1, 0, 2, 3)]
+        for number in (4, 5):
+            await dns.ask(f"n{number}.example", "TXT")
+        assert [name for name, _ in dns._cache] == [f"n{number}.example" for number in (2, 3, 4, 5)]
+        await dns.close()
+
+
 async def test_the_systems_servers() -> None:
     """Without servers in the configuration those of the machine are taken."""
     dns = Dns((), Clock())

@@ -222,6 +222,16 @@ def test_any_signature_and_any_key_give_a_result(
     assert {checked.result for checked in results} <= set(Result) - {Result.PASS}
 
 
+@pytest.mark.parametrize("tag", [b"d", b"s", b"a"])
+def test_what_is_no_name_is_told_up_to_a_bound(tag: bytes) -> None:
+    """A result is remembered with its verdict: thousands as long as a header would fill the memory."""
+    message = sign.made(["sign ed25519 d=sender.example s=ed"])
+    for value in (b"x" * 100_000, "ü".encode() * 50_000):
+        [checked] = check(re.sub(rb"\b%s=[^;]*" % tag, tag + b"=" + value, message, count=1), "")
+        assert checked.result is Result.NEUTRAL
+        assert max(map(len, (checked.domain, checked.selector, checked.algorithm))) == 253
+
+
 def test_the_right_key_of_several_is_found_among_few() -> None:
     """RFC 6376 section 3.6.2.2 leaves open which of several keys counts; few are looked at."""
     message = sign.made(["sign ed25519 d=sender.example s=ed"])
