@@ -25,7 +25,9 @@ _NAMES = (b"arc-authentication-results", b"arc-message-signature", b"arc-seal")
 # The instance that an ARC-Authentication-Results field begins with (sections 3.9 and 4.1.1), comments apart.
 _INSTANCE = re.compile(rb"\s*+i\s*+=\s*+([0-9]++)\s*+;")
 _UP_TO_COMMENT = re.compile(rb"[^(;]*+([(;]?+)")
-_HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)', re.DOTALL)
+# What opens and does not end is looked at once, with all behind it: sought again from every sign in it, it
+# would take time quadratic in its length.
+_HIDDEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)|(["(].*+)', re.DOTALL)
 # What may be left over: comments in comments and worse, as nobody writes who means it.
 _OPENS = re.compile(rb'["()\\]')
 _DMARC = re.compile(rb";\s*+dmarc\s*+(?:/\s*+[0-9]++\s*+)?=\s*+([^\s;]*+)", re.IGNORECASE)
@@ -144,7 +146,7 @@ def _below_seal(head: bytes, each: Set) -> bytes:
 def _passed(results: bytes) -> bool:
     """Does this field say dmarc=pass (RFC 8601 section 2.2), and nothing else of DMARC? Comments and quotes
     say nothing."""
-    plain = _HIDDEN.sub(b" ", results)
+    plain = _HIDDEN.sub(rb" \1", results)
     return not _OPENS.search(plain) and {each.lower() for each in _DMARC.findall(plain)} == {b"pass"}
 
 

@@ -112,6 +112,7 @@ class _Query(spf.query):  # type: ignore[misc]
         self.expires = FOR_EVER
         self.personal = False
         self._level = -1
+        self._validated: list[str] | None = None
 
     @property
     def l(self) -> str:  # noqa: E743 the macro letter of section 7.2
@@ -187,16 +188,19 @@ class _Query(spf.query):  # type: ignore[misc]
         return any(ipaddress.ip_address(each) in network for each in ipaddrs)
 
     def validated_ptrs(self) -> list[str]:
-        """Section 5.5: the first ten names of the client that point back to it; trouble means no match."""
+        """Section 5.5: the first ten names of the client that point back to it; trouble means no match. A
+        record may have hundreds of `%{p}`: each is a lookup, but what came of the first is so for all."""
         try:
             names = self.dns(ipaddress.ip_address(self.c).reverse_pointer, "PTR")[: spf.MAX_PTR]
         except spf.TempError:
             return []
-        return [
-            name
-            for name, found in self._addresses(names, trouble=False)
-            if self.cidrmatch(found, self.cidrmax)
-        ]
+        if self._validated is None:
+            self._validated = [
+                name
+                for name, found in self._addresses(names, trouble=False)
+                if self.cidrmatch(found, self.cidrmax)
+            ]
+        return self._validated
 
     def dns_spf(self, domain: str) -> str | None:
         """The one record of `domain`, reduced to what pyspf evaluates, or None."""

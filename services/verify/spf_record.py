@@ -149,6 +149,7 @@ def expand(spec: str, value: Callable[[str], str]) -> str:
         return quote(text, safe="") if letter.isupper() else text
 
     name = _EXPAND.sub(one, spec).removesuffix(".")
-    while len(name) > _NAME_OCTETS and "." in name:
-        name = name.partition(".")[2]
-    return name
+    if len(name) <= _NAME_OCTETS:
+        return name
+    dot = name.find(".", len(name) - _NAME_OCTETS - 1)  # whole labels go, from the left
+    return name[dot + 1 :] if dot >= 0 else name.rpartition(".")[2]

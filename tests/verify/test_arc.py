@@ -53,12 +53,12 @@ def check(message: bytes, kind: str = "ok") -> tuple[arc.Chain, arc.Checked]:
     return chain, arc.verify(head, Body(message[len(head) + 2 :]), found, chain, keys)
 
 
-def sealed(message: bytes, *sealers: Sealer) -> bytes:
+def sealed(message: bytes, *sealers: Sealer, results: bytes = RESULTS) -> bytes:
     for sealer in sealers:
         head = message[: head_length(message)]
         chain, checked = check(message)
         digest = Body(message[len(head) + 2 :]).hashed("relaxed")[0]
-        message = seal(head, digest, chain, checked, RESULTS, sealer, NOW) + message
+        message = seal(head, digest, chain, checked, results, sealer, NOW) + message
     return message
 
 
@@ -125,6 +125,25 @@ def test_a_bound_of_ours_is_no_failure_for_good() -> None:
     assert (checked.result, checked.reason, checked.lasting) == (arc.Result.FAIL, arc.TOO_MANY_KEYS, False)
     head = message[: head_length(message)]
     assert seal(head, b"", chain, checked, RESULTS, rsa(), NOW) == b""
+
+
+@pytest.mark.parametrize(
+    ("said", "passed"),
+    [
+        (b"dmarc=pass", True),
+        (b'x="; dmarc=fail"; dmarc=pass (dmarc=fail) "\\"; dmarc=fail"', True),
+        (b'dmarc=pass; x="; dmarc=fail', False),
+        (b"dmarc=pass; x=(; dmarc=fail", False),
+        (b"dmarc=pass (a (b) c)", False),
+        (b'dmarc=pass; x="\\"', False),
+        (b"spf=pass", False),
+    ],
+)
+def test_what_the_first_set_says_of_dmarc(said: bytes, passed: bool) -> None:
+    """RFC 8601 section 2.2: what stands in comments and quotes says nothing, and where one has no end nobody
+    can know what stands in it."""
+    results = b"Authentication-Results: a.example; " + said + b"\r\n"
+    assert check(sealed(sign.MESSAGE, rsa(), results=results))[1].began is passed
 
 
 def test_a_chain_that_failed_is_sealed_as_failed_once() -> None:

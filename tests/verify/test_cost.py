@@ -59,6 +59,19 @@ def large_key(exponent: int = 2**32 - 1) -> str:
     return "p=" + b64encode(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
 
 
+def der(tag: int, octets: bytes) -> bytes:
+    return bytes((tag, 0x82)) + len(octets).to_bytes(2) + octets
+
+
+def foreign_key(number: int) -> str:
+    """Diffie-Hellman, whose parameters take long to look at: PKCS #3 section 9 in RFC 5280 section 4.1."""
+    modulus, share = (2**8192 - 45).to_bytes(1025), (2**8191 + number).to_bytes(1025)
+    kind = bytes.fromhex("06092a864886f70d010301")
+    parameters = der(0x30, der(2, modulus) + b"\2\1\2")
+    key = der(0x30, der(0x30, kind + parameters) + der(3, b"\0" + der(2, share)))
+    return "p=" + b64encode(key).decode()
+
+
 def signature(body: bytes, number: int, form: str, names: str) -> bytes:
     """One whose body is right, and which only the key can refute."""
     digest, wrong = b64encode(Body(body).hashed(form)[0]).decode(), b64encode(b"\1" * 1024).decode()
@@ -93,6 +106,15 @@ def junk_keys() -> Attack:
     return Attack(signed(AUTHOR, b"hello\r\n"), keys, {"dkim": "permerror"})
 
 
+def keys_of_another_kind() -> Attack:
+    """Eight keys that are no RSA keys at each name, for each signature."""
+    keys = "\n".join(
+        f"k{number % SIGNATURES}._domainkey.sender.example TXT {text(foreign_key(number))}"
+        for number in range(8 * SIGNATURES)
+    )
+    return Attack(signed(AUTHOR, b"hello\r\n"), keys, {"dkim": "permerror"})
+
+
 def fields_without_end() -> Attack:
     """All the header that is looked at, folded at every octet, and signed under each name again and again."""
     fields = AUTHOR + b"".join(b"X%d:" % n + b"\r\n a" * 8 + b"\r\n" for n in range(480))
@@ -118,6 +140,14 @@ def chain() -> Attack:
     """Fifty seals that hold."""
     message = sealed(sign.MESSAGE, *[rsa()] * INSTANCES)
     key = (sign.KEYS / "rsa2048.txt").read_text().strip()
+    return Attack(message, f"rsa2048._domainkey.backup.example TXT {text(key)}", {"arc": "pass"})
+
+
+def results_of_quotes() -> Attack:
+    """A seal that holds, over results full of signs that open and do not end."""
+    results = b'Authentication-Results: a.example; dmarc=pass "' + b'\\"' * 60_000 + b"\r\n"
+    key = (sign.KEYS / "rsa2048.txt").read_text().strip()
+    message = sealed(sign.MESSAGE, rsa(), results=results)
     return Attack(message, f"rsa2048._domainkey.backup.example TXT {text(key)}", {"arc": "pass"})
 
 
@@ -150,6 +180,18 @@ def macros() -> Attack:
     )
 
 
+def names_of_the_client() -> Attack:
+    """SPF: as many names of ten hosts of many addresses as there is room for, each to be validated."""
+    spec = "%{p}" * 115
+    record = "v=spf1 " + " ".join(f"exists:{spec}.n{n}.sender.example" for n in range(8)) + " -all"
+    zone = [f"sender.example TXT {text(record)}"]
+    for host in range(10):
+        zone.append(f"1.2.0.192.in-addr.arpa PTR h{host}.sender.example")
+        zone += [f"h{host}.sender.example A 198.51.100.{k}" for k in range(ADDRESSES - 1)]
+        zone.append(f"h{host}.sender.example A 192.0.2.1")
+    return Attack(AUTHOR + b"\r\n", "\n".join(zone), {"spf": "permerror"}, helo="sender.example")
+
+
 def terms() -> Attack:
     """SPF: records as long as DNS can carry, each including the next."""
     bulk = " ".join(f"ip4:198.51.100.{n}" for n in range(215))
@@ -179,14 +221,17 @@ def hosts_of_many_addresses() -> Attack:
 ATTACKS = (
     large_keys,
     junk_keys,
+    keys_of_another_kind,
     fields_without_end,
     blanks,
     empty_lines,
     chain,
+    results_of_quotes,
     authors,
     from_fields,
     results_without_end,
     macros,
+    names_of_the_client,
     terms,
     hosts,
     hosts_of_many_addresses,
