@@ -149,7 +149,8 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     """`fields`: header fields to prepend, each with CR LF; `above`: those that go above our Received;
     `strip`: (start, end) octet ranges of the content: arriving fields that claim our authserv-id and must not
     be relayed; `may_notify`: rule 12; `results`: method -> result, for events and metrics; `reply`: enhanced
-    code and text for reject and defer."""
+    code and text for reject and defer; `unread`: verify could not read the header to its end, so that `strip`
+    says nothing."""
 
     id: str
     action: Action
@@ -159,6 +160,7 @@ class Verdict(Struct, frozen=True, omit_defaults=True):
     results: dict[str, str] = {}
     reply: str = ""
     above: bytes = b""
+    unread: bool = False
 
 
 # --- domains (topic `domains`), requests (topic `requests`) ---

@@ -164,6 +164,7 @@ STORAGE_TROUBLE = Reply(451, "4.3.0", "Temporary storage trouble, try again late
 BARE_LINE_END = Reply(554, "5.6.11", "Bare CR or LF in the message")
 LOOP = Reply(554, "5.4.6", "Too many hops: routing loop")
 NOT_STORED = Reply(451, "4.3.0", "Not stored, try again later")
+HEADER_UNREAD = Reply(451, "4.3.0", "Header too large to be looked at now, try again later")
 ROUTING_LOOP = Reply(451, "4.4.6", "Routing loop: this message was here before, try again later")
 OUR_FAULT = Reply(451, "4.3.0", "Local error, try again later")
 DMARC_FAILED = Reply(

@@ -22,6 +22,7 @@ from services.ingest.holds import RETURNS, Holds
 from services.ingest.limits import COMMIT_S
 from services.ingest.patience import Breakdowns
 from services.ingest.session import Session
+from services.ingest.unstuff import HEAD_OCTETS
 from services.ingest.verdicts import Verdicts
 
 TOMBSTONES, TOMBSTONE_S = 20, 30.0  # how often a tombstone is tried, and how long each time
@@ -50,7 +51,7 @@ class Committer:
         verdict = await self._verdicts.wait(
             content.id, partition, self._deps.config.timing.verdict_deadline_s
         )
-        if (reply := policy.at_dot(verdict)) is not None:
+        if (reply := policy.at_dot(verdict, whole=len(content.head) < HEAD_OCTETS)) is not None:
             return Refused(reply)
         if max(content.arrived - content.began, clock.mono() - content.began_mono) > COMMIT_S - self._within:
             return Refused(replies.NOT_STORED)  # rule 5: the owner may truncate it before we are done
@@ -119,8 +120,8 @@ class Committer:
             client=client,
             helo=session.helo,
             tls=session.tls,
-            # A verdict on a content that verify could not read names none; the header is known here.
-            strip=verdict.strip or headers.claims(content.head, *self._hosts),
+            # What verify could not read is looked at here: nearly all mail is spared that.
+            strip=headers.claims(content.head, *self._hosts) if verdict.unread else verdict.strip,
         )
 
     def _unverified(self, content: Content, envelope: Envelope) -> Verdict:
@@ -139,6 +140,7 @@ class Committer:
             Action.ACCEPT,
             fields=headers.authentication_results(self._hosts[0], findings),
             may_notify=False,
+            unread=True,
         )
 
     def _start_tombstone(self, id_: str, partition: int) -> None:

@@ -169,8 +169,12 @@ def at_etrn(f: FlushFacts) -> Reply:
     return replies.flush_of(f.primary.waiting) if f.primary.waiting else replies.NOTHING_WAITS
 
 
-def at_dot(verdict: Verdict | None) -> Reply | None:
-    """None: the mail is accepted; without a verdict always (DNS trouble and time-outs are temperror)."""
+def at_dot(verdict: Verdict | None, *, whole: bool) -> Reply | None:
+    """None: the mail is accepted; without a verdict, too (DNS trouble and time-outs are temperror), but not
+    with a header that nobody has looked at to its end, since it may forge our results. `whole`: we have all
+    of it."""
+    if not whole and (verdict is None or verdict.unread):
+        return replies.HEADER_UNREAD
     if verdict is None or verdict.action is Action.ACCEPT:
         return None
     return replies.policy(verdict.reply, permanent=verdict.action is Action.REJECT)

@@ -7,7 +7,7 @@ empty ones cost what their octets cost. At most four octets are kept back betwee
 import re
 from io import IncrementalNewlineDecoder
 
-HEAD_OCTETS = 128 * 1024  # so much of the header is looked at for loops
+HEAD_OCTETS = 128 * 1024  # so much of the header is looked at here
 
 _END, _DOTTED = b"\r\n.\r\n", b"\r\n."
 # The last octets that may be the beginning of an end of data, true or false, or half of a CR LF.

@@ -54,13 +54,13 @@ class _Unanswered(NamedTuple):
 
 class _Content(NamedTuple):
     """What a content says: its header, what is signed in it, the author (None: not known), ranges of forged
-    fields."""
+    fields (None: not known)."""
 
     head: bytes
     examined: signed.Examined
     checked: signed.Checked
     author: Author | None
-    strip: tuple[tuple[int, int], ...]
+    strip: tuple[tuple[int, int], ...] | None
 
 
 class Authenticator:
@@ -147,7 +147,7 @@ class Authenticator:
         )
         assert of_helo is not None
         lost = dkim.Checked(dkim.Result.TEMPERROR, reason)
-        found = Found(of_mailfrom, of_helo, (lost,), UNKNOWN, arc.Checked(arc.Result.NONE), ())
+        found = Found(of_mailfrom, of_helo, (lost,), UNKNOWN, arc.Checked(arc.Result.NONE), None)
         return self._with_spf(verdict(id_, trace, found, self._id), trace, found)
 
     async def _found(self, trace: Trace, message: Message | None) -> tuple[Found, _Content]:
@@ -197,7 +197,7 @@ class Authenticator:
         return keys
 
     async def _content(self, message: Message) -> _Content:
-        head, examined, names, strip = b"", signed.Examined(), None, tuple[tuple[int, int], ...]()
+        head, examined, names, strip = b"", signed.Examined(), None, None
         try:
             head, strip = await self._head(message)
             examined = signed.examine(head, self._clock.wall(), seals=self._sealer is not None)

@@ -18,14 +18,14 @@ from services.verify import arc, dkim, dmarc, spf
 class Found(NamedTuple):
     """`mailfrom`: SPF of the MAIL FROM identity, None with the null reverse-path; `helo`: of the HELO
     identity; `signatures`: one a DKIM signature, none if unsigned; `author`: what DMARC says of the author's
-    domain; `chain`: of ARC; `strip`: ranges of forged fields."""
+    domain; `chain`: of ARC; `strip`: ranges of forged fields, None where the header could not be read."""
 
     mailfrom: spf.Result | None
     helo: spf.Result
     signatures: tuple[dkim.Checked, ...]
     author: dmarc.Checked
     chain: arc.Checked
-    strip: tuple[tuple[int, int], ...]
+    strip: tuple[tuple[int, int], ...] | None
 
 
 def domain_of(reverse_path: str) -> str:
@@ -62,9 +62,10 @@ def verdict(
             found._replace(strip=()) if found.strip else found,
         ),
         may_notify=_may_notify(sender, found),
-        strip=found.strip,
+        strip=found.strip or (),
         results=results,
         reply="" if refusal is None else f"{refusal.enhanced} {refusal.text}",
+        unread=found.strip is None,
     )
 
 

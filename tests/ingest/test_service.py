@@ -10,9 +10,10 @@ import pytest
 import trustme
 
 from libs.log.contract import Ambiguous, NotStored
+from libs.mail import replies
 from libs.mail.event import EventType
 from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
-from libs.mail.records import Basis, Domain
+from libs.mail.records import Action, Basis, Domain, Verdict
 from libs.runtime.config import LogPart
 from tests.helpers.clock import Clock
 from tests.helpers.patience import PATIENCE_S, until
@@ -20,6 +21,7 @@ from tests.ingest.house import HOST, House
 
 OFFICE = Domain("office.example", 1.0, active_since=2.0)
 ANN = "ann@office.example"
+UNREAD = Verdict("", Action.ACCEPT, b"", may_notify=False, unread=True)
 
 
 def deliverable(mailbox: str) -> RecipientStatus:
@@ -416,11 +418,44 @@ async def test_forged_results_of_a_content_that_verify_could_not_read(tmp_path: 
     forged = b"Authentication-Results: mx2.backup.example; spf=pass\r\n"
     async with House(tmp_path) as house:
         await opened(house)
+        house.judge = lambda trace, content: UNREAD
         async with house.client() as client:
             await client.greet()
             assert (await client.mail(ANN, content=b"A: b\r\n" + forged + b"\r\nhi\r\n")).startswith("250 ")
         (queued,) = await house.queued()
         assert queued.mail.strip == ((6, 6 + len(forged)),)
+
+
+async def test_what_verify_has_read_is_not_looked_at_again(tmp_path: Path) -> None:
+    """The word of verify stands: that it names nothing costs nobody a second look at each mail."""
+    forged = b"Authentication-Results: mx2.backup.example; spf=pass\r\n"
+    async with House(tmp_path) as house:
+        await opened(house)
+        async with house.client() as client:
+            await client.greet()
+            assert (await client.mail(ANN, content=forged + b"\r\nhi\r\n")).startswith("250 ")
+        (queued,) = await house.queued()
+        assert queued.mail.strip == ()
+
+
+@pytest.mark.parametrize("verdict", [None, UNREAD])
+async def test_a_header_that_nobody_has_read_to_its_end(tmp_path: Path, verdict: Verdict | None) -> None:
+    """RFC 8601 section 5: where verify is away, or could not read it, and it is longer than what is looked at
+    here, it may forge our results behind that: it may come again. What verify has read is taken."""
+    long = (
+        b"A: " + b"b" * 128 * 1024 + b"\r\nAuthentication-Results: mx2.backup.example; spf=pass\r\n\r\nhi\r\n"
+    )
+    async with House(tmp_path, timing={"verdict_deadline_s": 0.1}) as house:
+        await opened(house)
+        judge, house.judge = house.judge, lambda trace, content: verdict
+        async with house.client() as client:
+            await client.greet()
+            assert await client.mail(ANN, content=long) == replies.HEADER_UNREAD.wire().decode().strip()
+            assert (await client.mail(ANN, content=b"A: b\r\n\r\n" + long)).startswith("250 ")
+            house.judge = judge
+            house.deps.config.timing.__dict__["verdict_deadline_s"] = 1000.0
+            assert (await client.mail(ANN, content=long)).startswith("250 ")
+        assert len(await house.queued()) == 2
 
 
 @pytest.mark.parametrize("error", [Ambiguous("time-out"), NotStored("full")])

@@ -138,6 +138,26 @@ async def test_work_that_takes_too_long_is_a_temperror() -> None:
         assert b'reason="verification took too long"' in verdict.fields
 
 
+async def test_a_header_that_could_not_be_read_is_told() -> None:
+    """A verdict on a header that the pool has not read to its end in time names no forged fields, and says
+    that it would not know of any; so does one on a content of which chunks are missing."""
+    forged = b"Authentication-Results: mx1.backup.example; spf=pass\r\n"
+    huge = b"X-Pad: " + b"y" * 8 * 2**20 + b"\r\n" + forged + sign.MESSAGE
+    async with room(limit_s=0.0001) as here:
+        verdict = await here.verdict(huge)
+        assert (verdict.unread, verdict.strip, verdict.results["dkim"]) == (True, (), "temperror")
+        verdict = await here.verdict(forged + sign.made(SIGNED) + b"a " * (8 * 2**20) + b"\r\n")
+        assert (verdict.unread, verdict.strip, verdict.results["dkim"]) == (
+            False,
+            ((0, len(forged)),),
+            "temperror",
+        )
+        lost = await here.authenticator.without_content("id1", trace("bob@sender.example"), "chunk missing")
+        assert lost.unread
+    async with room() as here:
+        assert not (await here.verdict(huge)).unread
+
+
 async def test_forged_results_in_a_huge_header_are_found() -> None:
     """A header too large to be authenticated is searched all the same, in the pool."""
     forged = b"Authentication-Results: mx1.backup.example; spf=pass\r\n"
