@@ -112,9 +112,10 @@ def _tokens(value: bytes) -> tuple[str, list[bytes]]:
             raise _Malformed
         at = match.end()
         if match.lastgroup == "comment":
-            at = comment_end(value, at, len(value))
-            if value[at - 1 : at] != b")":
+            closed = comment_end(value, at, len(value))
+            if closed is None:
                 raise _Malformed
+            at = closed
         elif match.lastgroup != "blank":
             assert match.lastgroup is not None  # each alternative has a name
             kinds.append(_KINDS.get(match.lastgroup) or match[0].decode())

@@ -5,10 +5,11 @@ or a quoted string. Everything that reads a stranger's header takes time linear 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import lru_cache
+from itertools import dropwhile
 from typing import NamedTuple
 
 LINE = 78  # RFC 5322 section 2.1.1: where folding is possible, lines stay within this
@@ -170,14 +171,18 @@ _BY = re.compile(rb"(?<!\S)by\s++([A-Za-z0-9.-]++)", re.IGNORECASE)  # RFC 5321 
 _FOR = re.compile(rb"(?<!\S)for\s++<([^<>]*+)>", re.IGNORECASE)
 _TRACE = re.compile(rb"^received[ \t]*+:", re.IGNORECASE | re.MULTILINE)
 _WORDS = re.compile(
-    rb'\s++|(?P<comment>\()|"(?P<quoted>(?:[^"\\]|\\.)*+)"?|(?P<word>[^\s()";]++)|(?P<end>;)', re.DOTALL
+    rb'[\s)]++|(?P<comment>\()|(?P<text>"(?:[^"\\]|\\.)*+"?|(?:[^\s()";\\]|\\.)++)|(?P<end>;)',
+    re.DOTALL,
 )
 _COMMENT = re.compile(rb"[^()\\]*+(?:\\.[^()\\]*+)*+([()]?)", re.DOTALL)
+_UNESCAPED = re.compile(rb"[^()]*+([()]?)")
 _LOOSE = re.compile(rb"[A-Za-z0-9._\x80-\xff-]++")  # what could be a host, whatever stands around it
-# What is looked at of a header full of Authentication-Results: so many fields, so many octets of each. A
-# field that hides its id behind more than that is taken for a forged one.
+# What is looked at of a header full of Authentication-Results: so many fields, so many octets and parts of
+# each. A field that hides its id behind more than that is taken for a forged one.
 _FIELDS_LOOKED_AT = 200
 _OCTETS_LOOKED_AT = 2000
+_PARTS_LOOKED_AT = 100  # words, blanks and comments before an id; comments in comments
+_WORD_OCTETS = 600  # that may spell a name; one has 253
 # Of ids that are not ASCII so many octets in all: making A-labels of them takes microseconds an octet.
 _STRANGE_OCTETS = 4000
 
@@ -268,41 +273,87 @@ def claims(head: bytes, *authserv_ids: str) -> tuple[tuple[int, int], ...]:
 
 
 def _readings(head: bytes, start: int, end: int, ours: set[bytes]) -> set[bytes]:
-    """What the authserv-id between `start` and `end` may be read as: its first word; all its words joined,
-    with and without a version, for readers that drop comments and blanks; what could be a host in it, for
-    those that pass over odd signs or end at a NUL. All of `ours` if it is hidden."""
+    """What the authserv-id between `start` and `end` may be read as. All of `ours` if it is hidden."""
+    limit = min(end, start + _OCTETS_LOOKED_AT)
+    rules = (comment_end, _without_escapes, _without_nesting) if b"(" in head[start:limit] else (comment_end,)
+    found: set[bytes] = set()
+    for rule in rules:
+        words = _words(head, start, limit, end, rule)
+        if words is None or any(b"=?" in word for word in words):
+            return ours  # an encoded word is no id
+        found |= _names(words)
+    return found
+
+
+def _words(head: bytes, at: int, limit: int, end: int, rule: "_Comment") -> list[bytes] | None:
+    """Up to the semicolon behind them; one before them says nothing, nor do signs that are no part of a name.
+    What stands in a comment that never ends is read, too. None for what hides them."""
     words: list[bytes] = []
-    at, limit = start, min(end, start + _OCTETS_LOOKED_AT)
-    while at < limit and (match := _WORDS.match(head, at, limit)):
+    endless = False
+    for _ in range(_PARTS_LOOKED_AT):
+        match = _WORDS.match(head, at, limit)
+        if match is None or (match["end"] and words):
+            return words if words or limit == end else None
         at = match.end()
-        if match["end"]:
-            break
-        if match["comment"] is not None:
-            at = comment_end(head, at, limit)
-        elif match["quoted"] is not None:
-            words.append(re.sub(rb"\\(.)|\r\n", rb"\1", match["quoted"], flags=re.DOTALL))
-        elif match["word"]:
-            words.append(match["word"])
-    if (not words and limit < end) or any(b"=?" in word for word in words):  # an encoded word is no id
-        return ours
-    readings = [*words[:1], b"".join(words)]
-    if host := _LOOSE.search(b" ".join(words)):
-        readings.append(host[0])
-    if len(words) > 1 and words[-1].isdigit():
-        readings.append(b"".join(words[:-1]))
-    return set(readings)
+        if match["comment"] and not endless:
+            closed = rule(head, at, limit)
+            endless = closed is None
+            if endless and limit < end:
+                return None
+            at = closed or at
+        elif match["text"] and _LOOSE.search(match["text"]):
+            word = match["text"][:_WORD_OCTETS]
+            words.append(_unescaped(word.strip(b'"')) if word.startswith(b'"') else word)
+    return None
 
 
-def comment_end(head: bytes, at: int, end: int) -> int:
-    """Where the comment whose bracket opened before `at` ends; comments nest (RFC 5322 section 3.2.2)."""
+def _names(words: list[bytes]) -> set[bytes]:
+    """The first word; all of them joined, with and without a version, for readers that drop comments, blanks
+    and backslashes; what could be a host in them, for those that pass over odd signs or end at a NUL. A first
+    word that begins with a bracket, quoted or behind a backslash, is a comment to OpenDMARC."""
+    plain = [_unescaped(word) for word in words]
+    texts = [b" ".join(words)]
+    found = set(words[:1])
+    for left in (plain, list(dropwhile(lambda word: word.startswith(b"("), plain))):
+        texts.append(b"".join(left))
+        found.update(left[:1])
+        if len(left) > 1 and left[-1].isdigit():
+            found.add(b"".join(left[:-1]))
+    return found.union(texts, (host[0] for text in texts if (host := _LOOSE.search(text))))
+
+
+def _unescaped(word: bytes) -> bytes:
+    return re.sub(rb"\\(.)|\r\n", rb"\1", word, flags=re.DOTALL)
+
+
+_Comment = Callable[[bytes, int, int], int | None]
+
+
+def comment_end(head: bytes, at: int, end: int) -> int | None:
+    """Where the comment whose bracket opened before `at` ends; comments nest (RFC 5322 section 3.2.2). None:
+    not before `end`, or too many in each other."""
+    return _nested(_COMMENT, head, at, end)
+
+
+def _without_escapes(head: bytes, at: int, end: int) -> int | None:
+    """As SpamAssassin reads a comment."""
+    return _nested(_UNESCAPED, head, at, end)
+
+
+def _without_nesting(head: bytes, at: int, end: int) -> int | None:
+    """As a simple expression does."""
+    return head.find(b")", at, end) + 1 or None
+
+
+def _nested(part: re.Pattern[bytes], head: bytes, at: int, end: int) -> int | None:
     depth = 1
-    while depth and at < end:
-        match = _COMMENT.match(head, at, end)
-        if match is None or match.end() == at:
-            return end
+    while 0 < depth <= _PARTS_LOOKED_AT:
+        match = part.match(head, at, end)
+        if match is None or not match[1]:
+            return None
         at = match.end()
-        depth += {b"(": 1, b")": -1, b"": 0}[match[1]]
-    return at
+        depth += 1 if match[1] == b"(" else -1
+    return None if depth else at
 
 
 def _plain(name: bytes) -> bytes:

@@ -205,7 +205,7 @@ def _leading(head: bytes, field: Field) -> int:
         if match[1] != b"(":
             break
         parts[-1] = parts[-1][:-1] + b" "
-        at = comment_end(head, match.end(), field.end)
+        at = comment_end(head, match.end(), field.end) or field.end
     found = _INSTANCE.fullmatch(b"".join(parts))
     return _instance(found[1] if found else b"")
 

@@ -206,6 +206,21 @@ FORGED = [
     b"Authentication-Results\r\n : mx1.backup.example; spf=pass\r\n",
     b"Authentication-Results \r\n\t\r\n :mx1.backup.example; spf=pass\r\n",
     b"Authentication-Results: " + b"(" * 3000 + b")" * 3000 + b"mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: ; mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results:;;\r\n\t; mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: (mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: (\\) mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: (\\) mx1.backup.example; spf=pass)\r\n",
+    b"Authentication-Results: (() mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: (a (b) mx1.backup.example; spf=pass)\r\n",
+    b"Authentication-Results: )mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: \\(a mx1.backup.example; spf=pass\r\n",
+    b'Authentication-Results: "(a" \\(b) mx1.backup.example; spf=pass\r\n',
+    b"Authentication-Results: ';mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: mx1.)backup.example; spf=pass\r\n",
+    b"Authentication-Results: mx1\\.back\\up.example; spf=pass\r\n",
+    b'Authentication-Results: mx"1.back"up.example; spf=pass\r\n',
+    b"Authentication-Results: (" + b"a" * 3000 + b") mx1.backup.example; spf=pass\r\n",
     b"Authentication-Results: mx1.backup.example; spf=pass",
 ]
 OTHERS = [
@@ -216,7 +231,11 @@ OTHERS = [
     b"Authentication-Results: mx1.backup.example-evil.example; spf=pass\r\n",
     b"Authentication-Results: evil.example <mx1.backup.example>; spf=pass\r\n",
     b"Authentication-Results-X\r\n : mx1.backup.example; spf=pass\r\n",
-    b"Authentication-Results: (mx1.backup.example\r\n",
+    b"Authentication-Results: (mx1.backup.example) (b) mx.other.example 1 (c); spf=pass\r\n",
+    b"Authentication-Results: mx.other.example (mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: mx.other.example; (mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: ; mx.other.example; mx1.backup.example; spf=pass\r\n",
+    b"Authentication-Results: (a (mx1.backup.example) b) mx.other.example; spf=pass\r\n",
     b"Authentication-Results:\r\n",
     b"ARC-Authentication-Results: i=1; mx1.backup.example; spf=pass\r\n",
     b"X-Authentication-Results: mx1.backup.example; spf=pass\r\n",
@@ -278,7 +297,7 @@ def test_ids_that_are_not_ascii_are_read_up_to_a_bound() -> None:
     foreign = "Authentication-Results: bücher.example; none\r\n".encode()
     assert claims(foreign * 5, OURS) == ()
     long = b"Authentication-Results: " + "é".encode() * 900 + b"; none\r\n"
-    assert claims(long * 60, OURS) == ((2 * len(long), 60 * len(long)),)
+    assert claims(long * 60, OURS) == ((6 * len(long), 60 * len(long)),)
 
 
 def test_fields_have_their_octet_ranges() -> None:
