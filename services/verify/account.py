@@ -7,7 +7,7 @@ from libs.mail import replies
 from libs.mail.records import Action, Trace, Verdict
 from services.verify import arc, dkim, dmarc, spf
 from services.verify.inquiry import Inquiry
-from services.verify.verdict import Found, domain_of
+from services.verify.verdict import Found, by_relay, domain_of
 
 
 class Asked(NamedTuple):
@@ -35,8 +35,8 @@ def account(
     if inquiry.message is not None:
         told["dkim"] = [_signature(each) for each in found.signatures]
         told["arc"] = _chain(found.chain)
-    if inquiry.whole:
         told["dmarc"] = _author(found.author)
+    if inquiry.whole:
         told["verdict"] = {
             "action": verdict.action,
             "reply": _heard(verdict),
@@ -57,19 +57,21 @@ def _heard(verdict: Verdict) -> str:
 
 def _sender(trace: Trace, found: Found, why: tuple[str, str]) -> dict[str, Any]:
     """The result that counts, of MAIL FROM or, without one, of HELO (RFC 7208 section 2.4)."""
-    helo = {"result": found.helo, "domain": trace.helo, "reason": _reason(found.helo, why[1])}
+    helo = {"result": found.helo, "domain": trace.helo, "reason": _reason(trace, found.helo, why[1])}
     if found.mailfrom is None:
         return {**helo, "identity": "helo"}
     return {
         "result": found.mailfrom,
         "domain": domain_of(trace.reverse_path),
-        "reason": _reason(found.mailfrom, why[0]),
+        "reason": _reason(trace, found.mailfrom, why[0]),
         "identity": "mailfrom",
         "helo": helo,
     }
 
 
-def _reason(result: spf.Result, why: str) -> str:
+def _reason(trace: Trace, result: spf.Result, why: str) -> str:
+    if not trace.client:
+        return by_relay(trace)
     return why or (spf.UNANSWERED if result is spf.Result.TEMPERROR else "")
 
 

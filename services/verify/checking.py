@@ -4,6 +4,7 @@ was asked for it."""
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -17,7 +18,7 @@ from services.verify.content import Assembled
 from services.verify.heavy import Pool
 from services.verify.inquiry import Inquiry, Malformed, inquiry, line
 from services.verify.spill import Spill
-from services.verify.verdict import verdict
+from services.verify.verdict import undecided, verdict
 
 AT_ONCE = 64  # lines of a batch under way
 
@@ -59,6 +60,13 @@ class _At:
         return time.time() if self._at is None else self._at
 
 
+class _Shared:
+    """`users`: messages that are under way with `dns`."""
+
+    def __init__(self, servers: Servers, timeout_s: float) -> None:
+        self.dns, self.users = Dns(servers, SystemClock(), timeout_s), 0
+
+
 class Checker:
     """`hosts`: our names, the first is written into the field; `servers`: DNS, that of the system when empty;
     a line of a batch may name another, which `endpoint` reads. `within_s`: what the checks of one message may
@@ -70,21 +78,18 @@ class Checker:
         self._hosts, self._servers, self._endpoint = hosts, servers, endpoint
         self._timeout_s, self._within_s = timeout_s, within_s
         self._pool, self._spill = Pool(), Spill(None)
-        self._dns: dict[Servers, Dns] = {}
+        self._shared: dict[Servers, _Shared] = {}
 
     async def close(self) -> None:
-        for dns in self._dns.values():
-            await dns.close()
         await self._pool.close()
         self._spill.close()
 
     async def check(self, about: Inquiry, servers: Servers = ()) -> dict[str, Any]:
         """What `account` tells of a message; DNS is asked at `servers`, where there are any."""
-        servers = servers or self._servers
-        known = self._dns.get(servers)
-        if known is None:
-            known = self._dns[servers] = Dns(servers, SystemClock(), self._timeout_s)
-        dns = _Witness(known)
+        async with self._resolver(servers or self._servers) as dns:
+            return await self._check(about, _Witness(dns))
+
+    async def _check(self, about: Inquiry, dns: _Witness) -> dict[str, Any]:
         authenticator = Authenticator(
             dns,
             _At(about.at),
@@ -93,11 +98,30 @@ class Checker:
             hosts=self._hosts,
             within_s=self._within_s,
         )
-        trace = Trace(1, "", about.ip or "", about.helo or "", about.mail_from or "")
+        trace = Trace(1, "", about.ip or "", about.helo or "", about.mail_from or "", relay=about.relay or "")
         message = None if about.message is None else Assembled((about.message,), self._spill)
         found = await authenticator.found(trace, message)
+        if about.ip is None or about.mail_from is None:
+            missing = "the client" if about.ip is None else "the return path"
+            found = found._replace(author=undecided(found.author, missing))
         said = verdict("", trace, found, self._hosts[0], about.enforce, about.trusted)
         return account(about, trace, found, authenticator.why(trace, found), said, dns.asked())
+
+    @asynccontextmanager
+    async def _resolver(self, servers: Servers) -> AsyncIterator[Dns]:
+        """What DNS said is shared by messages that are under way together. Who waits for each result before
+        he asks on is told what DNS says then; and of thousands of servers none is kept."""
+        shared = self._shared.get(servers)
+        if shared is None:
+            shared = self._shared[servers] = _Shared(servers, self._timeout_s)
+        shared.users += 1
+        try:
+            yield shared.dns
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                del self._shared[servers]
+                await shared.dns.close()
 
     async def batch(self, lines: AsyncIterator[bytes], say: Callable[[dict[str, Any]], None]) -> None:
         """`say` a result for each line, in order, while the next ones are under way."""
@@ -118,7 +142,7 @@ class Checker:
         try:
             asked = line(raw)
             id_ = asked.id
-            told = await self.check(inquiry(asked), () if asked.dns is None else self._endpoint(asked.dns))
+            told = await self.check(inquiry(asked), self._endpoint(asked.dns) if asked.dns else ())
         except Malformed as error:
             told = {"error": str(error)}
             id_ = error.id if id_ is None else id_

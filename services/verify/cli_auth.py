@@ -3,6 +3,7 @@ configuration; what does the work is imported when it is called."""
 
 import asyncio
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from services.verify.checking import Servers
     from services.verify.inquiry import Inquiry
 
+_LOCALHOST = re.compile(r"^localhost:", re.IGNORECASE)
+
 auth = typer.Typer(no_args_is_help=True, help="Is a sender honest: SPF, DKIM.")
 
 File = Annotated[
@@ -29,9 +32,17 @@ File = Annotated[
 ]  # fmt: skip
 Ip = Annotated[str | None, typer.Option(help="The address of the client that brought it.")]
 Helo = Annotated[str | None, typer.Option(help="What it called itself.")]
+Relay = Annotated[
+    str | None,
+    typer.Option(
+        help="The address of a trusted relay that handed it over, and named --ip and --helo, or nobody."
+    ),
+]
 MailFrom = Annotated[str | None, typer.Option(help="The return path; <> for none.")]
 At = Annotated[str | None, typer.Option(help="When it came, such as 2026-11-24T10:00:00Z; else now.")]
-Dns = Annotated[str | None, typer.Option(help="ADDRESS:PORT to ask; else as the system does.")]
+Dns = Annotated[
+    str | None, typer.Option(help="ADDRESS:PORT or localhost:PORT to ask; else as the system does.")
+]
 Host = Annotated[
     list[str] | None,
     typer.Option(
@@ -48,8 +59,8 @@ Batch = Annotated[
     bool,
     typer.Option(
         "--batch", help="Read one JSON object a line on standard input (id, message or message_b64, ip, "
-        "helo, mail_from, at, dns, enforce, trusted), write one JSON result a line, in order. What is "
-        "missing is not checked.",
+        "helo, mail_from, relay, at, dns, enforce, trusted), write one JSON result a line, in order. What "
+        "is missing is not checked.",
     ),
 ]  # fmt: skip
 
@@ -65,6 +76,7 @@ def check(
     ip: Ip = None,
     helo: Helo = None,
     mail_from: MailFrom = None,
+    relay: Relay = None,
     at: At = None,
     dns: Dns = None,
     enforce: Enforced = None,
@@ -78,9 +90,12 @@ def check(
 
     from services.verify.inquiry import Line, Malformed, host_name, inquiry
 
-    asked = Line(ip=ip, helo=helo, mail_from=mail_from, at=at, enforce=enforce, trusted=tuple(trusted or ()))
+    asked = Line(
+        ip=ip, helo=helo, mail_from=mail_from, relay=relay, at=at, enforce=enforce,
+        trusted=tuple(trusted) if trusted else None,
+    )  # fmt: skip
     if batch and (file or asked != Line()):
-        fail("with --batch each line names its own message, ip, helo, mail_from, at, enforce and trusted", 2)
+        fail("with --batch each line names its own message, ip, helo, mail_from and the like", 2)
     if not batch and file is None:
         fail("name the file of a message, or - for standard input", 2)
     about = None
@@ -152,7 +167,7 @@ def _endpoint(text: str) -> "Servers":
     from services.verify.inquiry import Malformed
 
     try:
-        at = Endpoint.model_validate(text)
+        at = Endpoint.model_validate(_LOCALHOST.sub("127.0.0.1:", text))
     except ValidationError as error:
         raise Malformed(f"dns must be address:port, such as 127.0.0.1:53, not {text!r}") from error
     return ((at.address, at.port),)

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from base64 import b64decode
+from codecs import BOM_UTF8
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,9 @@ from libs.mail.address import BadAddress, domain_name, mailbox
 from libs.mail.records import Enforce
 
 _LONE_LF = re.compile(rb"(?<!\r)\n")
-_NAMES = "id, message, message_b64, ip, helo, mail_from, at, dns, enforce, trusted"
+_NO_ADDRESS = re.compile(r"[<>]|\s[^@]*\Z")  # a name stands before it, or parameters behind it
+_LITERAL = re.compile(r"\[(?:ipv6:)?(.*)\]", re.IGNORECASE)
+_NAMES = "id, message, message_b64, ip, helo, mail_from, relay, at, dns, enforce, trusted"
 
 
 class Malformed(ValueError):  # noqa: N818
@@ -25,7 +28,8 @@ class Malformed(ValueError):  # noqa: N818
 
 
 class Line(Struct, frozen=True, forbid_unknown_fields=True):
-    """A line of a batch. What is missing is not checked; `id` comes back with the result, whatever it is."""
+    """A line of a batch. What is missing, null or empty is not told; but an empty `mail_from` is the null
+    reverse-path, and an empty message is one. `id` comes back with the result, whatever it is."""
 
     id: Any = None
     message: str | None = None
@@ -33,21 +37,24 @@ class Line(Struct, frozen=True, forbid_unknown_fields=True):
     ip: str | None = None
     helo: str | None = None
     mail_from: str | None = None
+    relay: str | None = None
     at: str | float | None = None
     dns: str | None = None
     enforce: str | None = None
-    trusted: tuple[str, ...] = ()
+    trusted: tuple[str, ...] | None = None
 
 
 class Inquiry(Struct, frozen=True):
-    """`message`: with CR LF; `mail_from`: "" for the null reverse-path; `at`: wall seconds when it came, None
-    for now; `enforce`: what the relay domain wants refused; `trusted`: whose ARC seals are believed. None:
-    not told, so what needs it is not checked."""
+    """`message`: with CR LF; `mail_from`: "" for the null reverse-path; `relay`: the address of a trusted
+    relay that handed it over, and named `ip` and `helo`, or nobody; `at`: wall seconds when it came, None for
+    now; `enforce`: what the relay domain wants refused; `trusted`: whose ARC seals are believed. None: not
+    told, so what needs it is not checked."""
 
     message: bytes | None = None
     ip: str | None = None
     helo: str | None = None
     mail_from: str | None = None
+    relay: str | None = None
     at: float | None = None
     enforce: Enforce = Enforce.OFF
     trusted: frozenset[str] = frozenset()
@@ -55,18 +62,23 @@ class Inquiry(Struct, frozen=True):
     @property
     def of_sender(self) -> bool:
         """Is there enough to check SPF?"""
-        return self.ip is not None and (self.mail_from is not None or self.helo is not None)
+        return self.of_client and (self.mail_from is not None or self.helo is not None)
+
+    @property
+    def of_client(self) -> bool:
+        """Is it known whom it came from, or that nobody was named?"""
+        return self.ip is not None or self.relay is not None
 
     @property
     def whole(self) -> bool:
         """Is there all that a verdict rests on?"""
-        return self.message is not None and self.ip is not None and self.mail_from is not None
+        return self.message is not None and self.of_client and self.mail_from is not None
 
 
 def line(raw: bytes) -> Line:
     """Raises Malformed."""
     try:
-        said = msgspec.json.decode(raw)
+        said = msgspec.json.decode(raw.removeprefix(BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"the line is no JSON: {_lower(str(error))}") from error
     try:
@@ -80,12 +92,13 @@ def inquiry(asked: Line) -> Inquiry:
     """Raises Malformed."""
     return Inquiry(
         _message(asked),
-        None if asked.ip is None else _address(asked.ip),
-        None if asked.helo is None else _helo(asked.helo),
+        _address("ip", asked.ip) if asked.ip else None,
+        _helo(asked.helo) if asked.helo else None,
         None if asked.mail_from is None else _reverse_path(asked.mail_from),
-        None if asked.at is None else _time(asked.at),
-        Enforce.OFF if asked.enforce is None else _enforce(asked.enforce),
-        frozenset(name.lower() for name in asked.trusted),
+        _address("relay", asked.relay) if asked.relay else None,
+        None if asked.at in (None, "") else _time(asked.at),
+        _enforce(asked.enforce) if asked.enforce else Enforce.OFF,
+        frozenset(name.lower() for name in asked.trusted or ()),
     )
 
 
@@ -98,10 +111,11 @@ def host_name(text: str) -> str:
 
 
 def _message(asked: Line) -> bytes | None:
-    if asked.message_b64 is None:
-        return None if asked.message is None else as_sent(asked.message.encode())
-    if asked.message is not None:
+    if asked.message and asked.message_b64:
         raise Malformed("message and message_b64 are two messages")
+    if not asked.message_b64:
+        told = asked.message if asked.message_b64 is None else asked.message or ""
+        return None if told is None else as_sent(told.encode())
     try:
         return as_sent(b64decode("".join(asked.message_b64.split()), validate=True))
     except ValueError as error:
@@ -115,11 +129,12 @@ def as_sent(message: bytes) -> bytes:
     return _LONE_LF.sub(b"\r\n", message)
 
 
-def _address(text: str) -> str:
+def _address(name: str, text: str) -> str:
+    """Also as an address literal (RFC 5321 section 4.1.3)."""
     try:
-        return str(ipaddress.ip_address(text.strip()))
+        return str(ipaddress.ip_address(_LITERAL.sub(r"\1", text.strip())))
     except ValueError as error:
-        raise Malformed(f"ip must be an IPv4 or IPv6 address, not {text!r}") from error
+        raise Malformed(f"{name} must be an IPv4 or IPv6 address, not {text!r}") from error
 
 
 def _helo(text: str) -> str:
@@ -134,12 +149,12 @@ def _reverse_path(text: str) -> str:
     inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
     if not inner:
         return ""
-    if "@" not in inner or not inner.isprintable():
-        raise Malformed(f"mail_from must be an address such as bob@sender.example, or <>, not {text!r}")
     try:
         return str(mailbox(inner))
     except BadAddress:
-        return inner
+        if "@" in inner and inner.isprintable() and not _NO_ADDRESS.search(inner):
+            return inner
+    raise Malformed(f"mail_from must be an address such as bob@sender.example, or <>, not {text!r}")
 
 
 def _enforce(text: str) -> Enforce:

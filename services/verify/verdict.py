@@ -45,7 +45,7 @@ def verdict(
     relay domain; `trusted`: domains whose ARC seals are believed."""
     sender = domain_of(trace.reverse_path)
     if trace.relay and not trace.client:
-        found = found._replace(author=_undecided(found.author))
+        found = found._replace(author=undecided(found.author, "the client"))
     results = {"spf": str(found.helo if found.mailfrom is None else found.mailfrom)}
     results["dkim"] = _best(found.signatures)
     results["dmarc"] = str(found.author.result)
@@ -58,7 +58,7 @@ def verdict(
             authserv_id,
             sender,
             trace.helo,
-            _by_relay(trace),
+            by_relay(trace),
             found._replace(strip=()) if found.strip else found,
         ),
         may_notify=_may_notify(sender, found),
@@ -69,14 +69,17 @@ def verdict(
     )
 
 
-def _undecided(author: dmarc.Checked) -> dmarc.Checked:
-    """Whether SPF would have passed is not known, so nothing has failed."""
-    if author.result is not dmarc.Result.FAIL:
+def undecided(author: dmarc.Checked, missing: str) -> dmarc.Checked:
+    """What DMARC says where it is not known whether SPF passes for want of what is `missing`: nothing has
+    failed, and only a signature makes it pass."""
+    if author.result not in (dmarc.Result.PASS, dmarc.Result.FAIL):
         return author
-    return author._replace(result=dmarc.Result.NONE, reason="not known without the client")
+    if "dkim" in author.aligned:
+        return author._replace(aligned=("dkim",))
+    return author._replace(result=dmarc.Result.NONE, aligned=(), reason=f"not known without {missing}")
 
 
-def _by_relay(trace: Trace) -> str:
+def by_relay(trace: Trace) -> str:
     """Why SPF speaks of another address than that of the connection."""
     if not trace.relay:
         return ""
