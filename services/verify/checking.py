@@ -21,6 +21,7 @@ from services.verify.spill import Spill
 from services.verify.verdict import undecided, verdict
 
 AT_ONCE = 64  # lines of a batch under way
+LARGE = 2**20  # octets of a line with which no further one is begun: they would fill the memory
 
 Servers = tuple[tuple[str, int], ...]
 Endpoint = Callable[[str], Servers]  # reads address:port, raises Malformed
@@ -129,7 +130,10 @@ class Checker:
 
         async def begin() -> None:
             async for raw in lines:
-                await results.put(asyncio.create_task(self._line(raw)))
+                under_way = asyncio.create_task(self._line(raw))
+                await results.put(under_way)
+                if len(raw) > LARGE:
+                    await asyncio.wait((under_way,))
             await results.put(None)
 
         async with asyncio.TaskGroup() as group:

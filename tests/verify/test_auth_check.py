@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from libs.mail.records import Action, Verdict
+from services.verify.checking import AT_ONCE, LARGE, Checker
 from tests.helpers.zone import Zone
 from tests.verify import sign
 from tests.verify.sign import zone_text
@@ -238,7 +240,7 @@ async def test_the_time_at_which_it_came() -> None:
     assert results == [("pass", "")] * 2 + [("permerror", "signature expired")] * 2
 
 
-AT_ONCE = 150  # case files in one batch
+CASES = 150  # in one batch
 EACH = "with --batch each line names its own message, ip, helo, mail_from and the like"
 BAD_OPTIONS = [
     ([], "name the file of a message, or - for standard input"),
@@ -346,6 +348,24 @@ async def test_who_waits_for_each_result_may_change_his_zone() -> None:
     assert results == ["fail", "softfail", "neutral", "pass"]
 
 
+@pytest.mark.parametrize(("octets", "most"), [(2 * LARGE, 2), (10, 2 * AT_ONCE + 2)])
+async def test_large_lines_are_read_one_by_one(octets: int, most: int) -> None:
+    """A batch of mails of 50 MiB takes the memory of one or two, and of small ones that of some dozens."""
+    told: list[Any] = []
+    ahead = []
+
+    async def given() -> AsyncIterator[bytes]:
+        for number in range(400 if octets < LARGE else 8):
+            ahead.append(number - len(told))
+            yield batch({"id": number, "message": "From: a\n\n" + "x" * octets})
+
+    checker = Checker(["mx1.backup.example"], (("127.0.0.1", 1),), lambda _: (), timeout_s=1, within_s=1)
+    await checker.batch(given(), lambda row: told.append(row["id"]))
+    await checker.close()
+    assert told == list(range(len(ahead)))
+    assert max(ahead) <= most
+
+
 async def test_it_ends_when_nobody_reads_on() -> None:
     """As in `| head -1`: no traceback, though there may be lines to come."""
     pipe = asyncio.subprocess.PIPE
@@ -398,10 +418,10 @@ def line_of(case: Case, zone: Zone) -> dict[str, Any]:
     )
 
 
-@pytest.mark.parametrize("first", range(0, len(stored()), AT_ONCE))
+@pytest.mark.parametrize("first", range(0, len(stored()), CASES))
 async def test_the_case_files_through_the_command(first: int) -> None:
     """Each case file, its DNS at a port of its own, many in one batch: what the service would say."""
-    cases = stored()[first : first + AT_ONCE]
+    cases = stored()[first : first + CASES]
     async with AsyncExitStack() as stack:
         zones = [await stack.enter_async_context(Zone(zone_text(case.dns))) for case in cases]
         hosts = (word for host in HOSTS for word in ("--host", host))
