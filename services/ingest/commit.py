@@ -9,7 +9,7 @@ import asyncio
 import structlog
 
 from libs.log.contract import LogError, NotStored
-from libs.mail import headers, replies
+from libs.mail import forged, headers, replies
 from libs.mail.codec import encode, new_entry, queue_headers
 from libs.mail.event import Event, EventType
 from libs.mail.records import Action, Mail, State, Verdict
@@ -121,7 +121,7 @@ class Committer:
             helo=session.helo,
             tls=session.tls,
             # What verify could not read is looked at here: nearly all mail is spared that.
-            strip=headers.claims(content.head, *self._hosts) if verdict.unread else verdict.strip,
+            strip=forged.claims(content.head, *self._hosts) if verdict.unread else verdict.strip,
         )
 
     def _unverified(self, content: Content, envelope: Envelope) -> Verdict:

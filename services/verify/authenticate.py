@@ -12,7 +12,8 @@ import structlog
 from msgspec.structs import replace
 
 from libs.mail.author import Author, author
-from libs.mail.headers import claims, head_length
+from libs.mail.forged import claims
+from libs.mail.headers import head_length
 from libs.mail.records import Enforce, Trace, Verdict
 from libs.runtime.clock import Clock
 from services.verify import arc, dkim, dmarc, signed
