@@ -2,8 +2,7 @@
 
 Shell: it sets up the C library. glibc keeps the blocks of a size that was freed once, to be fast next time;
 after a thousand contents at once the process would stay twice as large as what it holds. But each page that
-is given back costs a fault when it is needed again, and a request to Kafka is some hundred kilobytes, many
-times a second: so blocks of that size stay for a while.
+is given back costs a fault when it is needed again, so some of the heap's end stays for a while.
 """
 
 import asyncio
@@ -11,8 +10,8 @@ import ctypes
 
 from libs.runtime.run import Life
 
-LARGE_OCTETS = 512 * 1024
-KEPT_OCTETS = 16 * 2**20  # so much may be free at the end of the heap
+LARGE_OCTETS = 64 * 1024
+KEPT_OCTETS = 16 * 2**20
 GIVE_BACK_S = 20.0
 
 # mallopt(3). Setting a threshold ends its growing. One arena for all threads, of which only one runs Python
