@@ -31,12 +31,14 @@ ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("ingest", "verify", "deliver", "control")
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
 
-# Ends with the process that started it, however that one ends: nothing outlives a test.
+# Ends with the process that started it, however that one ends: nothing outlives a test. It hears Ctrl-C, as
+# on a terminal: what a script runs with `&` ignores it, and so does all that it starts.
 _LEASHED = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
 if os.getppid() != int(sys.argv.pop(1)):
     sys.exit("the test is gone")
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv[0] = "backupmx"
 from services.main import main
 main()
