@@ -16,7 +16,7 @@ import typer
 from libs.log.contract import LogError
 from libs.runtime.config import Config
 from libs.runtime.sample import sample
-from libs.runtime.terminal import fail
+from libs.runtime.terminal import fail, for_people, for_programs
 from services.control import cli
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured
 from services.verify.cli_auth import auth
@@ -40,6 +40,7 @@ def _serve(config: Config, names: Sequence[str]) -> None:
     """Run a process to its end, or the parent of several."""
     from services.process import serve
 
+    for_programs()
     serve(config, names)
 
 
@@ -147,4 +148,5 @@ def _on_kafka(config: Config, doing: Callable[[Config], Awaitable[list[str]]]) -
 
 
 def main() -> None:
+    for_people()
     app()

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from libs.mail.reply import escaped
 from libs.runtime.config import Config
-from libs.runtime.terminal import AsJson, fail, print_rows
+from libs.runtime.terminal import AsJson, fail, for_programs, print_rows, typed
 from services.control.addresses import read, write
 from services.control.caller import Failed, call, calling
 from services.control.door import SAID
@@ -105,6 +105,7 @@ def recipients_export(
     if json:
         print_rows([row for row in rows if row["status"] == "deliverable"])
     else:
+        for_programs()
         for line in write(deliverable(rows), postfix=form == "postfix"):
             print(line)
 
@@ -135,7 +136,8 @@ def recipients_forget(
 
 def _say(verb: str, name: str, addresses: list[str], config: Path, *, json: bool) -> None:
     domain, settings = named_domain(name), configured(config)
-    keys = {formed(lambda each: told(verb, each, domain, "")[0], each): each for each in addresses}
+    each_typed = map(typed, addresses)
+    keys = {formed(lambda each: told(verb, each, domain, "")[0], each): each for each in each_typed}
     rows = run(_told(settings, domain, verb, keys))
     if json:
         print_rows(rows)

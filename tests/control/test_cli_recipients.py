@@ -137,6 +137,29 @@ async def test_what_is_refused(tmp_path: Path) -> None:
         assert "this needs a running control" in said.err
 
 
+async def test_addresses_that_the_locale_cannot_write(tmp_path: Path) -> None:
+    """What programs read is UTF-8 in every locale; what people read says with \\x what theirs lacks."""
+    zoe, file = "zoë@office.example", tmp_path / "list"
+    async with office(tmp_path, ANN) as (_, running):
+        running.environment |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+        recipients = ("domain", "recipients")
+        file.write_text(f"{zoe}\nwoe@other.example\nweh ë\n", encoding="utf-8")
+        said = await running.ask(*recipients, "import", "office.example", str(file))
+        assert (said.code, said.err.count("\n")) == (2, 3)
+        await running.ask(*recipients, "allow", "office.example", ANN)
+        assert (await running.ask(*recipients, "allow", "office.example", zoe)).code == 0
+        said = await running.ask(*recipients, "export", "office.example")
+        assert said == (0, f"{ANN}\n{zoe}\n", "")
+        said = await running.ask(*recipients, "list", "office.example", "--json")
+        assert [row["address"] for row in said.rows] == [ANN, zoe]
+        said = await running.ask(*recipients, "list", "office.example")
+        assert (said.code, [line.split()[0] for line in said.out.splitlines()]) == (
+            0, ["recipient", ANN, "zo\\xeb@office.example"]
+        )  # fmt: skip
+        said = await running.ask(*recipients, "forget", "office.example", zoe)
+        assert said == (0, "zo\\xeb@office.example is forgotten.\n", "")
+
+
 async def test_an_import_goes_on_without_its_command(tmp_path: Path) -> None:
     """While the primary cannot be reached the import waits; it outlives the command, and a restart."""
     file = tmp_path / "list"
