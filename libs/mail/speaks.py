@@ -121,13 +121,23 @@ _TROUBLED = re.compile(
     r"(error|fail|problem|trouble)"
     r"|\b(could ?n[o']?t|can(no|')t) (\w+ )?(connect|contact|verify|reach|look ?up|check)|unable to (\w+ )?"
     r"(connect|contact|verify|reach|look ?up|check)|timed? ?out|try (it )?(again )?later|maintenance"
-    r"|service (\w+ )?unavailable|\bsp(ä|ae)ter\b|wartung|technische",
+    r"|service (\w+ )?unavailable|\bsp(ä|ae)ter\b|wartung|technische"
+    r"|\b(domain|customer|kunde|hosting|host|server|site|system|licen[sc]e)\W+(\w+\W+){0,2}"
+    r"(suspended|disabled|deactivated|inactive|expired|closed|overload(ed)?|gesperrt|deaktiviert|abgelaufen)\b",
     _I,
 )
 _OF_OTHERS = re.compile(
     r"\b(no such|unknown|invalid|bogus) (host|domain|mx)\b|\b(host|domain) (is )?(unknown|not found)"
     r"|\bfor this (domain|host)|\bdynamic\b|\bdial-?up|\bproxy\b|\bbots?\b|\bforged\b|\bport \d"
     r"|\bsubmission\b",
+    _I,
+)
+# What a bare 550 in other words must name at least, in some language; or it says the address itself.
+_OF_A_MAILBOX = re.compile(
+    rf"\b{_NAMED}|\b{_GERMAN}|\b(nobody|no one|anyone|by that name|spelling)\b"
+    r"|\b(utilisateur|usager|destinata|adres|compte|bo(î|i)te|usuario|usu(á|a)rio|direcci(ó|o)n|cuenta|buz(ó|o)n"
+    r"|endere(ç|c)o|utente|indirizzo|casella|gebruiker|ontvanger|u(ż|z)ytkownik|odbiorc|skrzynk)"
+    r"|\b(inconnue?|desconocid[oa]|desconhecid[oa]|sconosciut[oa]|inesistente|onbekend|nieznany)\b",
     _I,
 )
 _MAILBOX_MISSING = re.compile(r"mailbox does not exist", _I)
@@ -147,7 +157,7 @@ def speaks(stage: str, reply: Foreign) -> Speaks:
     if enhanced.startswith("5.6.") or enhanced == "5.3.4":
         return Speaks.OTHER_PERMANENT  # this mail is too large or not in a form that it takes
     if stage in (Stage.RCPT, Stage.DOT):
-        return _permanent(stage, reply.code, enhanced, text)
+        return _permanent(stage, reply, enhanced, text)
     if stage == Stage.DATA and reply.code in (503, 554) and _NOBODY_LEFT.search(text):
         return Speaks.SYSTEM  # every recipient had been refused: the sequence is wrong, nobody is against us
     if stage in (Stage.CONTENT, Stage.DATA, Stage.RSET, Stage.STARTTLS):
@@ -193,8 +203,9 @@ def _temporary(stage: str, code: int, enhanced: str, text: str) -> Speaks:
     return Speaks.TEMPORARY
 
 
-def _permanent(stage: str, code: int, enhanced: str, text: str) -> Speaks:
-    """5yz to RCPT or after the final dot."""
+def _permanent(stage: str, reply: Foreign, enhanced: str, text: str) -> Speaks:
+    """5yz to RCPT or after the final dot. `text`: the words of `reply`."""
+    code = reply.code
     if enhanced == "5.4.1" and _OUTLOOK.search(text):
         return Speaks.NO_MAILBOX  # Exchange Online's way to say it (directory-based edge blocking)
     if _full(stage, code, enhanced, text):
@@ -203,16 +214,23 @@ def _permanent(stage: str, code: int, enhanced: str, text: str) -> Speaks:
         return Speaks.POLICY
     subject = enhanced.split(".")[1] if enhanced.count(".") == 2 else ""
     if (subject == "1" and code not in (501, 521, 556)) or enhanced == "5.2.1":
-        return Speaks.NO_MAILBOX
+        return Speaks.SYSTEM if _TROUBLED.search(text) else Speaks.NO_MAILBOX
     if code in (500, 501, 502, 503, 504, 521, 556) or subject in ("3", "4", "5"):
         return Speaks.SYSTEM
     if stage == Stage.RCPT and code in (550, 551, 553) and enhanced in ("", "5.0.0"):
         if _TROUBLED.search(text):
             return Speaks.SYSTEM
-        if _NO_SUCH.search(text) or not (_REFUSED.search(text) or _OF_OTHERS.search(text)):
+        if _NO_SUCH.search(text):
             return Speaks.NO_MAILBOX
-        return Speaks.POLICY
+        if _REFUSED.search(text) or _OF_OTHERS.search(text):
+            return Speaks.POLICY
+        return Speaks.NO_MAILBOX if _names_a_mailbox(reply.text, text) else Speaks.OTHER_PERMANENT
     return Speaks.POLICY if _REFUSED.search(text) and not enhanced else Speaks.OTHER_PERMANENT
+
+
+def _names_a_mailbox(text: str, words: str) -> bool:
+    """`words`: those of `text`. Without a text: "mailbox unavailable", RFC 5321 section 4.2.3."""
+    return not text or bool(_OF_A_MAILBOX.search(words)) or "@" in text
 
 
 def _full(stage: str, code: int, enhanced: str, text: str) -> bool:
