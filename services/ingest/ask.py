@@ -1,7 +1,7 @@
 """Ask and wait: a question on `callouts`, the answer in the replica of `recipients`, one deadline for both.
 
-However many sessions want to know of a recipient, one question is in flight. Where verify does not answer,
-nobody waits any more but one session every 15 s (patience.py).
+However many sessions want to know of a recipient, one question is in flight. Where verify is silent, about a
+domain or a partition, nobody waits any more but one session every 15 s (patience.py).
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from services.ingest.facts import Accept, Ask, Envelope, Facts, FindOut, Remembe
 from services.ingest.known import Known
 from services.ingest.limits import Load
 from services.ingest.origin import Origins
-from services.ingest.patience import FULL_PATIENCE, Breakdowns, Patience
+from services.ingest.patience import FULL_PATIENCE, Breakdowns, Patience, Silences
 from services.ingest.sights import Sights
 
 PUBLISH_S = 5.0  # a question that cannot be published within this is not asked
@@ -59,6 +59,7 @@ class Asker:
         self._budgets, self._origins = Budgets(allowance(deps.config.smtp)), Origins(deps, known)
         self._questions: dict[str, Question] = {}
         self._patience: dict[str, Patience] = {}
+        self._silences = Silences(known.told)
         self.tasks: set[asyncio.Task[None]] = set()
         self.full = False  # the log's disk; the service looks from time to time
 
@@ -147,7 +148,7 @@ class Asker:
             return question
         now = self._deps.clock.mono()
         patience = self._patience.get(to.domain, FULL_PATIENCE)
-        if not patience.waits(now):
+        if not (patience.waits(now) and self._silences.waits(self._known.partition(to.domain), now)):
             return None
         if patience is not FULL_PATIENCE:
             self._patience[to.domain] = patience.began(now)
@@ -162,6 +163,8 @@ class Asker:
         for watch in watches:
             watch.add_done_callback(lambda done: None if done.cancelled() else question.end(True))
         timer = loop.call_later(self._deadline_s, question.end, False)
+        partition = self._known.partition(to.domain)
+        mark = self._silences.began(partition, self._deps.clock.mono())
 
         def ended(answered: "asyncio.Future[bool | None]") -> None:
             timer.cancel()
@@ -171,8 +174,9 @@ class Asker:
             if answered.result():
                 self._patience.pop(to.domain, None)
             elif answered.result() is False:
-                before = self._patience.get(to.domain, FULL_PATIENCE)
-                self._patience[to.domain] = before.timed_out(self._deps.clock.mono())
+                now, before = self._deps.clock.mono(), self._patience.get(to.domain, FULL_PATIENCE)
+                self._patience[to.domain] = before.timed_out(now)
+                self._silences.timed_out(partition, mark, now)
 
         question.answered.add_done_callback(ended)
         self._start(self._publish(to, question, anew=anew))

@@ -42,6 +42,7 @@ class Known:
         self.fallback = asyncio.Event()
         self._restored = False
         self._heard: dict[bytes, float] = {}
+        self._told = [0] * deps.partitions
         self.domains: Table[DomainSettings | Installation] = deps.table("domains", domain, self._domain)
         self.recipients: Table[bytes] = deps.table("recipients", self._recipient, self._heard_of)
         self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
@@ -131,8 +132,13 @@ class Known:
         if isinstance(settings, DomainSettings) and settings.admission is Admission.FALLBACK:
             self.fallback.set()
 
+    def told(self, partition: int) -> int:
+        """How many records of recipients were read in a partition: it grows as long as verify is there."""
+        return self._told[partition]
+
     def _heard_of(self, record: Record) -> None:
         """A primary that spoke of a recipient just now is up. What is read at the start is old."""
+        self._told[record.partition] += 1
         if not self._restored or not self.fallback.is_set():
             return
         found = self._of_recipients(record.key)

@@ -1,5 +1,7 @@
 """How long to wait for, and when to leave alone, what does not answer. `now`: monotonic seconds."""
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 TIMEOUTS, RETRY_S = 3, 15.0  # so many in a row and nobody waits any more, but one every so often
@@ -24,6 +26,34 @@ class Patience(Struct, frozen=True):
 
 
 FULL_PATIENCE = Patience()
+
+
+class Silences:
+    """Of whoever answers for a partition: silence about one domain is silence about all of them. `heard`: how
+    many records it has written there so far, of its own accord or in answer to anybody."""
+
+    def __init__(self, heard: Callable[[int], int]) -> None:
+        self._heard = heard
+        self._of: dict[int, tuple[Patience, int]] = {}  # and how many records there were at its last silence
+
+    def waits(self, partition: int, now: float) -> bool:
+        return self._patience(partition).waits(now)
+
+    def began(self, partition: int, now: float) -> int:
+        """Somebody waits; the mark for timed_out()."""
+        patience, heard = self._patience(partition), self._heard(partition)
+        if patience is not FULL_PATIENCE:
+            self._of[partition] = patience.began(now), heard
+        return heard
+
+    def timed_out(self, partition: int, mark: int, now: float) -> None:
+        """Nobody answered since. Who wrote something meanwhile is there, and waits for others itself."""
+        if self._heard(partition) == mark:
+            self._of[partition] = self._patience(partition).timed_out(now), mark
+
+    def _patience(self, partition: int) -> Patience:
+        patience, heard = self._of.get(partition, (FULL_PATIENCE, 0))
+        return patience if heard == self._heard(partition) else FULL_PATIENCE
 
 
 class Breakdowns:

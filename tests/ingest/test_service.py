@@ -214,6 +214,53 @@ async def test_patience_ends(tmp_path: Path) -> None:
         assert {q.mail.recipients[0].basis for q in await house.queued()} == {Basis.SUSPICION}
 
 
+NEAR = Domain("home.example", 1.0, active_since=2.0)  # in the partition of office.example, of three
+FAR = Domain("club.example", 1.0, active_since=2.0)  # in another
+
+
+async def test_silence_about_one_domain_is_silence_about_its_partition(tmp_path: Path) -> None:
+    """Three questions in vain about one domain are enough for all that the same verify answers for, until it
+    is heard of again, be it about something else."""
+    async with House(tmp_path, timing={"rcpt_deadline_s": 0.05}) as house:
+        assert house.partition("home.example") == house.partition("office.example")
+        assert house.partition("club.example") != house.partition("office.example")
+        await house.install(OFFICE, NEAR, FAR)
+        await house.start()
+        async with house.client() as client:
+            await client.greet()
+            for number in range(3):
+                assert (await client.mail(f"new{number}@office.example")).startswith("250 ")
+            assert (await client.mail("new@home.example")).startswith("250 ")
+            assert len(house.asked) == 3
+            assert (await client.mail("new@club.example")).startswith("250 ")
+            assert house.asked[3:] == ["new@club.example"]
+            await house.put("recipients", "office.example", ANN, deliverable(ANN))
+            await client.mail(ANN)
+
+            async def asked_again() -> bool:
+                await client.mail("another@home.example")
+                return house.asked[4:] == ["another@home.example"]
+
+            await until(asked_again)
+
+
+async def test_a_slow_primary_says_nothing_of_verify(tmp_path: Path) -> None:
+    """Where verify writes about others meanwhile, the silence is that of one domain's primary."""
+    async with House(tmp_path, timing={"rcpt_deadline_s": 0.5}) as house:
+        await house.install(OFFICE, NEAR)
+        await house.start()
+        async with house.client() as client:
+            await client.greet()
+            for number in range(4):
+                waiting = asyncio.create_task(client.mail(f"new{number}@office.example"))
+                await until(lambda number=number: len(house.asked) == min(number + 1, 3))
+                await house.put("recipients", "home.example", "x@home.example", deliverable("x@home.example"))
+                assert (await waiting).startswith("250 ")
+            assert len(house.asked) == 3
+            assert (await client.mail("new@home.example")).startswith("250 ")
+            assert house.asked[3:] == ["new@home.example"]
+
+
 async def test_the_budget_of_suspicion(tmp_path: Path) -> None:
     """A client gets 20 unverified recipients an hour, the next is 451 4.7.1; a known one is never touched."""
     async with House(tmp_path, smtp={"exempt_networks": []}) as house:
