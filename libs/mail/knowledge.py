@@ -1,6 +1,8 @@
 """What crosses topics of recipients and primaries: what is asked, heard, known and told of them.
 
 As in records.py: times are wall seconds UTC, a new field is optional with a default and never renamed.
+`era`: that of the relay domain (records.py: Domain) of whose recipients this is said or known. What is known
+of another era counts for nobody: the domain was removed meanwhile, and its owner may be another one.
 """
 
 from enum import StrEnum
@@ -26,6 +28,7 @@ class Observed(Struct, frozen=True, tag="observed"):
     mailbox: str
     stage: str
     reply: str
+    era: int = 0
 
 
 class Sight(Struct, frozen=True, tag="sight"):
@@ -41,6 +44,7 @@ class Imported(Struct, frozen=True, tag="imported"):
 
     mailbox: str
     by: str
+    era: int = 0
 
 
 class Allowed(Struct, frozen=True, tag="allowed"):
@@ -48,6 +52,7 @@ class Allowed(Struct, frozen=True, tag="allowed"):
 
     mailbox: str
     by: str
+    era: int = 0
 
 
 class Forgotten(Struct, frozen=True, tag="forgotten"):
@@ -55,6 +60,7 @@ class Forgotten(Struct, frozen=True, tag="forgotten"):
 
     mailbox: str
     by: str
+    era: int = 0
 
 
 Told = Imported | Allowed | Forgotten  # by the operator
@@ -82,6 +88,7 @@ class RecipientStatus(Struct, frozen=True, omit_defaults=True, tag="status"):
     source: str = "callout"
     reply: str = ""
     against: float = 0.0
+    era: int = 0
 
 
 class RecipientTry(Struct, frozen=True, omit_defaults=True, tag="try"):
@@ -97,6 +104,7 @@ class RecipientTry(Struct, frozen=True, omit_defaults=True, tag="try"):
     against_host: str = ""
     imported: float = 0.0
     elsewhere: str = ""
+    era: int = 0
 
 
 class Callouts(StrEnum):
@@ -127,6 +135,7 @@ class PrimaryFacts(Struct, frozen=True, omit_defaults=True, tag="facts"):
     greylisted: float = 0.0
     greylister: str = ""
     probed: float = 0.0
+    era: int = 0
 
 
 RecipientRecord = RecipientStatus | RecipientTry | PrimaryFacts

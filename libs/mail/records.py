@@ -203,7 +203,8 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
 
 
 class Domain(Struct, frozen=True, omit_defaults=True):
-    """Key: domain (lower-case A-label). `active_since` 0: pending (its DNS has not named us yet)."""
+    """Key: domain (lower-case A-label). `active_since` 0: pending (its DNS has not named us yet). `era`: of
+    two domains of one name, of which the first was removed, the later one has the higher."""
 
     domain: str
     added: float
@@ -211,15 +212,18 @@ class Domain(Struct, frozen=True, omit_defaults=True):
     suspended: bool = False
     held: bool = False
     overrides: Overrides = Overrides()
+    era: int = 0
 
 
 class Installation(Struct, frozen=True):
     """Key: `@installation` in partition 0 of `domains`. `count`: at least so many domains must be seen for
-    the table to be whole (rule 7); `partitions`: N, never changed."""
+    the table to be whole (rule 7); `partitions`: N, never changed; `era`: that of the next domain that is
+    added, higher than that of any domain that was removed."""
 
     id: str
     partitions: int
     count: int
+    era: int = 0
 
 
 class Permission(StrEnum):

@@ -22,7 +22,7 @@ class Defaults(Struct, frozen=True):
 
 class DomainSettings(Struct, frozen=True):
     """All that may be asked of a relay domain. `active`: its DNS named us; `contact`: "" for none;
-    `max_waiting`, `max_waiting_size`: mails and octets that may wait for its primary."""
+    `max_waiting`, `max_waiting_size`: mails and octets that may wait for its primary; `era`: as in Domain."""
 
     domain: str
     active: bool
@@ -37,6 +37,7 @@ class DomainSettings(Struct, frozen=True):
     max_waiting_size: int
     admission: Admission
     enforce: Enforce
+    era: int
 
 
 def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
@@ -57,4 +58,5 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
         max_waiting_size=defaults.max_waiting_size if own.max_waiting_size is None else own.max_waiting_size,
         admission=defaults.admission if own.admission is None else own.admission,
         enforce=defaults.enforce if own.enforce is None else own.enforce,
+        era=domain.era,
     )

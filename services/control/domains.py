@@ -144,18 +144,20 @@ def add(
         raise Refused(f"{name} is a relay domain already")
     if name in book.closed:
         raise Refused(f"{name} cannot be a relay domain: it is ours or the operators' own")
-    domain = Domain(domain=name, added=now, active_since=now if active else 0.0, overrides=overrides)
+    since = now if active else 0.0
+    domain = Domain(domain=name, added=now, active_since=since, overrides=overrides, era=record.era)
     return domain, replace(record, count=len(book.domains) + 1)
 
 
 def remove(book: Book, name: str, waiting: int) -> Sequence[Step]:
     """The steps that remove `name`, for which `waiting` mails are in the queue. Raises Refused."""
     record = _writable(book)
-    known(book, name)
+    domain = known(book, name)
     if waiting:
         mails = "1 mail waits" if waiting == 1 else f"{waiting} mails wait"
         raise Refused(f"{name} cannot be removed: {mails} for its primary")
-    return replace(record, count=len(book.domains) - 1), name
+    era = max(record.era, domain.era + 1)  # what is known of its recipients counts for no other owner
+    return replace(record, count=len(book.domains) - 1, era=era), name
 
 
 def known(book: Book, name: str) -> Domain:

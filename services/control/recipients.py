@@ -15,22 +15,24 @@ VERBS: dict[str, type[Told]] = {"import": Imported, "allow": Allowed, "forget": 
 TRY = "try:"
 
 
-def told(verb: str, address: str, domain: str, by: str) -> tuple[str, Told]:
-    """Key and record that say `verb` of an address of `domain`. Raises Malformed."""
+def told(verb: str, address: str, domain: str, by: str, era: int = 0) -> tuple[str, Told]:
+    """Key and record that say `verb` of an address of `domain`, whose `era` it is. Raises Malformed."""
     if verb not in VERBS:
         raise Malformed(f"{verb!r} is nothing that can be said of a recipient; there are {', '.join(VERBS)}")
     found = mailbox_of(domain, address)
-    return found.key, VERBS[verb](str(found), by)
+    return found.key, VERBS[verb](str(found), by, era)
 
 
-def change(record: Record, domain: str) -> Change | None:
-    """What a record of `recipients` changes for `domain`; None: nothing. Raises Undecodable."""
+def change(record: Record, domain: str, era: int) -> Change | None:
+    """What a record of `recipients` changes for `domain` of this `era`; None: nothing. Raises Undecodable."""
     name = record.key.decode("utf-8", "replace")
     key = name.removeprefix(TRY)
     local, _, of = key.rpartition("@")
     if of != domain or not local:
         return None
     found = None if record.value is None else decode_recipient(record.value)
+    if found is not None and found.era != era:
+        return None
     if key != name:
         return {"key": key, "tried": _tried(found) if isinstance(found, RecipientTry) else None}
     return {"key": key, "status": _status(found) if isinstance(found, RecipientStatus) else None}

@@ -33,14 +33,14 @@ class Rolls:
         before ended. `end`: no more can be read now; who asks again then waits for a moment. Raises Refused,
         LogError."""
         name = domains.named(text)
-        domains.known(self._register.book(), name)
+        era = domains.known(self._register.book(), name).era
         primary = self._primaries.get(name.encode())
         found: list[Change] = []
         waited, at, end = after is None, BEGIN, False
 
         def enough(batch: Batch) -> bool:
             nonlocal waited, at, end
-            found.extend(_changes(batch, name))
+            found.extend(_changes(batch, name, era))
             at, end = batch.position, batch.position >= batch.end
             done = len(found) >= CHANGES or (end and (waited or bool(found)))
             waited = waited or end
@@ -52,17 +52,17 @@ class Rolls:
 
     async def learnt(self, name: str) -> tuple[int, PrimaryFacts | None]:
         """How many recipients of `name` are known, and what callouts learnt of its primary. Raises
-        LogError."""
-        roll = Roll()
+        Refused, LogError."""
+        roll, era = Roll(), domains.known(self._register.book(), name).era
         facts: PrimaryFacts | None = None
 
         def enough(batch: Batch) -> bool:
             nonlocal facts
-            for each in _changes(batch, name):
+            for each in _changes(batch, name, era):
                 roll.fold(each)
             for record in batch.records:
                 if record.key == b"@" + name.encode():
-                    facts = _facts(record)
+                    facts = _facts(record, era)
             return batch.position >= batch.end
 
         await self._read(name, BEGIN, enough)
@@ -75,7 +75,7 @@ class Rolls:
         domain = domains.known(self._register.book(), name)
         if len(addresses) > SAID:
             raise Malformed(f"a request is for {SAID} addresses at most")
-        records = [told(verb, address, name, by) for address in addresses]
+        records = [told(verb, address, name, by, domain.era) for address in addresses]
         if verb == "import" and (domain.suspended or not domain.active_since):
             state = "suspended" if domain.suspended else "pending"
             raise Refused(f"{name} is {state}: its primary is asked about nobody")
@@ -104,20 +104,20 @@ class Rolls:
         raise Unavailable("the log was closed")
 
 
-def _changes(batch: Batch, name: str) -> Iterator[Change]:
+def _changes(batch: Batch, name: str, era: int) -> Iterator[Change]:
     for record in batch.records:
         try:
-            each = change(record, name)
+            each = change(record, name, era)
         except Undecodable:
             continue  # verify's to say
         if each is not None:
             yield each
 
 
-def _facts(record: Record) -> PrimaryFacts | None:
+def _facts(record: Record, era: int) -> PrimaryFacts | None:
     """None: nothing is known any more, or it cannot be read, which is verify's to say."""
     try:
         found = None if record.value is None else decode_recipient(record.value)
     except Undecodable:
         return None
-    return found if isinstance(found, PrimaryFacts) else None
+    return found if isinstance(found, PrimaryFacts) and found.era == era else None

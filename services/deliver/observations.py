@@ -23,8 +23,9 @@ class Observations:
         self._waiting: asyncio.Queue[tuple[int, bytes, bytes]] = asyncio.Queue(_ROOM)
         self._said: dict[tuple[str, str], float] = {}
 
-    def saw(self, domain: str, recipient: str, stage: str, reply: str) -> None:
-        """`reply` came to `stage` for `recipient` of relay domain `domain`. Dropped when there is no room."""
+    def saw(self, domain: str, recipient: str, stage: str, reply: str, era: int) -> None:
+        """`reply` came to `stage` for `recipient` of relay domain `domain`, in this `era`. Dropped when there
+        is no room."""
         now = self._clock.mono()
         news = (recipient, f"{stage} {reply[:3]}")
         if now - self._said.get(news, float("-inf")) < _AGAIN_S or self._waiting.full():
@@ -37,7 +38,7 @@ class Observations:
         self._said[news] = now
         while len(self._said) > _ROOM:
             del self._said[next(iter(self._said))]
-        record = encode(Observed(recipient, stage, reply))
+        record = encode(Observed(recipient, stage, reply, era))
         self._waiting.put_nowait((topics.partition_of(domain, self._partitions), key.encode(), record))
 
     async def run(self) -> None:

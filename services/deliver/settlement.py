@@ -80,10 +80,13 @@ class Settlement:
                 brake = bounce_brake.refused(brake, recipient.mailbox, now)
             spoke = isinstance(what, Done) or stage in (Stage.RCPT, Stage.DOT)
             if best and spoke and isinstance(reply, Foreign):
-                self._partition.shared.observations.saw(
-                    job.mail.domain, recipient.mailbox, stage, reply.line()
-                )
+                self._observed(job.mail.domain, recipient.mailbox, stage, reply)
         self._partition.rebrake(hop, brake)
+
+    def _observed(self, domain: str, mailbox: str, stage: str, reply: Foreign) -> None:
+        if (settings := self._partition.settings(domain)) is not None:
+            saw = self._partition.shared.observations.saw
+            saw(domain, mailbox, stage, reply.line(), settings.era)
 
     async def attempted(
         self, hop: Hop, job: Job, each: Mapping[int, Outcome], jitter: float, by: Peer

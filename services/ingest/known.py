@@ -111,7 +111,8 @@ class Known:
         if not isinstance(settings, DomainSettings):
             return Facts(self.names, self.whole(self.partition(to.domain)), None, load=load)
         key = to.key.encode()
-        status, tried, learnt = map(self._of_recipients, (key, b"try:" + key, b"@" + domain))
+        names = key, b"try:" + key, b"@" + domain
+        status, tried, learnt = (self._of_recipients(name, settings.era) for name in names)
         return Facts(
             self.names,
             whole=True,
@@ -141,8 +142,8 @@ class Known:
         self._told[record.partition] += 1
         if not self._restored or not self.fallback.is_set():
             return
-        found = self._of_recipients(record.key)
-        at = 0.0 if found is None else fallback.heard_at(found)
+        kept = self.recipients.get(record.key)
+        at = 0.0 if kept is None else fallback.heard_at(unpack(record.key, kept))
         if abs(self._deps.clock.wall() - at) <= fallback.UP_S:
             self._heard[record.key.rpartition(b"@")[2]] = at
 
@@ -150,9 +151,10 @@ class Known:
         assert record.value is not None
         return counting(record.key, self.recipients.get(record.key), record.value)
 
-    def _of_recipients(self, key: bytes) -> RecipientRecord | None:
+    def _of_recipients(self, key: bytes, era: int) -> RecipientRecord | None:
         kept = self.recipients.get(key)
-        return None if kept is None else unpack(key, kept)
+        found = None if kept is None else unpack(key, kept)
+        return found if found is not None and found.era == era else None
 
     def max_size(self, domain: str) -> int:
         """Octets of a content for `domain`; for our own names and as a fallback the installation's."""

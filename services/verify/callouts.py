@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -56,13 +57,14 @@ log = structlog.get_logger()
 
 class _Flight(NamedTuple):
     """A question under way; `offset` in the partition, `began` monotonic; `gentle`: nobody waits for it;
-    `imported`: the operator imported its recipient meanwhile."""
+    `imported`: the operator imported its recipient meanwhile; `era`: of the domain when it was asked."""
 
     reading: Reading
     offset: int
     began: float
     gentle: bool = False
     imported: bool = False
+    era: int | None = None
 
 
 class Callouts:
@@ -223,19 +225,25 @@ class Callouts:
         if flight is not None and isinstance(told, Imported):
             self._flying[record.key] = flight._replace(imported=True)
             return  # who waits for the answer must not take this for it
+        era = self._known.era(domain)
+        if era is not None and told.era < era:
+            return  # of the recipients of a domain that was removed since
         known, now = self._known.recipient(record.key, told.mailbox), self._deps.clock.wall()
+        if era != told.era:  # our own table will see soon that it was added again
+            known = learning.Known(told.mailbox, None, None)
         due = learning.is_due(known, self._known.primary(domain), now, self._lifetimes)
         keyed = orders.carried_out(told, record.key, known, now, due=due)
         if text := orders.sentence(told, known):
             self._storing.say(domain, told.mailbox, text)
         reading.open.add(record.offset)
-        self._storing.put(reading.claim, domain, keyed, lambda: reading.open.discard(record.offset))
+        done = partial(reading.open.discard, record.offset)
+        self._storing.put(reading.claim, domain, keyed, done, told.era)
 
     def _ask(
         self, flight: _Flight, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *,
         anew: bool = False,
     ) -> None:  # fmt: skip
-        self._flying[key] = flight
+        self._flying[key] = flight._replace(era=self._known.era(domain))
         if not flight.gentle and probe_is_due(self._known.facts(domain), self._deps.clock.wall()):
             self.probe(domain, gentle=False)  # first: where this one is accepted, others say less
         control = self._known.control(key) if known.deliverable else ""
@@ -301,6 +309,8 @@ class Callouts:
         del self._flying[question.key]
         reading, offset, began = flight.reading, flight.offset, flight.began
         known = self._known.recipient(question.key, question.mailbox)
+        if flight.era != self._known.era(question.domain):  # another owner's primary, perhaps
+            finding, control = Unverifiable("overtaken", blocked=False), None
         if flight.imported:
             known = known._replace(tried=warming.imported(known, self._deps.clock.wall()))
         answered = not isinstance(finding, Unverifiable)
@@ -340,7 +350,8 @@ class Callouts:
         except ValueError:
             log.warning("an observation holds no reply", domain=domain)
             return
-        if isinstance(finding, Unverifiable) or self._known.settings(domain) is None:
+        settings = self._known.settings(domain)
+        if isinstance(finding, Unverifiable) or settings is None or settings.era != seen.era:
             return
         if isinstance(finding, Undeliverable):
             self._primaries.denied(reading.claim, domain, late=seen.stage.upper() == Stage.DOT)

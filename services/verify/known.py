@@ -8,7 +8,7 @@ from libs.log.table import Table
 from libs.mail.codec import decode
 from libs.mail.knowledge import PrimaryFacts, PrimaryState, RecipientRecord, RecipientStatus, RecipientTry
 from libs.mail.records import Domain, Enforce
-from libs.mail.remembered import counting, pack, unpack
+from libs.mail.remembered import counting, era_of, pack, unpack
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
 from services.verify import learning
@@ -69,14 +69,34 @@ class Known:
         self._written[key] = None if record is None else pack(key, record), self._deps.clock.mono()
 
     def newest(self, key: bytes) -> RecipientRecord | None:
-        """What is known under `key`."""
+        """What is known under `key`, in the era of its domain."""
+        kept, settings = self.kept(key), self._settings_of(key)
+        if kept is None or (settings is not None and era_of(kept) != settings.era):
+            return None
+        return unpack(key, kept)
+
+    def outlived(self, key: bytes) -> bool:
+        """Is what is kept under `key` of a domain that was removed before it was added again?"""
+        kept, settings = self.kept(key), self._settings_of(key)
+        return kept is not None and settings is not None and era_of(kept) < settings.era
+
+    def kept(self, key: bytes) -> bytes | None:
+        """As remembered.pack() has it, of whatever era."""
         kept = self.recipients.get(key)
         if (written := self._written.get(key)) is not None:
             if self._deps.clock.mono() - written[1] < _WRITTEN_S:
                 kept = written[0]
             else:
                 del self._written[key]  # it was not stored, or another owner wrote since
-        return None if kept is None else unpack(key, kept)
+        return kept
+
+    def era(self, domain: str) -> int | None:
+        """None where we have no such domain."""
+        settings = self.settings(domain)
+        return None if settings is None else settings.era
+
+    def _settings_of(self, key: bytes) -> DomainSettings | None:
+        return self.domains.get(key.rpartition(b"@")[2])
 
     def settings(self, domain: str) -> DomainSettings | None:
         return self.domains.get(domain.encode())
@@ -99,13 +119,17 @@ class Known:
     def control(self, key: bytes) -> str:
         """Another recipient of the same domain that is known deliverable, "" for none."""
         domain = key.rpartition(b"@")[2]
-        doubts = self.index.doubts(domain)
+        doubts = self.doubts(domain)
         for other in self.index.controls(domain):
-            if other != key and other not in doubts and (found := self.recipients.get(other)) is not None:
-                status = unpack(other, found)
-                assert isinstance(status, RecipientStatus)
+            status = self.newest(other)
+            if other != key and other not in doubts and isinstance(status, RecipientStatus):
                 return status.mailbox
         return ""
+
+    def doubts(self, domain: bytes) -> dict[bytes, float]:
+        """Who is contradicted, and since when: as Index.doubts(), in the era of the domain."""
+        doubts = self.index.doubts(domain)
+        return {key: since for key, since in doubts.items() if self.newest(b"try:" + key) is not None}
 
     def _recipient(self, record: Record) -> bytes | None:
         if record.value is None:

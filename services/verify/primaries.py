@@ -25,6 +25,7 @@ class Primaries:
         self._asked: dict[str, Asked] = {}
         self._offered: dict[str, Offered] = {}
         self._flushed: dict[str, float] = {}
+        self._eras: dict[str, int | None] = {}
 
     def gained(self, claim: Claim) -> None:
         """What was remembered when its domains were ours before is not what another owner heard since."""
@@ -120,8 +121,13 @@ class Primaries:
         self._storing.released(release.domain, release.request_id, release.by, braked=braked)
 
     def _of(self, domain: str) -> Asked:
+        era = self._known.era(domain)
+        if domain in self._asked and self._eras.get(domain) != era:  # it is another domain of that name
+            del self._asked[domain]
+            self._offered.pop(domain, None)
+        self._eras[domain] = era
         if domain not in self._asked:
-            doubts, clock = self._known.index.doubts(domain.encode()), self._deps.clock
+            doubts, clock = self._known.doubts(domain.encode()), self._deps.clock
             self._asked[domain] = asking.since_start(doubts.items(), clock.wall(), clock.mono())
         return self._asked[domain]
 

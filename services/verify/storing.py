@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from libs import topics
 from libs.log.contract import Claim, LogError, NotOwner
@@ -46,9 +47,17 @@ class Storing:
         self.put(claim, domain, [_keyed(key, record) for record in records], then)
 
     def put(
-        self, claim: Claim, domain: str, keyed: Sequence[Keyed], then: Callable[[], object] = lambda: None
+        self,
+        claim: Claim,
+        domain: str,
+        keyed: Sequence[Keyed],
+        then: Callable[[], object] = lambda: None,
+        era: int | None = None,
     ) -> None:
-        """As store(), with the key of each record in `recipients`; None: its tombstone."""
+        """As store(), with the key of each record in `recipients`; None: its tombstone. `era`: its era;
+        None: that of the domain now."""
+        era = self._known.era(domain) if era is None else era
+        keyed = [(key, _of_era(record, era)) for key, record in keyed]
         for name, record in keyed:
             self._known.remember(name, record)
         self._spawn(self._store(claim, domain, keyed, then))
@@ -114,6 +123,10 @@ class Storing:
         except LogError as error:
             self._deps.metrics.append_errors.labels(topic, type(error).__name__).inc()
             log.warning("an answer could not be stored", topic=topic, domain=domain, error=str(error))
+
+
+def _of_era(record: RecipientRecord | None, era: int | None) -> RecipientRecord | None:
+    return record if record is None or era is None else replace(record, era=era)
 
 
 def _keyed(key: bytes, record: RecipientRecord) -> Keyed:

@@ -61,6 +61,9 @@ class Upkeep:
         if key.startswith(b"@"):
             self._primary(domain)
             return
+        if self._known.outlived(key):
+            self._storing.put(claim, domain, [(key, None)])
+            return
         name = key.removeprefix(b"try:")
         now, certain = self._deps.clock.wall(), self._deps.events.clocks.agree
         known = self._of(name)
@@ -139,7 +142,7 @@ class Upkeep:
             domain = name.decode()
             claim = self._asker.claim_of(domain)
             if claim is not None:
-                surplus = [key for key in self._known.index.surplus(name) if self._known.newest(key)]
+                surplus = [key for key in self._known.index.surplus(name) if self._known.kept(key)]
                 self._storing.put(claim, domain, [(key, None) for key in surplus])
 
     def _of(self, key: bytes) -> KnownOfOne:

@@ -67,7 +67,38 @@ def test_the_count_is_raised_after_an_add() -> None:
 
 def test_the_count_is_lowered_before_a_remove() -> None:
     """The same, the other way round."""
-    assert remove(book("a.example", "b.example"), "a.example", 0) == (Installation(ID, 12, 1), "a.example")
+    assert remove(book("a.example", "b.example"), "a.example", 0) == (
+        Installation(ID, 12, 1, era=1),
+        "a.example",
+    )
+
+
+def test_a_domain_that_is_added_again_is_of_a_later_era() -> None:
+    """What is known of the first one's recipients is told from what is known of the second one's."""
+    before = book("a.example", "b.example")
+    domains = dict(before.domains)
+    for era in (1, 2, 3):
+        record, name = remove(before._replace(domains=domains), "a.example", 0)
+        assert isinstance(record, Installation)
+        assert isinstance(name, str)
+        del domains[name]
+        before = before._replace(installation=record, domains=domains)
+        domain, record = add(before, "a.example", NOW, active=True)
+        assert isinstance(domain, Domain)
+        assert isinstance(record, Installation)
+        domains[domain.domain] = domain
+        before = before._replace(installation=record, domains=domains)
+        assert domain.era == era
+    assert domains["b.example"].era == 0
+    first, second = add(before, "c.example", NOW, active=True)  # cut off between both
+    assert isinstance(first, Domain)
+    assert isinstance(second, Installation)
+    halved = before._replace(domains=domains | {"c.example": first})
+    healthy = healed(halved)
+    assert healthy == second
+    removed, _ = remove(halved, "c.example", 0)
+    assert isinstance(removed, Installation)
+    assert removed.era > first.era
 
 
 def test_a_new_domain_is_pending_until_its_dns_names_us() -> None:

@@ -37,7 +37,7 @@ def record(key: str, value: Struct | None) -> Record:
 def rolled(*records: tuple[str, Struct | None]) -> Roll:
     roll = Roll()
     for key, value in records:
-        if (found := change(record(key, value), "office.example")) is not None:
+        if (found := change(record(key, value), "office.example", 0)) is not None:
             roll.fold(found)
     return roll
 
@@ -48,7 +48,7 @@ def rolled(*records: tuple[str, Struct | None]) -> Roll:
 def test_nothing_of_others(key: str) -> None:
     """Facts of the primary, and recipients of other domains, change nothing here."""
     facts = PrimaryFacts("office.example", Callouts.OPEN, 1.0)
-    assert change(record(key, facts if key.startswith("@") else YES), "office.example") is None
+    assert change(record(key, facts if key.startswith("@") else YES), "office.example", 0) is None
 
 
 def test_a_row() -> None:

@@ -52,11 +52,12 @@ controls = st.sampled_from([True, False, None])
 
 class Cache(RuleBasedStateMachine):
     """`now`: the true time, and the log's; this process's clock is `skew` ahead of it. `newest`: what the log
-    ends with under each key, `replica`: what is kept of it."""
+    ends with under each key, `replica`: what is kept of it; `era`: of the domain."""
 
     def __init__(self) -> None:
         super().__init__()
         self.now, self.skew = 1_800_000_000.0, 0.0
+        self.era = 0
         self.newest: dict[str, bytes | None] = {}
         self.replica: dict[str, bytes] = {}
         self.asked = Asked()
@@ -83,7 +84,8 @@ class Cache(RuleBasedStateMachine):
 
     def get(self, key: str) -> RecipientRecord | None:
         kept = self.replica.get(key)
-        return None if kept is None else unpack(key.encode(), kept)
+        found = None if kept is None else unpack(key.encode(), kept)
+        return None if found is None or found.era != self.era else found
 
     def known(self, name: str) -> Known:
         status, tried = self.get(name), self.get(f"try:{name}")
@@ -111,7 +113,9 @@ class Cache(RuleBasedStateMachine):
 
     def learn(self, name: str, finding: Finding, control: bool | None, source: str) -> Learnt:
         c = Circumstances(self.wall, "mx1.backup.example", control, self.braked, source, self.certain)
-        return learning.learn(self.known(name), finding, c)
+        learnt = learning.learn(self.known(name), finding, c)
+        status = learnt.status and replace(learnt.status, era=self.era)
+        return learnt._replace(status=status, tried=learnt.tried and replace(learnt.tried, era=self.era))
 
     @rule(name=names, finding=st.sampled_from([YES, NO, NO, *VAIN]), control=controls, delivery=st.booleans())
     def hears(self, name: str, finding: Finding, control: bool | None, delivery: bool) -> None:
@@ -195,6 +199,14 @@ class Cache(RuleBasedStateMachine):
     @rule()
     def zombie_writes(self) -> None:
         self.write(self.late.pop(0))
+
+    @rule()
+    def is_added_again(self) -> None:
+        """The domain is removed, and added: whose it is now, nobody knows."""
+        self.era += 1
+        self.asked, self.facts = Asked(), None
+        self.said_no = {name: [] for name in NAMES}
+        self.said_yes, self.said_elsewhere = {}, set()
 
     @rule()
     def restarts(self) -> None:
@@ -307,6 +319,26 @@ def test_who_was_forgotten_is_unknown() -> None:
     status = cache.known(ann).status
     assert status is not None
     assert status.status is Status.UNDELIVERABLE
+
+
+def test_nothing_is_known_of_a_domain_that_was_added_again() -> None:
+    """What was known of the first one's recipients counts for none of the second's, whoever writes it late;
+    nor is a late yes contradicted by the second one's no."""
+    cache, (ann, bob, eve) = Cache(), NAMES
+    cache.hears(ann, YES, None, delivery=False)
+    cache.hears(bob, NO, None, delivery=False)
+    cache.loses_its_claim(eve, NO, None)
+    cache.loses_its_claim(ann, YES, None)
+    cache.is_added_again()
+    assert [cache.known(name) for name in NAMES] == [Known(name, None, None) for name in NAMES]
+    cache.hears(ann, NO, None, delivery=False)
+    cache.zombie_writes()
+    cache.zombie_writes()
+    cache.no_5xx_without_a_cause()
+    cache.restarts()
+    status = cache.known(ann).status
+    assert status is not None
+    assert (status.status, cache.known(eve).status) == (Status.UNDELIVERABLE, None)
 
 
 def test_a_late_no_changes_nothing() -> None:
