@@ -243,6 +243,8 @@ class Callouts:
         self, flight: _Flight, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *,
         anew: bool = False,
     ) -> None:  # fmt: skip
+        if (lost := self._flying.get(key)) is not None:
+            lost.reading.open.discard(lost.offset)  # the answer to this question is its answer, too
         self._flying[key] = flight._replace(era=self._known.era(domain))
         if not flight.gentle and probe_is_due(self._known.facts(domain), self._deps.clock.wall()):
             self.probe(domain, gentle=False)  # first: where this one is accepted, others say less

@@ -567,3 +567,27 @@ async def test_draining_waits_for_the_answer_under_way(tmp_path: Path) -> None:
         assert time.monotonic() - began < IDLE_S
         await asking
         assert it.status(ANN) is Status.DELIVERABLE
+
+
+async def test_an_answer_that_took_too_long_keeps_no_position(tmp_path: Path) -> None:
+    """A question that was given up for lost is asked again with the next: both are done with the one answer,
+    and what was read is not read again after a restart."""
+    clock, gate = Clock(), asyncio.Event()
+
+    async def waits(_: str) -> None:
+        await gate.wait()
+
+    async with at(known={ANN}) as primary, house(tmp_path, primary, clock=clock) as it:
+        await it.add()
+        primary.calls_back = waits
+        asking = asyncio.create_task(it.ask(ANN))
+        await until(lambda: ANN.encode() in it.callouts._flying)
+        first = it.callouts._flying[ANN.encode()]
+        await it.advance(61)
+        await it.put("callouts", ANN, Callout(ANN, "mx2.backup.example"))
+        await until(lambda: it.callouts._flying[ANN.encode()] is not first)
+        gate.set()
+        await asking
+        (reading,) = {each for each in it.callouts._readings.values() if each.claim is first.reading.claim}
+        await until(lambda: not it.callouts._flying)
+        await until(lambda: not reading.open)
