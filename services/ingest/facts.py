@@ -57,7 +57,7 @@ class Envelope(Struct, frozen=True):
 
 class Facts(Struct, frozen=True):
     """All that is known when a recipient is judged. `whole`: the table of domains is fresh and complete;
-    `fresh`: what is known of recipients is; `tried`: the last callout, with or without a result.
+    `fresh`: what is known of recipients is, too; `tried`: the last callout, with or without a result.
 
     For admission `fallback` only: `heard`: when (wall seconds) the primary last spoke of another one;
     `sighted_s`: how long ago this client first came with this sender and recipient, None: it never did."""

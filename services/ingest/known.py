@@ -108,16 +108,18 @@ class Known:
         domain = to.domain.encode()
         # The domains of another installation's log are not ours to serve: 451 for all of them.
         settings = self.domains.get(domain) if self.installation is not None else None
+        partition = self.partition(to.domain)
+        whole = self.whole(partition)
         if not isinstance(settings, DomainSettings):
-            return Facts(self.names, self.whole(self.partition(to.domain)), None, load=load)
+            return Facts(self.names, whole, None, load=load)
         key = to.key.encode()
         names = key, b"try:" + key, b"@" + domain
         status, tried, learnt = (self._of_recipients(name, settings.era) for name in names)
         return Facts(
             self.names,
-            whole=True,
+            whole,
             settings=settings,
-            fresh=self.recipients.fresh(self.partition(to.domain)),
+            fresh=whole and self.recipients.fresh(partition),
             status=status if isinstance(status, RecipientStatus) else None,
             tried=tried if isinstance(tried, RecipientTry) else None,
             primary=self.primaries.get(domain),
@@ -164,7 +166,9 @@ class Known:
         return self._deps.config.defaults.max_size
 
     def largest_size(self) -> int:
-        """The most octets that any domain takes."""
+        """The most octets that any domain takes; 0 while nobody knows, as domains are missing or stale."""
+        if not all(map(self.whole, range(self._deps.partitions))):
+            return 0
         sizes = (
             value.max_size for value in self.domains.values.values() if isinstance(value, DomainSettings)
         )

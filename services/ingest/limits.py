@@ -31,8 +31,8 @@ class Load(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True):
-    """What one session may do; sizes in octets. `capabilities`: keywords of EHLO but STARTTLS; `access`: what
-    the operator said of clients and senders."""
+    """What one session may do; sizes in octets, `max_size` 0: nobody knows. `capabilities`: keywords of EHLO
+    but STARTTLS; `access`: what the operator said of clients and senders."""
 
     host: str
     capabilities: tuple[str, ...]

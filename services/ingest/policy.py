@@ -40,8 +40,9 @@ def at_connect(limit: Limit | None, host: str) -> Reply:
 
 
 def at_mail(envelope: Envelope, max_size: int, load: Load) -> Reply:
-    """RFC 1870 section 6.1: a declared size that is too large is refused at once."""
-    if envelope.size > max_size:
+    """RFC 1870 section 6.1: a declared size that is too large for whomever is refused at once; `max_size` 0:
+    nobody knows."""
+    if max_size and envelope.size > max_size:
         return replies.TOO_LARGE
     return replies.SPOOL_FULL if load.full else replies.SENDER_OK
 
@@ -221,7 +222,7 @@ def _incapable(f: Facts, envelope: Envelope) -> Reply | None:
     """What the domain or its primary is known not to take."""
     assert f.settings is not None
     if envelope.size > f.settings.max_size:
-        return replies.TOO_LARGE
+        return replies.TOO_LARGE if f.whole else replies.DOMAINS_NOT_READY
     if f.learnt is None:
         return None
     if f.fresh and f.learnt.size and envelope.size > f.learnt.size:

@@ -133,7 +133,8 @@ def certificates(deps: Deps) -> Certificates | None:
 
 
 def limits(config: Config, max_size: int) -> Limits:
-    """What a session may do on an installation whose most generous domain takes `max_size` octets."""
+    """What a session may do on an installation whose most generous domain takes `max_size` octets; 0: nobody
+    knows (and so it is said, RFC 1870 section 4)."""
     return Limits(
         host=config.host.name,
         capabilities=(

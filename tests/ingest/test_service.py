@@ -1,9 +1,11 @@
 """The running service on the embedded log: what a dialogue in a file cannot show."""
 
 import asyncio
+import re
 import socket
 import ssl
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from libs.log.contract import Ambiguous, NotStored
 from libs.mail import replies
 from libs.mail.event import EventType
 from libs.mail.knowledge import RecipientStatus, RecipientTry, Status
-from libs.mail.records import Action, Basis, Domain, Verdict
+from libs.mail.records import Action, Basis, Domain, Overrides, Verdict
 from libs.runtime.config import LogPart
 from tests.helpers.clock import Clock
 from tests.helpers.patience import PATIENCE_S, until
@@ -259,6 +261,69 @@ async def test_a_slow_primary_says_nothing_of_verify(tmp_path: Path) -> None:
             assert len(house.asked) == 3
             assert (await client.mail("new@home.example")).startswith("250 ")
             assert house.asked[3:] == ["new@home.example"]
+
+
+async def test_no_size_is_refused_by_a_table_that_lacks_domains(tmp_path: Path) -> None:
+    """Rule 7: a mail that is too large for all domains that are left may be for one that is missing: 451. So
+    is one that is too large for its domain, as far as that table knows."""
+    large = Domain("large.example", 1.0, active_since=2.0, overrides=Overrides(max_size=80 * 2**20))
+    async with House(tmp_path) as house:
+        await house.install(OFFICE, large)
+        await house.put("recipients", "office.example", ANN, deliverable(ANN))
+        await house.start()
+        dialogue = """
+            C: MAIL FROM:<eve@sender.example> SIZE={size}
+            S: {at_mail} ...
+            C: RCPT TO:<{to}>
+            S: {at_rcpt} ...
+            C: RSET
+            S: 250 ...
+        """
+
+        async def advertised() -> int:
+            async with house.client() as client:
+                assert (await client.reply()).startswith("220 ")
+                await client.send(b"EHLO client.sender.example\r\n")
+                (size,) = re.findall(r"SIZE (\d+)", await client.reply())
+                return int(size)
+
+        assert await advertised() == 80 * 2**20
+        async with house.client() as client:
+            await client.greet()
+            asks = dialogue.format(size=60 * 2**20, to=ANN, at_mail="250 2.1.0", at_rcpt="552 5.3.4")
+            await client.talk(asks)
+            await client.send(f"MAIL FROM:<eve@sender.example> SIZE={81 * 2**20}\r\n".encode())
+            assert (await client.reply()).startswith("552 5.3.4")
+            await house.put("domains", "large.example", "large.example", None)
+
+            async def unknown() -> bool:
+                return await advertised() == 0  # RFC 1870 section 4: no fixed maximum
+
+            await until(unknown)
+            for to in ("bob@large.example", ANN):
+                for size in (60, 81):
+                    await client.talk(
+                        dialogue.format(size=size * 2**20, to=to, at_mail="250 2.1.0", at_rcpt="451 4.3.2")
+                    )
+
+
+async def test_no_denial_by_a_table_of_domains_that_is_stale(tmp_path: Path) -> None:
+    """Rule 7: what is known of recipients is fresh, whose domain it is is not: nothing permanent."""
+    async with House(tmp_path, timing={"rcpt_deadline_s": 0.05}) as house:
+        await house.install(OFFICE)
+        gone = RecipientStatus("gone@office.example", Status.UNDELIVERABLE, time.time(), time.time())
+        await house.put("recipients", "office.example", gone.mailbox, gone)
+        await house.start()
+        async with house.client() as client:
+            await client.greet()
+            assert (await client.mail(gone.mailbox)).startswith("550 5.1.1")
+            await house.install(OFFICE, count=2)  # one domain more than there are
+
+            async def not_denied() -> bool:
+                return not (await client.mail(gone.mailbox)).startswith("550")
+
+            await until(not_denied)
+            assert (await client.mail(gone.mailbox))[:3] in ("250", "451")
 
 
 async def test_the_budget_of_suspicion(tmp_path: Path) -> None:
