@@ -15,6 +15,7 @@ UNREACHABLE_S = 15.0  # after all its addresses failed, nobody waits for another
 BLOCKED_S = 900.0  # a primary that blocks us is tried so often
 NEGATIVES, NEGATIVES_S = 30, 3600.0  # more are a dictionary attack through us
 FLIPS, FLIPS_S = 3, 3600.0  # so many contradicted recipients pull the callout brake
+ACCEPTED = 30  # new recipients accepted, and it is time to ask for one that nobody has
 POLICIES = 2  # different recipients refused for policy in a row: it is about us
 
 
@@ -22,7 +23,8 @@ class Asked(Struct, frozen=True):
     """What this process remembers of one primary. Times are monotonic seconds; `negatives`, `flips`: when
     (and who); `refused`: recipients refused for policy since the last that was not; `reply`: the
     last line of that kind; `probed`: when it was last asked about a mailbox that nobody has; `beside`: does
-    a worse preference answer while the best one is held (None: it was not dialled since)."""
+    a worse preference answer while the best one is held (None: it was not dialled since);
+    `accepted`: how many unknown ones it accepted since it was last asked about a mailbox that nobody has."""
 
     held_until: float = 0.0
     hold: str = ""
@@ -32,6 +34,12 @@ class Asked(Struct, frozen=True):
     refused: frozenset[str] = frozenset()
     reply: str = ""
     probed: float = float("-inf")
+    accepted: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """May it be that it accepts everybody by now?"""
+        return self.accepted >= ACCEPTED
 
 
 class Heard(NamedTuple):
@@ -93,7 +101,16 @@ def heard(asked: Asked, h: Heard, now: float) -> Asked:
         flips = (*flips, (now, h.key))
     elif h.outcome == "deliverable" and h.known:
         flips = ()  # the primary still knows its users: the brake ends
-    return replace(asked, held_until=0.0, hold="", negatives=negatives, flips=flips, refused=frozenset())
+    accepted = asked.accepted + (h.outcome == "deliverable" and not h.known and h.guess)
+    return replace(
+        asked,
+        held_until=0.0,
+        hold="",
+        negatives=negatives,
+        flips=flips,
+        refused=frozenset(),
+        accepted=accepted,
+    )
 
 
 def _held(asked: Asked, now: float) -> Asked:

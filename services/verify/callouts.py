@@ -32,7 +32,6 @@ from libs.mail.speaks import Stage
 from libs.runtime.deps import Deps
 from libs.smtp.client import CALLOUT, Dialer, Timeouts
 from services.verify import learning, orders, warming
-from services.verify.ageing import probe_is_due
 from services.verify.asking import Heard, Offered
 from services.verify.background import Background
 from services.verify.calls import GENTLE, Calls, Gait, Question
@@ -246,7 +245,7 @@ class Callouts:
         if (lost := self._flying.get(key)) is not None:
             lost.reading.open.discard(lost.offset)  # the answer to this question is its answer, too
         self._flying[key] = flight._replace(era=self._known.era(domain))
-        if not flight.gentle and probe_is_due(self._known.facts(domain), self._deps.clock.wall()):
+        if not flight.gentle and self._primaries.is_to_be_probed(domain):
             self.probe(domain, gentle=False)  # first: where this one is accepted, others say less
         control = self._known.control(key) if known.deliverable else ""
         elsewhere = not (known.deliverable or anew or flight.offset == _NOBODYS)

@@ -10,7 +10,7 @@ from libs.mail.reply import parse_line
 from libs.mail.trouble import server
 from libs.runtime.deps import Deps
 from services.verify import asking
-from services.verify.ageing import PROBE_AGAIN_S
+from services.verify.ageing import PROBE_AGAIN_S, probe_is_due
 from services.verify.asking import Asked, Heard, Offered
 from services.verify.finding import Deliverable, Finding, Unverifiable
 from services.verify.known import Known
@@ -44,15 +44,19 @@ class Primaries:
         facts = self._known.facts(domain)
         return asking.hold(asked, facts, known=known, now=mono, anew=anew, elsewhere=elsewhere)
 
+    def is_to_be_probed(self, domain: str) -> bool:
+        """Is it time to ask for a mailbox that nobody has, before the next recipient?"""
+        return self._of(domain).suspect or probe_is_due(self._known.facts(domain), self._deps.clock.wall())
+
     def may_be_probed(self, domain: str, *, gentle: bool) -> bool:
         """Is a mailbox that nobody has to be asked for? Not where nobody is to be asked, nor, where somebody
         waits, once more just now."""
         asked, now = self._of(domain), self._deps.clock.mono()
-        lately = not gentle and now - asked.probed < PROBE_AGAIN_S
+        lately = not gentle and now - asked.probed < PROBE_AGAIN_S and not asked.suspect
         if lately or self.refusal(domain, known=True, anew=True):
             return False
         if not gentle:
-            self._asked[domain] = replace(asked, probed=now)
+            self._asked[domain] = replace(asked, probed=now, accepted=0)
         return True
 
     # --- what sessions and deliveries say ---

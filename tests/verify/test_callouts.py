@@ -569,6 +569,24 @@ async def test_draining_waits_for_the_answer_under_way(tmp_path: Path) -> None:
         assert it.status(ANN) is Status.DELIVERABLE
 
 
+async def test_many_that_are_new_are_reason_to_ask_for_nobody(tmp_path: Path) -> None:
+    """A primary that begins to accept everybody right after its daily probe: a few dozen inventions are
+    learnt, and not a day full of them."""
+    async with at(known={ANN}) as primary, house(tmp_path, primary) as it:
+        await it.add()
+        await it.ask(ANN)
+        await until(lambda: (facts := it.facts()) is not None and facts.probed)
+
+        primary.say("RCPT", "250 2.1.5 whoever that is")
+        invented = [f"invented{number}@office.example" for number in range(120)]
+        for name in invented:
+            await it.ask(name)
+        facts = it.facts()
+        assert facts is not None
+        assert facts.callouts is State.CATCH_ALL
+        assert len([name for name in invented if it.status(name)]) < 60
+
+
 async def test_an_answer_that_took_too_long_keeps_no_position(tmp_path: Path) -> None:
     """A question that was given up for lost is asked again with the next: both are done with the one answer,
     and what was read is not read again after a restart."""
