@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 
@@ -36,6 +35,7 @@ from services.verify.asking import Heard, Offered
 from services.verify.background import Background
 from services.verify.calls import GENTLE, Calls, Gait, Question
 from services.verify.finding import Deliverable, Finding, Undeliverable, Unverifiable, believable, classify
+from services.verify.flights import NOBODYS, Flight, Flights
 from services.verify.known import Known
 from services.verify.learning import LIFETIMES, Circumstances, Learnt, Lifetimes
 from services.verify.primaries import Primaries
@@ -45,25 +45,10 @@ from services.verify.storing import Storing
 from services.verify.upkeep import Upkeep
 
 NOBODY = "no-such-user-"  # how a mailbox begins that nobody has
-_NOBODYS = -1  # the offset of a question that nobody asked on the topic
 COMMIT_S = 2.0
 DRAIN_S = 3.0  # for the answers that are under way
-LOST_S = 60.0  # no callout takes so long: its answer was lost to a bug of ours
-GENTLY_LOST_S = 3600.0  # one that nobody waits for: many domains may share a server
 
 log = structlog.get_logger()
-
-
-class _Flight(NamedTuple):
-    """A question under way; `offset` in the partition, `began` monotonic; `gentle`: nobody waits for it;
-    `imported`: the operator imported its recipient meanwhile; `era`: of the domain when it was asked."""
-
-    reading: Reading
-    offset: int
-    began: float
-    gentle: bool = False
-    imported: bool = False
-    era: int | None = None
 
 
 class Callouts:
@@ -88,7 +73,7 @@ class Callouts:
         self._changed, self._stop = asyncio.Event(), asyncio.Event()
         self._storing = Storing(deps, known)
         self._primaries = Primaries(deps, known, self._storing)
-        self._flying: dict[bytes, _Flight] = {}
+        self._flights = Flights()
         self._background = Background(deps, known, lifetimes, self)
         self._upkeep = Upkeep(deps, known, self._storing, self._background, lifetimes, self)
         self._releases = Releases(deps, self._primaries.released)
@@ -194,10 +179,8 @@ class Callouts:
                 self._told_by_operator(reading, record, domain, callout)
 
     def _question(self, reading: Reading, record: Record, domain: str, callout: Callout) -> None:
-        flight = self._flying.get(record.key)
-        if flight is not None and not flight.gentle and self._deps.clock.mono() - flight.began < LOST_S:
-            self._flying[record.key] = flight._replace(reading=reading)
-            return  # the answer under way is its answer too, under the claim of today
+        if self._flights.join(record.key, reading.claim, self._deps.clock.mono()):
+            return
         known = self._known.recipient(record.key, callout.mailbox)
         now = self._deps.clock.wall()
         answer = known.answer
@@ -216,13 +199,11 @@ class Callouts:
             self._storing.store(reading.claim, record.key, domain, tried.records)
             return
         reading.open.add(record.offset)
-        flight = _Flight(reading, record.offset, self._deps.clock.mono())
+        flight = Flight(reading.claim, reading.open, record.offset, self._deps.clock.mono())
         self._ask(flight, record.key, domain, known, anew=callout.anew)
 
     def _told_by_operator(self, reading: Reading, record: Record, domain: str, told: Told) -> None:
-        flight = self._flying.get(record.key)
-        if flight is not None and isinstance(told, Imported):
-            self._flying[record.key] = flight._replace(imported=True)
+        if isinstance(told, Imported) and self._flights.imported(record.key):
             return  # who waits for the answer must not take this for it
         era = self._known.era(domain)
         if era is not None and told.era < era:
@@ -239,16 +220,14 @@ class Callouts:
         self._storing.put(reading.claim, domain, keyed, done, told.era)
 
     def _ask(
-        self, flight: _Flight, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *,
+        self, flight: Flight, key: bytes, domain: str, known: learning.Known, attempts: int = 0, *,
         anew: bool = False,
     ) -> None:  # fmt: skip
-        if (lost := self._flying.get(key)) is not None:
-            lost.reading.open.discard(lost.offset)  # the answer to this question is its answer, too
-        self._flying[key] = flight._replace(era=self._known.era(domain))
+        self._flights.begin(key, flight._replace(era=self._known.era(domain)))
         if not flight.gentle and self._primaries.is_to_be_probed(domain):
             self.probe(domain, gentle=False)  # first: where this one is accepted, others say less
         control = self._known.control(key) if known.deliverable else ""
-        elsewhere = not (known.deliverable or anew or flight.offset == _NOBODYS)
+        elsewhere = not (known.deliverable or anew or flight.offset == NOBODYS)
         calls = self._gently if flight.gentle else self._calls
         calls.ask(Question(known.mailbox, domain, key, control, attempts, anew, flight.gentle, elsewhere))
 
@@ -258,13 +237,11 @@ class Callouts:
         return self._primaries.refusal(domain, known=known)
 
     def flies(self, key: bytes) -> bool:
-        flight = self._flying.get(key)
-        lost_s = GENTLY_LOST_S if flight is not None and flight.gentle else LOST_S
-        return flight is not None and self._deps.clock.mono() - flight.began < lost_s
+        return self._flights.flies(key, self._deps.clock.mono())
 
     def ask(self, key: bytes, domain: str, known: learning.Known, *, attempts: int = 0, gentle: bool) -> None:
         if (reading := self._reading_of(domain)) is not None:
-            flight = _Flight(reading, _NOBODYS, self._deps.clock.mono(), gentle)
+            flight = Flight(reading.claim, reading.open, NOBODYS, self._deps.clock.mono(), gentle)
             self._ask(flight, key, domain, known, attempts)
 
     def write(self, key: bytes, domain: str, tried: RecipientTry) -> None:
@@ -292,7 +269,7 @@ class Callouts:
         if not question.key:
             return self._primaries.refusal(question.domain, known=True, anew=True)
         if question.gentle:
-            flight = self._flying.get(question.key)
+            flight = self._flights.get(question.key)
             overtaken = flight is None or not flight.gentle
             return "overtaken" if overtaken else self._primaries.refusal(question.domain, known=True)
         known = self._known.recipient(question.key, question.mailbox).status is not None
@@ -304,11 +281,8 @@ class Callouts:
             if (claim := self.claim_of(question.domain)) is not None:
                 self._primaries.probed(claim, question.domain, finding)
             return
-        flight = self._flying.get(question.key)
-        if flight is None or flight.gentle is not question.gentle:
-            return  # a question that somebody waited for came after it: that answer counts
-        del self._flying[question.key]
-        reading, offset, began = flight.reading, flight.offset, flight.began
+        if (flight := self._flights.end(question.key, gentle=question.gentle)) is None:
+            return
         known = self._known.recipient(question.key, question.mailbox)
         if flight.era != self._known.era(question.domain):  # another owner's primary, perhaps
             finding, control = Unverifiable("overtaken", blocked=False), None
@@ -317,9 +291,9 @@ class Callouts:
         answered = not isinstance(finding, Unverifiable)
         finding = believable(finding, self._known.facts(question.domain))
         guess = not question.gentle
-        learnt = self._learn(reading.claim, question.domain, known, finding, control, guess=guess)
+        learnt = self._learn(flight.claim, question.domain, known, finding, control, guess=guess)
         self._deps.metrics.callouts.labels(_outcome(finding, learnt)).inc()
-        self._deps.metrics.callout_seconds.observe(self._deps.clock.mono() - began)
+        self._deps.metrics.callout_seconds.observe(self._deps.clock.mono() - flight.began)
         if answered:
             self._primaries.is_up(question.domain)
         after_s = learning.again_after(learnt, question.attempts, self._lifetimes)
@@ -328,9 +302,8 @@ class Callouts:
         if control is False and not self._circumstances(question.domain).braked:
             # It is in doubt itself, and nobody's witness: not for a week, until it is asked about again.
             self._background.again(0.0, mailbox(question.control).key.encode(), question.control, 0)
-        self._storing.store(
-            reading.claim, question.key, question.domain, learnt.records, lambda: reading.open.discard(offset)
-        )
+        done = partial(flight.open.discard, flight.offset)
+        self._storing.store(flight.claim, question.key, question.domain, learnt.records, done)
 
     def offered(self, domain: str, offered: Offered) -> None:
         self._primaries.offered(domain, offered)

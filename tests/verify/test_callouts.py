@@ -599,13 +599,12 @@ async def test_an_answer_that_took_too_long_keeps_no_position(tmp_path: Path) ->
         await it.add()
         primary.calls_back = waits
         asking = asyncio.create_task(it.ask(ANN))
-        await until(lambda: ANN.encode() in it.callouts._flying)
-        first = it.callouts._flying[ANN.encode()]
+        flights = it.callouts._flights
+        first = await until(lambda: flights.get(ANN.encode()))
         await it.advance(61)
         await it.put("callouts", ANN, Callout(ANN, "mx2.backup.example"))
-        await until(lambda: it.callouts._flying[ANN.encode()] is not first)
+        await until(lambda: flights.get(ANN.encode()) is not first)
         gate.set()
         await asking
-        (reading,) = {each for each in it.callouts._readings.values() if each.claim is first.reading.claim}
-        await until(lambda: not it.callouts._flying)
-        await until(lambda: not reading.open)
+        await until(lambda: not flights)
+        await until(lambda: not first.open)
