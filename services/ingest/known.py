@@ -43,6 +43,7 @@ class Known:
         self._restored = False
         self._heard: dict[bytes, float] = {}
         self._told = [0] * deps.partitions
+        self._largest: int | None = None  # None: to be looked for anew
         self.domains: Table[DomainSettings | Installation] = deps.table("domains", domain, self._domain)
         self.recipients: Table[bytes] = deps.table("recipients", self._recipient, self._heard_of)
         self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
@@ -129,6 +130,7 @@ class Known:
         )
 
     def _domain(self, record: Record) -> None:
+        self._largest = None
         if record.key.startswith(topics.ACCESS_KEY):
             self._list(record)
         settings = self.domains.get(record.key)
@@ -169,10 +171,11 @@ class Known:
         """The most octets that any domain takes; 0 while nobody knows, as domains are missing or stale."""
         if not all(map(self.whole, range(self._deps.partitions))):
             return 0
-        sizes = (
-            value.max_size for value in self.domains.values.values() if isinstance(value, DomainSettings)
-        )
-        return max(sizes, default=0) or self._deps.config.defaults.max_size
+        if self._largest is None:  # it is asked for each second, and there may be thousands
+            domains = (each for each in self.domains.values.values() if isinstance(each, DomainSettings))
+            default = self._deps.config.defaults.max_size
+            self._largest = max((each.max_size for each in domains), default=default)
+        return self._largest
 
     def partition(self, domain: str) -> int:
         return topics.partition_of(domain, self._deps.partitions)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from msgspec import structs
 
 from libs.log.contract import Ambiguous, NotStored
 from libs.mail import replies
@@ -305,6 +306,14 @@ async def test_no_size_is_refused_by_a_table_that_lacks_domains(tmp_path: Path) 
                     await client.talk(
                         dialogue.format(size=size * 2**20, to=to, at_mail="250 2.1.0", at_rcpt="451 4.3.2")
                     )
+        for size in (90, 70):  # it is back, and takes more or less than it did
+            changed = structs.replace(large, overrides=Overrides(max_size=size * 2**20))
+            await house.put("domains", "large.example", "large.example", changed)
+
+            async def known(size: int = size) -> bool:
+                return await advertised() == size * 2**20
+
+            await until(known)
 
 
 async def test_no_denial_by_a_table_of_domains_that_is_stale(tmp_path: Path) -> None:
