@@ -26,7 +26,7 @@ from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 from tests.verify.house import ANN, BOB, EVE, PARTITIONS, House, asked, at, house
-from tests.verify.test_cache_faults import both, log_of
+from tests.verify.test_cache_faults import both, log_of, newest
 
 ZONE = """
     office.example       MX 10 mail.office.example
@@ -138,3 +138,14 @@ async def test_what_is_written_late(kind: str, tmp_path: Path, request: pytest.F
         assert facts.callouts is Callouts.OPEN
         await it.put("callouts", ANN, Allowed(ANN, "root", era=1))
         await until(lambda: it.status(ANN) is Status.DELIVERABLE)
+        if kind == "sqlite":  # whose clock is ours
+            kim = RecipientStatus("kim@office.example", Status.DELIVERABLE, now, now)
+            await write(it, kim)
+            assert await newest(log, kim.mailbox) is not None
+            await it.advance(3601)
+
+            async def forgotten() -> bool:
+                return await newest(log, kim.mailbox) is None
+
+            await until(forgotten)
+            assert it.status(BOB) is Status.DELIVERABLE
