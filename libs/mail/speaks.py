@@ -134,7 +134,7 @@ _OF_OTHERS = re.compile(
 )
 # What a bare 550 in other words must name at least, in some language; or it says the address itself.
 _OF_A_MAILBOX = re.compile(
-    rf"\b{_NAMED}|\b{_GERMAN}|\b(nobody|no one|anyone|by that name|spelling)\b"
+    rf"\b{_NAMED}|\b{_GERMAN}|\b(nobody|no one|anyone|by that name|spelling|alias|local[- ]part)\b"
     r"|\b(utilisateur|usager|destinata|adres|compte|bo(î|i)te|usuario|usu(á|a)rio|direcci(ó|o)n|cuenta|buz(ó|o)n"
     r"|endere(ç|c)o|utente|indirizzo|casella|gebruiker|ontvanger|u(ż|z)ytkownik|odbiorc|skrzynk)"
     r"|\b(inconnue?|desconocid[oa]|desconhecid[oa]|sconosciut[oa]|inesistente|onbekend|nieznany)\b",
