@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.control.test_cli_recipients import ANN, EVE, office
+from tests.helpers.patience import PATIENCE_S
 
 EVERY = 60  # lines of Python, of about 9000 in the first answer of verify and the wait for the next
 
@@ -20,6 +21,7 @@ from services.control.terminal import configured
 every, last = int(sys.argv[2]), int(sys.argv[3])
 config, keys = configured(Path(sys.argv[1])), dict(pair.split("=") for pair in sys.argv[4:])
 lines = at = 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script that runs the tests with `&` ignores it
 
 def trace(frame, event, _):
     global lines, at
@@ -55,7 +57,12 @@ async def test_at_any_point(tmp_path: Path) -> None:
             f"{ANN}={ANN}", f"{EVE}={EVE}",
             stdout=asyncio.subprocess.PIPE, env=running.environment,
         )  # fmt: skip
-        out, _ = await process.communicate()
+        try:
+            out, _ = await asyncio.wait_for(process.communicate(), 2 * PATIENCE_S)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         runs = [json.loads(line) for line in out.splitlines()]
         assert len(runs) == 9000 // EVERY
         assert [run for run in runs if run[1] != "interrupted" or run[2] > 1.0] == []
