@@ -11,6 +11,7 @@ from libs.runtime.clock import Clock
 
 T = TypeVar("T")
 
+TURN = 200  # records folded, then others of the event loop have theirs
 FRESH_S = 10.0  # rule 7: a 5xx needs a table that was caught up within this time
 
 
@@ -49,8 +50,10 @@ class Table(Generic[T]):
         """Fold for ever."""
         async with aclosing(self._log.follow(self._topic, dict.fromkeys(self._partitions, BEGIN))) as batches:
             async for batch in batches:
-                for record in batch.records:
+                for count, record in enumerate(batch.records, 1):
                     self._fold(record)
+                    if count % TURN == 0:
+                        await asyncio.sleep(0)  # somebody waits for an answer out of another table
                 if batch.position >= batch.end:
                     self._caught_up_at[batch.partition] = self._clock.mono()
                     if len(self._caught_up_at) == len(self._partitions):
