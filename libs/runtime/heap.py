@@ -11,8 +11,8 @@ import ctypes
 from libs.runtime.run import Life
 
 LARGE_OCTETS = 64 * 1024
-KEPT_OCTETS = 16 * 2**20
-GIVE_BACK_S = 20.0
+KEPT_OCTETS = 4 * 2**20
+GIVE_BACK_S = 1.0
 
 # mallopt(3). Setting a threshold ends its growing. One arena for all threads, of which only one runs Python
 # at a time, has one end that is kept or given back.

@@ -22,7 +22,6 @@ from services.ingest.holds import RETURNS, Holds
 from services.ingest.limits import COMMIT_S
 from services.ingest.patience import Breakdowns
 from services.ingest.session import Session
-from services.ingest.unstuff import HEAD_OCTETS
 from services.ingest.verdicts import Verdicts
 
 TOMBSTONES, TOMBSTONE_S = 20, 30.0  # how often a tombstone is tried, and how long each time
@@ -51,7 +50,7 @@ class Committer:
         verdict = await self._verdicts.wait(
             content.id, partition, self._deps.config.timing.verdict_deadline_s
         )
-        if (reply := policy.at_dot(verdict, whole=len(content.head) < HEAD_OCTETS)) is not None:
+        if (reply := policy.at_dot(verdict, hides=content.hides)) is not None:
             return Refused(reply)
         if max(content.arrived - content.began, clock.mono() - content.began_mono) > COMMIT_S - self._within:
             return Refused(replies.NOT_STORED)  # rule 5: the owner may truncate it before we are done

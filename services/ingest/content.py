@@ -271,7 +271,7 @@ class Chunks:
         offsets = tuple(stored.offset for stored in self._stored)
         ref = ContentRef(self.partition, offsets, parse.size, parse.eightbit)
         head = bytes(parse.head)
-        return ContentEnd(Content(self.id, ref, head, first.time, self._began_mono, last.time))
+        return ContentEnd(Content(self.id, ref, head, first.time, self._began_mono, last.time, parse.hides))
 
     def drop(self) -> None:
         """Give back what is held."""

@@ -16,8 +16,9 @@ from services.ingest.limits import Limit
 
 
 class Content(Struct, frozen=True):
-    """Content as stored. `head`: its header, for want of a verdict; `began`, `arrived`: log time of the first
-    and the last chunk's acknowledgement; `began_mono`: the first one's on a clock that never jumps."""
+    """Content as stored. `head`, `hides`: of its header, for want of a verdict (unstuff.Unstuff); `began`,
+    `arrived`: log time of the first and the last chunk's acknowledgement; `began_mono`: the first one's on a
+    clock that never jumps."""
 
     id: str
     ref: ContentRef
@@ -25,6 +26,7 @@ class Content(Struct, frozen=True):
     began: float
     began_mono: float
     arrived: float
+    hides: bool = False
 
 
 # --- inputs ---

@@ -170,11 +170,10 @@ def at_etrn(f: FlushFacts) -> Reply:
     return replies.flush_of(f.primary.waiting) if f.primary.waiting else replies.NOTHING_WAITS
 
 
-def at_dot(verdict: Verdict | None, *, whole: bool) -> Reply | None:
+def at_dot(verdict: Verdict | None, *, hides: bool) -> Reply | None:
     """None: the mail is accepted; without a verdict, too (DNS trouble and time-outs are temperror), but not
-    with a header that nobody has looked at to its end, since it may forge our results. `whole`: we have all
-    of it."""
-    if not whole and (verdict is None or verdict.unread):
+    where its long header `hides` a field that nobody has looked at and that may forge our results."""
+    if hides and (verdict is None or verdict.unread):
         return replies.HEADER_UNREAD
     if verdict is None or verdict.action is Action.ACCEPT:
         return None

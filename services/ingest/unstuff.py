@@ -9,6 +9,8 @@ from io import IncrementalNewlineDecoder
 
 HEAD_OCTETS = 128 * 1024  # so much of the header is looked at here
 
+_FORGEABLE = b"\nauthentication-results"  # RFC 8601 section 5
+_CUT_OCTETS = 4096  # a field that begins so near to the end of what is held may be cut off before its id
 _END, _DOTTED = b"\r\n.\r\n", b"\r\n."
 # The last octets that may be the beginning of an end of data, true or false, or half of a CR LF.
 _UNDECIDED = re.compile(rb"(?:\r?\n(?:\.\r?)?|\r)\Z")
@@ -20,7 +22,8 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 class Unstuff:
     """The state between two blocks. `ended`: the true end of data was seen. `fault`: a bare CR or a false end
     of data (with `reject_bare_lf` also a lone LF); nothing after it means anything. `size`: octets so far;
-    `eightbit`: one of them was over 127; `head`: the header without the empty line, HEAD_OCTETS at most."""
+    `eightbit`: one of them was over 127; `head`: the header without the empty line, HEAD_OCTETS at most;
+    `hides`: behind those it has a field that may be forged in our name."""
 
     def __init__(self, *, reject_bare_lf: bool = False) -> None:
         self.ended = False
@@ -31,7 +34,9 @@ class Unstuff:
         self._kept = b"\r\n"  # the CR LF of the DATA line: a dot right after it ends an empty content
         self._first = True
         self.head = bytearray()
+        self.hides = False
         self._in_head = True
+        self._beyond = b""  # the last octets of a header that is longer than `head`
 
     def feed(self, wire: bytearray) -> bytes:
         """Take what has arrived from the front of `wire` and return the content in it; what follows the end
@@ -91,10 +96,21 @@ class Unstuff:
 
     def _look(self, content: bytes) -> None:
         head = self.head
+        if (room := HEAD_OCTETS - len(head)) <= 0:
+            self._look_beyond(self._beyond + content)
+            return
         seen = max(0, len(head) - 3)
-        head += content[: HEAD_OCTETS - len(head)]
+        head += content[:room]
         end = 0 if head.startswith(b"\r\n") else head.find(b"\r\n\r\n", seen) + 2
         if end != 1:
             del head[end:]
-        if end != 1 or len(head) >= HEAD_OCTETS:
             self._in_head = False
+        elif len(head) >= HEAD_OCTETS:
+            self._look_beyond(bytes(head[-_CUT_OCTETS:]) + content[room:])
+
+    def _look_beyond(self, octets: bytes) -> None:
+        """The header goes on behind what is held of it."""
+        end = octets.find(b"\r\n\r\n")
+        self._in_head = end < 0
+        self.hides = self.hides or _FORGEABLE in (octets if end < 0 else octets[:end]).lower()
+        self._beyond = octets[-len(_FORGEABLE) :]

@@ -151,7 +151,7 @@ class Play:
         learnt = self.known.get(of)
         return Facts(
             NAMES,
-            whole=True,
+            hides=False,
             settings=complete(self.defaults, domain),
             fresh=True,
             status=status if isinstance(status, RecipientStatus) else None,

@@ -72,7 +72,7 @@ ELSEWHERE = {
     "READY_FOR_TLS": "a handshake follows: test_service.py",
     "TLS_ALREADY": "it is said inside TLS: test_service.py",
     "OUR_FAULT": "a bug of ours: test_service.py",
-    "HEADER_UNREAD": "a header of more than 128 kB: test_service.py",
+    "HEADER_UNREAD": "results behind 128 kB of header: test_service.py",
     "TOO_MANY_FLUSHES": "many sessions: test_etrn.py",
     "ROUTING_LOOP": "many mails: test_loops.py",
 }

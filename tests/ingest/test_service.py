@@ -562,7 +562,7 @@ async def test_what_verify_has_read_is_not_looked_at_again(tmp_path: Path) -> No
 @pytest.mark.parametrize("verdict", [None, UNREAD])
 async def test_a_header_that_nobody_has_read_to_its_end(tmp_path: Path, verdict: Verdict | None) -> None:
     """RFC 8601 section 5: where verify is away, or could not read it, and it is longer than what is looked at
-    here, it may forge our results behind that: it may come again. What verify has read is taken."""
+    here and has results behind that, they may be forged: it may come again. What verify has read is taken."""
     long = (
         b"A: " + b"b" * 128 * 1024 + b"\r\nAuthentication-Results: mx2.backup.example; spf=pass\r\n\r\nhi\r\n"
     )
@@ -571,8 +571,8 @@ async def test_a_header_that_nobody_has_read_to_its_end(tmp_path: Path, verdict:
         judge, house.judge = house.judge, lambda trace, content: verdict
         async with house.client() as client:
             await client.greet()
+            assert (await client.mail(ANN, content=long.replace(b"Auth", b"X-Auth"))).startswith("250 ")
             assert await client.mail(ANN, content=long) == replies.HEADER_UNREAD.wire().decode().strip()
-            assert (await client.mail(ANN, content=b"A: b\r\n\r\n" + long)).startswith("250 ")
             house.judge = judge
             house.deps.config.timing.__dict__["verdict_deadline_s"] = 1000.0
             assert (await client.mail(ANN, content=long)).startswith("250 ")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.unstuff import Unstuff
+from services.ingest.unstuff import HEAD_OCTETS, Unstuff
 
 EXPLOSIVE = st.lists(
     st.sampled_from([b"\r\n", b"\r", b"\n", b".", b"..", b"a", b"Received: x", b"\xe4", b"\x00"]), max_size=30
@@ -154,3 +154,20 @@ def test_the_end_of_a_header_that_drips_in_is_looked_for_once() -> None:
     state.feed(wire)
     assert bytes(state.head).endswith(b"ab\r\n")
     assert searched < 5 * len(state.head)
+
+
+@given(st.integers(-40, 40), st.integers(1, 60), st.booleans())
+def test_results_behind_a_long_header(at: int, size: int, in_header: bool) -> None:
+    """A field that may be forged is seen wherever blocks end, also where it is cut at the border of what is
+    held; what stands in the body is no field."""
+    before = b"A: " + b"b" * (HEAD_OCTETS - 3 + at - 2) + b"\r\n"
+    field = b"AUTHENTICATION-results: us; spf=pass\r\n"
+    octets = before + (field + b"\r\n" if in_header else b"\r\n" + field) + b".\r\n"
+    state, wire = Unstuff(), bytearray()
+    edge = HEAD_OCTETS - 100
+    state.feed(bytearray(octets[:edge]))
+    for start in range(edge, len(octets), size):
+        wire += octets[start : start + size]
+        state.feed(wire)
+    assert state.ended
+    assert state.hides is in_header
