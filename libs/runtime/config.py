@@ -233,10 +233,17 @@ class SmtpPart(_Part):
 
 
 class DialPart(_Part):
-    """How other mail servers are dialled. `allow`: forbidden networks that may be dialled all the same."""
+    """How other mail servers are dialled. `allow`: forbidden networks that may be dialled all the same.
+    `mta_sts`: policies (RFC 8461) are fetched, over HTTPS at `policy_port`, and honoured. `dane`: TLSA
+    records are, where a validating resolver on loopback vouches for them. `authorities`: who may sign the
+    certificates that are asked for by name, a PEM file; none: those of the system."""
 
     port: int = Field(default=25, strict=True, ge=1, le=65535)
     allow: tuple[Network, ...] = ()
+    mta_sts: bool = True
+    policy_port: int = Field(default=443, strict=True, ge=1, le=65535)
+    dane: bool = False
+    authorities: File | None = None
 
 
 class DnsPart(_Part):
@@ -339,6 +346,9 @@ class Config(_Part):
         local = all(ipaddress.ip_address(at.address).is_loopback for at in listeners)
         if self.installation.activation == "trusted" and not local:
             raise ValueError("installation.activation 'trusted' is allowed with loopback listeners only")
+        near = [ipaddress.ip_address(at.address).is_loopback for at in self.dns.servers]
+        if self.dial.dane and not (near and all(near)):
+            raise ValueError("dial.dane needs a validating resolver: dns.servers on loopback, and no others")
         if self.smtp.processes > 1 and self.log.kind != "kafka":
             raise ValueError("smtp.processes: several processes need log.kind 'kafka'")
         if self.smtp.processes > 1 and not all(at.port for at in listeners):

@@ -27,6 +27,7 @@ import dns.rdata
 import dns.rdatatype
 import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.PTR
+import dns.rdtypes.ANY.TLSA
 import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
@@ -42,7 +43,7 @@ _AT_ONCE = 256  # queries in flight: each holds a socket
 _PAYLOAD = 1232
 _RECORDS = 128  # of an answer that is read: each costs some 50 us, and a stranger has written them
 
-_TYPES = {name: dns.rdatatype.from_text(name) for name in ("A", "AAAA", "MX", "TXT", "PTR")}
+_TYPES = {name: dns.rdatatype.from_text(name) for name in ("A", "AAAA", "MX", "TXT", "PTR", "TLSA")}
 
 
 class Kind(StrEnum):
@@ -60,7 +61,8 @@ Record = str | tuple[int, str]
 
 class Answer(NamedTuple):
     """`records`: A and AAAA addresses; MX (preference, host), host a lower-case A-label without final dot, ""
-    for the null MX "."; TXT the joined character-strings, each octet one character (latin-1); PTR the host.
+    for the null MX "."; TXT the joined character-strings, each octet one character (latin-1); PTR the host;
+    TLSA "usage selector matching-type data", the data in hexadecimal.
     `expires`: monotonic seconds; `authentic`: a resolver on loopback set AD (RFC 6840 section 5.8)."""
 
     kind: Kind
@@ -93,8 +95,8 @@ class Dns:
         self._backend = dns.asyncbackend.get_backend("asyncio")
 
     async def ask(self, name: str, rtype: str) -> Answer:
-        """The answer for `name` (with or without the final dot); `rtype` one of A AAAA MX TXT PTR (the name
-        for PTR: `ipaddress.ip_address(...).reverse_pointer`).
+        """The answer for `name` (with or without the final dot); `rtype` one of A AAAA MX TXT TLSA
+        PTR (the name for PTR: `ipaddress.ip_address(...).reverse_pointer`).
 
         Never raises for trouble of DNS or for a name that no DNS can hold: that one is NXDOMAIN.
         """
@@ -297,6 +299,9 @@ def _record(rdata: dns.rdata.Rdata) -> Record:
             return mx.preference, _host(mx.exchange)
         case dns.rdatatype.TXT:
             return b"".join(cast(dns.rdtypes.ANY.TXT.TXT, rdata).strings).decode("latin-1")
+        case dns.rdatatype.TLSA:
+            tlsa = cast(dns.rdtypes.ANY.TLSA.TLSA, rdata)
+            return f"{tlsa.usage} {tlsa.selector} {tlsa.mtype} {tlsa.cert.hex()}"
         case _:
             return _host(cast(dns.rdtypes.ANY.PTR.PTR, rdata).target)
 

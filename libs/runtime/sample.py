@@ -78,6 +78,13 @@ listen = ["{listen}"]
 # link-local ...) that may be dialled all the same, such as ["192.168.1.0/24"].
 # port = 25
 # allow = []
+# TLS is used where it is offered. Where a domain's MTA-STS policy (RFC 8461, fetched over HTTPS) or DANE (RFC
+# 7672) asks for more, its mail waits until the certificate is right. DANE needs a validating resolver on
+# loopback in dns.servers. authorities: who may sign certificates, a PEM file; none: those of the system.
+# mta_sts = true
+# policy_port = 443
+# dane = false
+# authorities = "authorities.pem"
 
 [dns]
 # The resolvers, such as ["127.0.0.1:53"]; none: those of the system.

@@ -1,13 +1,13 @@
 """The only code that dials a mail server: connect, EHLO, STARTTLS.
 
-TLS is opportunistic (RFC 7435): any encryption is better than none, so certificates are not looked at, and
-where STARTTLS fails the mail goes in clear on a new connection.
+TLS is what tls_policy.py says. Where nobody asks for more it is opportunistic (RFC 7435): any encryption is
+better than none, so certificates are not looked at, and where STARTTLS fails the mail goes in clear on a new
+connection.
 """
 
 import asyncio
 import errno
 import ipaddress
-import ssl
 from collections.abc import Sequence
 
 from aiosmtplib.errors import SMTPException
@@ -30,6 +30,8 @@ from libs.smtp.session import (
     read_reply,
     read_response,
 )
+from libs.smtp.tls import Contexts, mismatch, reason, version
+from libs.smtp.tls_policy import ANY, Need, Tls
 from libs.smtp.wire import Wire
 
 __all__ = [
@@ -41,7 +43,7 @@ _NO_EHLO = (500, 501, 502, 504)  # RFC 5321 section 4.1.4: then HELO
 
 
 class _NoTls(Exception):  # noqa: N818
-    """STARTTLS failed: again, in clear."""
+    """STARTTLS failed, its text says why: again, in clear, where that is allowed."""
 
 
 class Dialer:
@@ -61,26 +63,31 @@ class Dialer:
         self._allow = tuple(ipaddress.ip_network(network) for network in dial.allow)
         self._ours = (*host.ipv4, *host.ipv6)
         self._names = {host.name, *hosts}
-        self._context = _opportunistic()
+        self._contexts = Contexts(dial.authorities)
 
-    async def connect(self, target: Target) -> Connection:
-        """A session past EHLO, encrypted if the server can. Raises Fault."""
+    async def connect(self, target: Target, tls: Tls = ANY) -> Connection:
+        """A session past EHLO, encrypted as `tls` says. Raises Fault."""
         if forbidden(target.address, self._allow, self._ours):
             raise Fault(Stage.CONNECT, None, "forbidden")
         try:
-            return await self._session(target, encrypt=True)
-        except _NoTls:
-            return await self._session(target, encrypt=False)
+            return await self._session(target, tls)
+        except _NoTls as error:
+            if tls.need is not Need.OPPORTUNISTIC:
+                raise Fault(Stage.STARTTLS, None, "tls", f"{tls.by}: {error}") from error
+            return await self._session(target, None)
 
-    async def _session(self, target: Target, *, encrypt: bool) -> Connection:
+    async def _session(self, target: Target, wanted: Tls | None) -> Connection:
+        """`wanted` None: in clear, whatever is offered."""
         wire = await self._dial(target)
         try:
             greeting = await self._welcome(wire)
             capabilities = await self._hello(wire)
             tls = ""
-            if encrypt and "STARTTLS" in capabilities:
-                tls = await self._encrypt(wire, target)
+            if wanted is not None and "STARTTLS" in capabilities:
+                tls = await self._encrypt(wire, target, wanted)
                 capabilities = await self._hello_again(wire)
+            else:
+                _in_clear(wanted)
             return Connection(
                 wire,
                 target,
@@ -140,29 +147,26 @@ class Dialer:
         try:
             return await self._hello(wire)
         except Fault as fault:
-            raise _NoTls from fault
+            raise _NoTls(f"after STARTTLS: {fault}") from fault
 
-    async def _encrypt(self, wire: Wire, target: Target) -> str:
+    async def _encrypt(self, wire: Wire, target: Target, wanted: Tls) -> str:
         """The protocol and cipher. Raises _NoTls."""
-        name = None if target.host.startswith("[") else target.host or None
+        name = wanted.name or ("" if target.host.startswith("[") else target.host)
         wire.expected += 1
         try:
             async with asyncio.timeout(self._timeouts.starttls_s):
-                await wire.start_tls(self._context, server_hostname=name)
+                await wire.start_tls(self._contexts.of(wanted), server_hostname=name or None)
         except (SMTPException, OSError, ValueError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            raise _NoTls from error
+            raise _NoTls(reason(error)) from error
         if wire.unsolicited is not None or wire.transport is None:
             raise Fault(Stage.STARTTLS, None, "malformed")  # something slipped in before TLS (RFC 3207)
         session = wire.transport.get_extra_info("ssl_object")
-        cipher = session.cipher()
-        return f"{session.version()} {cipher[0] if cipher else ''}".strip()
+        if refused := mismatch(session, wanted, self._clock.wall()):
+            raise _NoTls(refused)
+        return version(session)
 
 
-def _opportunistic() -> ssl.SSLContext:
-    """No certificate is checked (RFC 7435), old ciphers are taken: the alternative is no encryption."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    return context
+def _in_clear(wanted: Tls | None) -> None:
+    """Raises _NoTls where that is not allowed."""
+    if wanted is not None and wanted.need is not Need.OPPORTUNISTIC:
+        raise _NoTls("STARTTLS is not offered")

@@ -32,12 +32,15 @@ class Route(NamedTuple):
     """`preferences`: the targets of each preference, best first, each already shuffled. A preference is empty
     when its hosts' addresses could not be looked up (what answers further down is then not the best).
     `hosts`: the MX hosts that are used, best first. `names_us`: the MX set names one of our hosts, and above
-    it there is one that can be dialled."""
+    it there is one that can be dialled. `secure`: the hosts of which a validating resolver on this machine
+    said that MX and addresses are signed. `expires`: monotonic seconds, when to ask again."""
 
     preferences: tuple[tuple[Target, ...], ...]
     hosts: tuple[str, ...]
     found: Found
     names_us: bool = False
+    secure: frozenset[str] = frozenset()
+    expires: float = float("inf")
 
     @property
     def targets(self) -> tuple[Target, ...]:

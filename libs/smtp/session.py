@@ -68,13 +68,13 @@ class Fault(Exception):  # noqa: N818 the word of the design
     what the server said on its way out, if it did. `reason`: refused, timeout, unreachable, forbidden, source
     (our address is not on this machine), rejected (see reply), closed, malformed, smtputf8 (needed, not
     offered), syntax (an address no command can hold), withheld (`may_finish` said no), ourselves (it
-    calls itself by a name of ours). `known`: the replies of the transaction so far; `answers`: those of
-    verify().
+    calls itself by a name of ours), tls (it must be encrypted and cannot: `detail` says who wants it and what
+    is wrong). `known`: the replies of the transaction so far; `answers`: those of verify().
     """
 
-    def __init__(self, stage: Stage, reply: Foreign | None, reason: str) -> None:
-        super().__init__(f"{stage}: {reason}" + (f": {reply.line()}" if reply else ""))
-        self.stage, self.reply, self.reason = stage, reply, reason
+    def __init__(self, stage: Stage, reply: Foreign | None, reason: str, detail: str = "") -> None:
+        super().__init__(f"{stage}: {detail or reason}" + (f": {reply.line()}" if reply else ""))
+        self.stage, self.reply, self.reason, self.detail = stage, reply, reason, detail
         self.known: Sent | None = None
         self.answers: tuple[tuple[Stage, Foreign], ...] = ()
 

@@ -10,6 +10,7 @@ from libs.mail.speaks import Stage
 from libs.smtp.client import Connection, Dialer, Fault
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found
+from libs.smtp.tls_policy import Barred
 from services.deliver.destination import Closed, Seen
 from services.deliver.outcome import Lost, broken_off, of_hosts, probed, unreached
 from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept
@@ -55,16 +56,21 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
     if route.found is not Found.OK:
         raise Unreachable(Closed(f"DNS: {route.found}"), route.found)
     hop.mx, hop.mx_seen = route.hosts, partition.clock.wall()
+    demands = await shared.demands.of(hop.name, route)
     dialer: Dialer = shared.prober if probe else shared.dialer
     seen: Seen = Closed("no address")
     for target in route.targets[:_MOST_TARGETS]:
+        tls = demands[target.host]
+        if isinstance(tls, Barred):
+            seen = of_hosts(seen, Closed(tls.reason))
+            continue
         room = AsyncExitStack()
         try:
             await room.enter_async_context(shared.addresses.room(target.address, probe=probe))
-            return Kept(await dialer.connect(target), room, best=target in route.preferences[0])
+            return Kept(await dialer.connect(target, tls), room, best=target in route.preferences[0])
         except Fault as fault:
             await room.aclose()
-            seen = of_hosts(seen, unreached(fault.stage, fault.reply, fault.reason))
+            seen = of_hosts(seen, unreached(fault.stage, fault.reply, fault.detail or fault.reason))
         except BaseException:
             await room.aclose()
             raise
@@ -154,7 +160,7 @@ async def probe(partition: Partition, hop: Hop, recipient: str) -> Seen:
         sender = f"postmaster@{partition.deps.config.host.name}"
         ((stage, reply),) = await kept_.connection.verify(sender, [recipient])
     except Fault as fault:
-        return unreached(fault.stage, fault.reply, fault.reason)
+        return unreached(fault.stage, fault.reply, fault.detail or fault.reason)
     finally:
         await kept_.quit()
     return probed(stage, reply)

@@ -21,6 +21,7 @@ from libs.mail.settings import Defaults, DomainSettings, complete
 from libs.runtime.clocks import Clocks
 from libs.runtime.deps import Deps
 from libs.smtp.client import Dialer
+from libs.smtp.demands import Demands
 from libs.smtp.route import Ours
 from services.deliver import brake as bounce_brake
 from services.deliver.addresses import Addresses
@@ -40,12 +41,14 @@ log = structlog.get_logger()
 
 class Shared(NamedTuple):
     """What all partitions of this process have in common. `slots`: how many attempts may be in doubt;
-    `prober`: dials with the time-outs of a probe; `settle_s`: a gained partition attempts nothing before."""
+    `prober`: dials with the time-outs of a probe; `demands`: what TLS must be; `settle_s`: a gained partition
+    attempts nothing before."""
 
     deps: Deps
     domains: Table[Domain]
     dialer: Dialer
     prober: Dialer
+    demands: Demands
     ours: Ours
     addresses: Addresses
     slots: asyncio.Semaphore

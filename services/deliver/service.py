@@ -18,6 +18,7 @@ from libs.runtime.clocks import Clocks, trusts_itself
 from libs.runtime.deps import Deps
 from libs.runtime.run import Life
 from libs.smtp.client import CALLOUT, STANDARD, Dialer
+from libs.smtp.demands import Demands
 from libs.smtp.route import Ours
 from services.deliver.addresses import Addresses
 from services.deliver.observations import Observations
@@ -124,6 +125,7 @@ def shared(deps: Deps, domains: Table[Domain]) -> Shared:
         domains=domains,
         dialer=Dialer(config.dial, config.host, deps.clock, timeouts, hosts=hosts),
         prober=Dialer(config.dial, config.host, deps.clock, CALLOUT, hosts=hosts),
+        demands=Demands(config.dial, deps.dns, deps.clock),
         ours=Ours(config.installation.hosts, (*config.host.ipv4, *config.host.ipv6)),
         addresses=Addresses(),
         slots=asyncio.Semaphore(SLOTS),
@@ -170,6 +172,7 @@ async def deliver(deps: Deps, life: Life) -> None:
         for task in (draining, *beside):
             task.cancel()
         await asyncio.gather(draining, *beside, return_exceptions=True)
+        await common.demands.close()
 
 
 async def _first(goal: "asyncio.Task[None]", *others: "asyncio.Task[Any]") -> None:

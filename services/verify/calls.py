@@ -154,6 +154,7 @@ class Calls:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reach.close()
 
     async def _serve(self, domain: str, line: _Line) -> None:
         try:

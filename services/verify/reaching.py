@@ -7,12 +7,14 @@ has not answered for its share of the time gets the next one beside it, and is n
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from libs.runtime.deps import Deps
 from libs.smtp.client import Connection, Dialer, Fault, Target
+from libs.smtp.demands import Demands
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found, Ours, Route
+from libs.smtp.tls_policy import Barred, Tls
 from services.verify.asking import Pace, paced
 from services.verify.finding import Unverifiable, classify
 
@@ -35,6 +37,7 @@ class Reach:
         host, installation = deps.config.host, deps.config.installation
         self._ours = Ours(installation.hosts, (*host.ipv4, *host.ipv6))
         self._per_s, self._burst, self._within = per_s, burst, within
+        self._demands = Demands(deps.config.dial, deps.dns, deps.clock)
         self._slots = _Slots(per_address)
         self._paces: dict[str, Pace] = {}
 
@@ -47,8 +50,9 @@ class Reach:
                 route = await look_up(self._dns, domain, self._ours, random.shuffle)
                 if route.found is not Found.OK or not route.preferences[0]:
                     return Unverifiable(_why(route), blocked=False)
+                demands = await self._demands.of(domain, route)
                 left_s = (limit.when() or 0) - asyncio.get_running_loop().time()
-                return await race.run(route.preferences[0], left_s)
+                return await race.run(route.preferences[0], demands, left_s)
         except TimeoutError:
             return race.failure
         finally:
@@ -62,12 +66,16 @@ class Reach:
             async with asyncio.timeout(BESIDE_S):
                 route = await look_up(self._dns, domain, self._ours, random.shuffle)
                 worse = [target for targets in route.preferences[1:] for target in targets]
-                found = await race.run(worse, BESIDE_S)
+                found = await race.run(worse, await self._demands.of(domain, route), BESIDE_S)
                 return found if isinstance(found, Connection) else None
         except TimeoutError:
             return None
         finally:
             await race.end()
+
+    async def close(self) -> None:
+        """Ask nobody for a policy any more."""
+        await self._demands.close()
 
     def leave(self, connection: Connection) -> None:
         """Close it and give its slot back."""
@@ -131,12 +139,14 @@ class _Race:
     def failure(self) -> Unverifiable:
         return BUSY if self._left and not self._failure.reply else self._failure
 
-    async def run(self, targets: Sequence[Target], within: float) -> Connection | Unverifiable:
+    async def run(
+        self, targets: Sequence[Target], demands: Mapping[str, Tls | Barred], within: float
+    ) -> Connection | Unverifiable:
         """The first session; each next address is dialled when one has failed, or after its share of the
         `within` seconds."""
         self._left = len(targets)
         for number, target in enumerate(targets, 1):
-            self._running.add(asyncio.create_task(self._try(target)))
+            self._running.add(asyncio.create_task(self._try(target, demands[target.host])))
             last = number == len(targets)
             while self._running:
                 done, self._running = await asyncio.wait(
@@ -178,11 +188,14 @@ class _Race:
         connection.abort()
         self._slots.release(connection.target.address)
 
-    async def _try(self, target: Target) -> Connection | Unverifiable:
+    async def _try(self, target: Target, tls: Tls | Barred) -> Connection | Unverifiable:
+        if isinstance(tls, Barred):
+            self._left -= 1
+            return Unverifiable("tls", blocked=False)
         await self._slots.acquire(target.address)
         self._left -= 1
         try:
-            return await self._dialer.connect(target)
+            return await self._dialer.connect(target, tls)
         except BaseException as error:
             self._slots.release(target.address)
             if not isinstance(error, Fault):

@@ -3,9 +3,10 @@
 import asyncio
 import io
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from libs import topics
 from libs.log.contract import BEGIN, Log, Record
@@ -53,13 +54,13 @@ mx.sender.example   A  127.0.0.1
 """
 
 
-def config(port: int, **timing: float) -> Config:
+def config(port: int, dial: Mapping[str, object], **timing: float) -> Config:
     """With fast probes; `port`: where the primaries listen."""
     return Config(
         installation={"id": "installation", "hosts": (HOST,), "operators": "ops@isp.example"},
         host={"name": HOST},
         state_directory="unused",
-        dial={"port": port, "allow": ("127.0.0.0/8",)},
+        dial={"port": port, "allow": ("127.0.0.0/8",), **dial},
         timing={"probe_s": 0.2, "settle_s": 0.0, "acknowledgement_s": 5.0, **timing},
     )
 
@@ -269,6 +270,7 @@ async def house(
     primary: Primary,
     servers: Sequence[tuple[str, int]],
     clock: Clock | None = None,
+    dial: Mapping[str, object] = MappingProxyType({}),
     **timing: float,
 ) -> AsyncIterator[House]:
     """A house with the relay domain office.example, deliver not running yet."""
@@ -277,7 +279,7 @@ async def house(
     async with SqliteLog(
         path / "log.sqlite", partitions=PARTITIONS, clock=clock, reserve=(0.0, 0), chores_every_s=3600
     ) as log:
-        built = House(log, clock, dns, config(primary.port, **timing), PARTITIONS)
+        built = House(log, clock, dns, config(primary.port, dial, **timing), PARTITIONS)
         await built.install()
         await built.domain("office.example")
         try:

@@ -2,6 +2,7 @@
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.resolver
 import pytest
 
@@ -79,3 +80,21 @@ def test_wrong_lines_are_refused(line: str) -> None:
     """A typing error in a test's zone is an error, not an empty answer."""
     with pytest.raises((ValueError, dns.exception.DNSException)):
         Zone(line)
+
+
+async def test_it_vouches_as_a_validating_resolver_does() -> None:
+    """AD where it was asked for and nobody said that the name is not signed (RFC 6840 section 5.7)."""
+    text = f"{TEXT}\nmx.office.example !unsigned A\n"
+    async with Zone(text, validating=True) as zone:
+        ask = resolver(zone)
+        ask.flags = dns.flags.RD | dns.flags.AD
+        signed = {}
+        for name, rtype in (
+            ("office.example.", "MX"),
+            ("mx.office.example.", "A"),
+            ("mx.office.example.", "AAAA"),
+        ):
+            signed[name, rtype] = bool((await ask.resolve(name, rtype)).response.flags & dns.flags.AD)
+        assert list(signed.values()) == [True, False, True]
+        ask.flags = dns.flags.RD
+        assert not (await ask.resolve("office.example.", "MX")).response.flags & dns.flags.AD

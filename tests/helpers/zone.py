@@ -8,6 +8,7 @@ the root, the time to live is 1 s unless `$TTL` says otherwise. Besides it knows
     mx.office.example     A  127.0.0.2
     slow.example          !timeout
     sick.example          !servfail MX       (this type only)
+    mx.sick.example       !unsigned          (with `validating`: no AD in its answers)
 """
 
 import asyncio
@@ -29,7 +30,7 @@ import dns.rdatatype
 import dns.rrset
 import dns.zone
 
-TROUBLES = ("!timeout", "!servfail")
+TROUBLES = ("!timeout", "!servfail", "!unsigned")
 
 Question = tuple[str, str]
 
@@ -38,7 +39,8 @@ class Zone:
     """`async with Zone(text) as zone: zone.port`. `questions`: (name, type) of each query, in order;
     `streams`: how many of them came over TCP. `edns=False`: a server of old, EDNS gets FORMERR. While `holds`
     is set, what came over UDP is kept in `held` until `release`. `negative_s`: how long a no
-    may be remembered (RFC 2308 section 5)."""
+    may be remembered (RFC 2308 section 5). `validating`: it sets AD, as a resolver that validated the
+    answer."""
 
     def __init__(
         self,
@@ -48,13 +50,14 @@ class Zone:
         port: int = 0,
         edns: bool = True,
         negative_s: int = 1,
+        validating: bool = False,
     ) -> None:
         self.address, self.port = address, port
         self.questions: list[Question] = []
         self.streams = 0
         self.holds = False
         self.held: list[Callable[[], None]] = []
-        self._edns = edns
+        self._edns, self.validating = edns, validating
         self._soa = dns.rrset.from_text(
             dns.name.root,
             negative_s,
@@ -164,6 +167,8 @@ class Zone:
             response.use_edns(-1)
             response.set_rcode(dns.rcode.FORMERR)
             return response.to_wire()
+        if self.validating and query.flags & dns.flags.AD:
+            response.flags |= dns.flags.AD
         trouble = self._fill(response, question.name, question.rdtype)
         if trouble == "!timeout":
             return None
@@ -186,7 +191,10 @@ class Zone:
         for _ in range(10):
             name = dns.name.from_text(name.to_text().lower())
             for kind in ("", dns.rdatatype.to_text(rdtype)):
-                if found := self._trouble.get((name, kind)):
+                found = self._trouble.get((name, kind))
+                if found == "!unsigned":
+                    response.flags &= ~dns.flags.AD
+                elif found:
                     return found
             node = self._zone.get_node(name)
             if node is not None and (rdataset := node.get_rdataset(dns.rdataclass.IN, rdtype)):

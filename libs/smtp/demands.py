@@ -1,0 +1,39 @@
+"""What TLS must be with each MX host of a route, from what the domain and its hosts say of themselves."""
+
+import asyncio
+from collections.abc import Mapping
+
+from libs.runtime.clock import Clock
+from libs.runtime.config import DialPart
+from libs.runtime.dns import Dns
+from libs.smtp.lookup import look_up_tlsa
+from libs.smtp.route import Route
+from libs.smtp.sts import Policies
+from libs.smtp.tls_policy import UNSIGNED, Barred, Signed, Tls, required
+
+
+class Demands:
+    """Asks for MTA-STS and DANE where the configuration has them."""
+
+    def __init__(self, dial: DialPart, dns: Dns, clock: Clock) -> None:
+        self._dns, self._port, self._dane = dns, dial.port, dial.dane
+        self._policies = Policies(dial, dns, clock) if dial.mta_sts else None
+
+    async def of(self, domain: str, route: Route) -> Mapping[str, Tls | Barred]:
+        """For each host of the route to `domain` (lower-case A-label; an address literal has no policy)."""
+        if domain.startswith("["):
+            return {host: required(domain, host, None, UNSIGNED) for host in route.hosts}
+        policy = None if self._policies is None else await self._policies.of(domain)
+        signed = await asyncio.gather(*(self._signed(host, route) for host in route.hosts))
+        return {
+            host: required(domain, host, policy, says) for host, says in zip(route.hosts, signed, strict=True)
+        }
+
+    async def _signed(self, host: str, route: Route) -> Signed:
+        if not self._dane or host not in route.secure:
+            return UNSIGNED
+        return await look_up_tlsa(self._dns, host, self._port)
+
+    async def close(self) -> None:
+        if self._policies is not None:
+            await self._policies.close()
