@@ -236,7 +236,9 @@ class DialPart(_Part):
     """How other mail servers are dialled. `allow`: forbidden networks that may be dialled all the same.
     `mta_sts`: policies (RFC 8461) are fetched, over HTTPS at `policy_port`, and honoured. `dane`: TLSA
     records are, where a validating resolver on loopback vouches for them. `authorities`: who may sign the
-    certificates that are asked for by name, a PEM file; none: those of the system."""
+    certificates that are asked for by name, a PEM file; none: those of the system. The time-outs are those of
+    RFC 5321 section 4.5.3.2, `block_timeout_s` for 64 KiB of content; `greeting_s`: no longer are
+    banner and EHLO waited for, unless the server is known to be slow."""
 
     port: int = Field(default=25, strict=True, ge=1, le=65535)
     allow: tuple[Network, ...] = ()
@@ -244,6 +246,16 @@ class DialPart(_Part):
     policy_port: int = Field(default=443, strict=True, ge=1, le=65535)
     dane: bool = False
     authorities: File | None = None
+    greeting_s: Seconds = 30.0
+    connect_timeout_s: Seconds = 10.0
+    banner_timeout_s: Seconds = 300.0
+    ehlo_timeout_s: Seconds = 300.0
+    starttls_timeout_s: Seconds = 60.0
+    mail_timeout_s: Seconds = 300.0
+    rcpt_timeout_s: Seconds = 300.0
+    data_timeout_s: Seconds = 120.0
+    block_timeout_s: Seconds = 180.0
+    dot_timeout_s: Seconds = 600.0
 
 
 class DnsPart(_Part):

@@ -85,6 +85,19 @@ listen = ["{listen}"]
 # policy_port = 443
 # dane = false
 # authorities = "authorities.pem"
+# Seconds, for mail that is handed over. A primary that takes a connection and then says nothing is left alone
+# after greeting_s: its mail waits, it is asked again and again, now and then with the patience of RFC 5321
+# (banner_timeout_s); one that greets so late gets that patience for its mail, too.
+# greeting_s = 30.0
+# connect_timeout_s = 10.0
+# banner_timeout_s = 300.0
+# ehlo_timeout_s = 300.0
+# starttls_timeout_s = 60.0
+# mail_timeout_s = 300.0
+# rcpt_timeout_s = 300.0
+# data_timeout_s = 120.0
+# block_timeout_s = 180.0   # for 64 KiB of content
+# dot_timeout_s = 600.0     # for the reply that decides
 
 [dns]
 # The resolvers, such as ["127.0.0.1:53"]; none: those of the system.

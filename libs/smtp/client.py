@@ -29,6 +29,7 @@ from libs.smtp.session import (
     ask,
     read_reply,
     read_response,
+    timeouts,
 )
 from libs.smtp.tls import Contexts, mismatch, reason, version
 from libs.smtp.tls_policy import ANY, Need, Tls
@@ -36,7 +37,7 @@ from libs.smtp.wire import Wire
 
 __all__ = [
     "CALLOUT", "STANDARD", "Connection", "Dialer", "Envelope", "Fault", "Sent", "Stage", "Target", "Timeouts",
-    "To",
+    "To", "timeouts",
 ]  # fmt: skip
 
 _NO_EHLO = (500, 501, 502, 504)  # RFC 5321 section 4.1.4: then HELO
@@ -54,12 +55,12 @@ class Dialer:
         dial: DialPart,
         host: HostPart,
         clock: Clock,
-        timeouts: Timeouts = STANDARD,
+        within: Timeouts = STANDARD,
         *,
         hosts: Sequence[str] = (),
     ) -> None:
         """`hosts`: the names of all our hosts, as nobody else may call himself."""
-        self._port, self._host, self._clock, self._timeouts = dial.port, host, clock, timeouts
+        self._port, self._host, self._clock, self._timeouts = dial.port, host, clock, within
         self._allow = tuple(ipaddress.ip_network(network) for network in dial.allow)
         self._ours = (*host.ipv4, *host.ipv6)
         self._names = {host.name, *hosts}

@@ -12,6 +12,7 @@ from aiosmtplib.response import SMTPResponse
 
 from libs.mail.reply import Foreign, foreign
 from libs.mail.speaks import Stage
+from libs.runtime.config import DialPart
 from libs.smtp.commands import Capabilities, Envelope, To, Unsendable, mail_command, rcpt_command
 from libs.smtp.route import Target
 from libs.smtp.stuffing import Stuffing
@@ -38,6 +39,23 @@ class Timeouts(NamedTuple):
 
 
 STANDARD = Timeouts()
+
+
+def timeouts(dial: DialPart) -> Timeouts:
+    """Those of the configuration."""
+    return Timeouts(
+        connect_s=dial.connect_timeout_s,
+        banner_s=dial.banner_timeout_s,
+        ehlo_s=dial.ehlo_timeout_s,
+        starttls_s=dial.starttls_timeout_s,
+        mail_s=dial.mail_timeout_s,
+        rcpt_s=dial.rcpt_timeout_s,
+        data_s=dial.data_timeout_s,
+        block_s=dial.block_timeout_s,
+        dot_s=dial.dot_timeout_s,
+    )
+
+
 # Somebody waits at RCPT for the answer of a callout, 20 s at most; a probe is as impatient.
 CALLOUT = Timeouts(
     connect_s=5.0,

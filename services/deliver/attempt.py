@@ -11,10 +11,10 @@ from libs.smtp.client import Connection, Dialer, Fault
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found
 from libs.smtp.tls_policy import Barred
-from services.deliver.destination import Closed, Seen
+from services.deliver.destination import Closed, Seen, patient
 from services.deliver.outcome import Lost, broken_off, of_hosts, probed, unreached
 from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept
-from services.deliver.partition import Hop, Partition
+from services.deliver.partition import Hop, Partition, Shared
 
 _MOST_TARGETS = 10  # addresses tried for one connection
 _STALE = (Stage.MAIL, Stage.RSET)  # a kept connection that fails here had been closed meanwhile
@@ -57,7 +57,7 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
         raise Unreachable(Closed(f"DNS: {route.found}"), route.found)
     hop.mx, hop.mx_seen = route.hosts, partition.clock.wall()
     demands = await shared.demands.of(hop.name, route)
-    dialer: Dialer = shared.prober if probe else shared.dialer
+    dialer = _dialer(shared, hop, probe=probe)
     seen: Seen = Closed("no address")
     for target in route.targets[:_MOST_TARGETS]:
         tls = demands[target.host]
@@ -67,14 +67,28 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
         room = AsyncExitStack()
         try:
             await room.enter_async_context(shared.addresses.room(target.address, probe=probe))
-            return Kept(await dialer.connect(target, tls), room, best=target in route.preferences[0])
+            began = partition.clock.mono()
+            connection = await dialer.connect(target, tls)
+            hop.slow = partition.clock.mono() - began >= partition.deps.config.dial.greeting_s
+            return Kept(connection, room, best=target in route.preferences[0])
         except Fault as fault:
             await room.aclose()
+            hop.slow = False
             seen = of_hosts(seen, unreached(fault.stage, fault.reply, fault.detail or fault.reason))
         except BaseException:
             await room.aclose()
             raise
     raise Unreachable(seen, route.found)
+
+
+def _dialer(shared: Shared, hop: Hop, *, probe: bool) -> Dialer:
+    """Who takes a connection and says nothing holds nobody's mail for the minutes that RFC 5321 section
+    4.5.3.2 has a client wait; a server that needs them is found all the same (destination.patient)."""
+    if hop.slow or not hop.primary:
+        return shared.dialers.patient
+    if probe:
+        return shared.dialers.patient if patient(hop.destination) else shared.dialers.prober
+    return shared.dialers.brisk
 
 
 async def transact(

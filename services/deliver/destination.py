@@ -14,6 +14,7 @@ REFUSING_S = 900.0  # a refusing primary gets one mail so often
 MOST_IN_ROW = 100
 MANY_DEFERRED = 5  # different mails in a row: it is the primary, not the mails
 WITNESS_GAP_S, WITNESSES = 900.0, 24  # failures remembered for rule 10: one in 15 min, the last 6 h
+PATIENT_EACH = 20  # of so many probes that failed in a row one is patient: every 5 to 10 min of an outage
 REMOTE_S, REMOTE_LONGEST_S = 60.0, 3600.0
 _NEVER = float("-inf")
 
@@ -234,6 +235,12 @@ def permit(d: Destination, gates: Gates, now: float, pace: Pace) -> Shut | Probe
     if d.health is Health.REFUSING or pace.remote:
         return Send(1, single=True)
     return ProbeNow()
+
+
+def patient(d: Destination) -> bool:
+    """Is it the turn of a probe that waits for a greeting as long as RFC 5321 section 4.5.3.2 has it? Without
+    one, a server that needs a minute under load would be down for ever."""
+    return d.failed % PATIENT_EACH == PATIENT_EACH - 1
 
 
 def accepted_within(d: Destination, now: float, seconds: float) -> bool:

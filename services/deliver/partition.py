@@ -39,15 +39,23 @@ WITHOUT_CLAIM_S = 30.0  # so long an acceptance is tried to be written after the
 log = structlog.get_logger()
 
 
+class Dialers(NamedTuple):
+    """`patient`: with the time-outs of RFC 5321; `brisk`: the same, but for the greeting; `prober`: with
+    those of a probe."""
+
+    patient: Dialer
+    brisk: Dialer
+    prober: Dialer
+
+
 class Shared(NamedTuple):
     """What all partitions of this process have in common. `slots`: how many attempts may be in doubt;
-    `prober`: dials with the time-outs of a probe; `demands`: what TLS must be; `settle_s`: a gained partition
+    `demands`: what TLS must be; `settle_s`: a gained partition
     attempts nothing before."""
 
     deps: Deps
     domains: Table[Domain]
-    dialer: Dialer
-    prober: Dialer
+    dialers: Dialers
     demands: Demands
     ours: Ours
     addresses: Addresses
@@ -59,7 +67,8 @@ class Shared(NamedTuple):
 
 class Hop:
     """One next hop of this partition. `primary`: of a relay domain of ours (published, probed);
-    `carriers`: its connections, `idle` of them wait for mail; `slow_out`: deferred mails being tried."""
+    `carriers`: its connections, `idle` of them wait for mail; `slow_out`: deferred mails being tried;
+    `slow`: it was late to greet, and greeted."""
 
     def __init__(self, name: str, destination: Destination, brake: Brake, *, primary: bool) -> None:
         self.name, self.destination, self.brake, self.primary = name, destination, brake, primary
@@ -67,6 +76,7 @@ class Hop:
         self.probe: asyncio.Task[None] | None = None
         self.idle = 0
         self.slow_out = 0
+        self.slow = False
         self.more = asyncio.Event()
         self.mx: tuple[str, ...] = ()
         self.mx_seen = 0.0

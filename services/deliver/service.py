@@ -17,12 +17,12 @@ from libs.mail.records import Domain
 from libs.runtime.clocks import Clocks, trusts_itself
 from libs.runtime.deps import Deps
 from libs.runtime.run import Life
-from libs.smtp.client import CALLOUT, STANDARD, Dialer
+from libs.smtp.client import CALLOUT, Dialer, timeouts
 from libs.smtp.demands import Demands
 from libs.smtp.route import Ours
 from services.deliver.addresses import Addresses
 from services.deliver.observations import Observations
-from services.deliver.partition import Shared
+from services.deliver.partition import Dialers, Shared
 from services.deliver.shard import Shard
 
 SLOTS = 200  # attempts of a process whose outcome is not acknowledged yet
@@ -114,17 +114,28 @@ async def follow_recipients(deps: Deps, shard_of: Callable[[int], Shard | None])
                     shard.taught(record)
 
 
+def dialers(deps: Deps) -> Dialers:
+    """With the time-outs of the configuration."""
+    config = deps.config
+    patient = timeouts(config.dial)
+    longest = config.dial.greeting_s
+    brisk = patient._replace(banner_s=min(longest, patient.banner_s), ehlo_s=min(longest, patient.ehlo_s))
+    made = (
+        Dialer(config.dial, config.host, deps.clock, within, hosts=config.installation.hosts)
+        for within in (patient, brisk, CALLOUT)
+    )
+    return Dialers(*made)
+
+
 def shared(deps: Deps, domains: Table[Domain]) -> Shared:
     """What the shards of a process have in common."""
     config = deps.config
-    hosts, timeouts = config.installation.hosts, STANDARD._replace(connect_s=10.0)
     # With the embedded log there is no former owner whose attempts might still run: its file is locked.
     settle_s = 0.0 if config.log.kind == "sqlite" else config.timing.settle_s
     return Shared(
         deps=deps,
         domains=domains,
-        dialer=Dialer(config.dial, config.host, deps.clock, timeouts, hosts=hosts),
-        prober=Dialer(config.dial, config.host, deps.clock, CALLOUT, hosts=hosts),
+        dialers=dialers(deps),
         demands=Demands(config.dial, deps.dns, deps.clock),
         ours=Ours(config.installation.hosts, (*config.host.ipv4, *config.host.ipv6)),
         addresses=Addresses(),

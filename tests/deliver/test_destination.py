@@ -22,6 +22,7 @@ from services.deliver.destination import (
     Shut,
     Succeeded,
     on,
+    patient,
     permit,
     void,
 )
@@ -47,6 +48,16 @@ def test_slow_start() -> None:
         d = on(d, Succeeded(), 200.0 + number, 0.0, PACE, most=MOST)
     assert windows == [Send(1), Send(2), Send(4), Send(5)]
     assert on(d, Deferred("a", "450"), 300.0, 0.0, PACE, most=MOST).window == 1
+
+
+def test_one_probe_of_many_is_patient() -> None:
+    """A server that greets after a minute is found within ten minutes; it is no probe that finds it gone."""
+    d, patiently = after(Closed("timeout")), []
+    for number in range(60):
+        patiently.append(patient(d))
+        d = on(d, Closed("timeout"), 200.0 + number, 0.0, PACE, most=MOST)
+    assert [number for number, is_patient in enumerate(patiently) if is_patient] == [18, 38, 58]
+    assert not patient(on(d, Opened(), 300.0, 0.0, PACE, most=MOST))
 
 
 def test_probes() -> None:
