@@ -200,6 +200,10 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
     max_waiting_size: int | None = None
     admission: Admission | None = None
     enforce: Enforce | None = None
+    max_rate: int | None = None
+    primary_host: str | None = None
+    tls_name: str | None = None
+    xclient: bool | None = None
 
 
 class Domain(Struct, frozen=True, omit_defaults=True):

@@ -14,6 +14,7 @@ class Defaults(Struct, frozen=True):
     unverified: Unverified = Unverified.ACCEPT
     max_size: int = 50 * 2**20
     max_connections: int = 5
+    max_rate: int = 0
     max_waiting: int = 1_000_000
     max_waiting_size: int = 20 * 2**30
     admission: Admission = Admission.ALWAYS
@@ -22,7 +23,10 @@ class Defaults(Struct, frozen=True):
 
 class DomainSettings(Struct, frozen=True):
     """All that may be asked of a relay domain. `active`: its DNS named us; `contact`: "" for none;
-    `max_waiting`, `max_waiting_size`: mails and octets that may wait for its primary; `era`: as in Domain."""
+    `max_waiting`, `max_waiting_size`: mails and octets that may wait for its primary; `max_rate`: mails a
+    minute that it is handed, 0 for any; `primary_host`: where it is, `host:port`, "" for where its MX records
+    say; `tls_name`: the name that its certificate must be for, "" for none; `xclient`: it is told whose mail
+    it gets; `era`: as in Domain."""
 
     domain: str
     active: bool
@@ -33,11 +37,15 @@ class DomainSettings(Struct, frozen=True):
     contact: str
     max_size: int
     max_connections: int
+    max_rate: int
     max_waiting: int
     max_waiting_size: int
     admission: Admission
     enforce: Enforce
     era: int
+    primary_host: str
+    tls_name: str
+    xclient: bool
 
 
 def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
@@ -54,9 +62,13 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
         contact="" if own.contact is None else own.contact,
         max_size=defaults.max_size if own.max_size is None else own.max_size,
         max_connections=defaults.max_connections if own.max_connections is None else own.max_connections,
+        max_rate=defaults.max_rate if own.max_rate is None else own.max_rate,
         max_waiting=defaults.max_waiting if own.max_waiting is None else own.max_waiting,
         max_waiting_size=defaults.max_waiting_size if own.max_waiting_size is None else own.max_waiting_size,
         admission=defaults.admission if own.admission is None else own.admission,
         enforce=defaults.enforce if own.enforce is None else own.enforce,
         era=domain.era,
+        primary_host=own.primary_host or "",
+        tls_name=own.tls_name or "",
+        xclient=bool(own.xclient),
     )

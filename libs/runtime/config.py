@@ -300,6 +300,7 @@ class DefaultsPart(_Part):
     unverified: Unverified = Unverified.ACCEPT
     max_size: int = Field(default=50 * 2**20, strict=True, ge=65536)
     max_connections: Count = 5
+    max_rate: int = Field(default=0, strict=True, ge=0)
     max_waiting: Count = 1_000_000
     max_waiting_size: Count = 20 * 2**30
     admission: Admission = Admission.ALWAYS
@@ -311,6 +312,7 @@ class DefaultsPart(_Part):
             unverified=self.unverified,
             max_size=self.max_size,
             max_connections=self.max_connections,
+            max_rate=self.max_rate,
             max_waiting=self.max_waiting,
             max_waiting_size=self.max_waiting_size,
             admission=self.admission,

@@ -126,6 +126,7 @@ listen = "{health}"
 # unverified = "accept"     # a recipient that cannot be asked for: accept (250), or defer (451)
 # max_size = 52428800       # octets of a mail
 # max_connections = 5       # at once to one primary
+# max_rate = 0              # mails a minute to one primary; 0: any
 # max_waiting = 1000000     # mails that may wait for one domain; above: 452 for this domain
 # max_waiting_size = 21474836480  # and their octets
 # admission = "always"      # or "fallback": while the primary is up, a first try is sent back to it (451)

@@ -11,7 +11,6 @@ import ipaddress
 from collections.abc import Sequence
 
 from aiosmtplib.errors import SMTPException
-from aiosmtplib.esmtp import parse_esmtp_extensions
 
 from libs.mail.reply import foreign
 from libs.mail.speaks import Stage
@@ -19,18 +18,8 @@ from libs.runtime.clock import Clock
 from libs.runtime.config import DialPart, HostPart
 from libs.smtp.commands import Capabilities, Envelope, To
 from libs.smtp.route import Target, forbidden
-from libs.smtp.session import (
-    CALLOUT,
-    STANDARD,
-    Connection,
-    Fault,
-    Sent,
-    Timeouts,
-    ask,
-    read_reply,
-    read_response,
-    timeouts,
-)
+from libs.smtp.session import Connection, Fault, Sent, ask, offered_in, read_reply, read_response
+from libs.smtp.timeouts import CALLOUT, STANDARD, Timeouts, timeouts
 from libs.smtp.tls import Contexts, mismatch, reason, version
 from libs.smtp.tls_policy import ANY, Need, Tls
 from libs.smtp.wire import Wire
@@ -109,7 +98,9 @@ class Dialer:
         wire = Wire(loop)
         try:
             async with asyncio.timeout(self._timeouts.connect_s):
-                await loop.create_connection(lambda: wire, target.address, self._port, local_addr=source)
+                await loop.create_connection(
+                    lambda: wire, target.address, target.port or self._port, local_addr=source
+                )
         except TimeoutError as error:
             raise Fault(Stage.CONNECT, None, "timeout") from error
         except ConnectionRefusedError as error:
@@ -140,8 +131,7 @@ class Dialer:
             raise Fault(Stage.EHLO, None, "ourselves")  # RFC 5321 section 6.3: mail would go round
         if helo:
             return {}
-        offered, _ = parse_esmtp_extensions(response.message)
-        return {keyword.upper(): parameters for keyword, parameters in offered.items()}
+        return offered_in(response)
 
     async def _hello_again(self, wire: Wire) -> Capabilities:
         """After STARTTLS (RFC 3207 section 4.2). Raises _NoTls: there are servers that only fall now."""

@@ -8,6 +8,8 @@ from libs.mail.esmtp import xtext
 
 Capabilities = Mapping[str, str]  # EHLO keyword in upper case -> its parameters, "" for none
 
+_WORD = re.compile(r"[!-~]{1,255}")
+_UNKNOWN = "[UNAVAILABLE]"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -29,6 +31,13 @@ class Envelope(NamedTuple):
     smtputf8: bool = False
     ret: str = ""
     envid: str = ""
+
+
+class Visitor(NamedTuple):
+    """Whose mail it is: the client that we had it from, and what it said with HELO or EHLO."""
+
+    address: str
+    helo: str
 
 
 class Unsendable(ValueError):  # noqa: N818 says what the envelope is to this server
@@ -73,6 +82,23 @@ def rcpt_command(to: To, offered: Capabilities) -> bytes:
             kind, _, address = to.orcpt.partition(";")
             words.append(f"ORCPT={kind};{xtext(address)}")
     return _line(words)
+
+
+def xclient_command(visitor: Visitor, offered: Capabilities) -> bytes:
+    """Postfix's XCLIENT_README: those of NAME, ADDR, PROTO and HELO that the server takes; b"" where it does
+    not take the address, without which the others would be of somebody else. Nobody looked for a name."""
+    taken = offered.get("XCLIENT", "").upper().split()
+    if "ADDR" not in taken:
+        return b""
+    address = f"IPV6:{visitor.address}" if ":" in visitor.address else visitor.address
+    helo = xtext(visitor.helo) if _WORD.fullmatch(visitor.helo) else _UNKNOWN
+    given = {"NAME": _UNKNOWN, "ADDR": address, "PROTO": "ESMTP", "HELO": helo}
+    return _line(["XCLIENT", *(f"{name}={value}" for name, value in given.items() if name in taken)])
+
+
+def greeting_for(visitor: Visitor, own: str) -> bytes:
+    """EHLO as the client said it, so that who judges its name finds it; `own` where that is no word."""
+    return f"EHLO {visitor.helo if _WORD.fullmatch(visitor.helo) else own}\r\n".encode()
 
 
 def _line(words: list[str]) -> bytes:

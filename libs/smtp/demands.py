@@ -7,9 +7,9 @@ from libs.runtime.clock import Clock
 from libs.runtime.config import DialPart
 from libs.runtime.dns import Dns
 from libs.smtp.lookup import look_up_tlsa
-from libs.smtp.route import Route
+from libs.smtp.route import Place, Route
 from libs.smtp.sts import Policies
-from libs.smtp.tls_policy import UNSIGNED, Barred, Signed, Tls, required
+from libs.smtp.tls_policy import ANY, UNSIGNED, Barred, Signed, Tls, known_as, required
 
 
 class Demands:
@@ -19,8 +19,13 @@ class Demands:
         self._dns, self._port, self._dane = dns, dial.port, dial.dane
         self._policies = Policies(dial, dns, clock) if dial.mta_sts else None
 
-    async def of(self, domain: str, route: Route) -> Mapping[str, Tls | Barred]:
-        """For each host of the route to `domain` (lower-case A-label; an address literal has no policy)."""
+    async def of(self, domain: str, route: Route, place: Place | None = None) -> Mapping[str, Tls | Barred]:
+        """For each host of the route to `domain` (lower-case A-label; an address literal has no policy).
+
+        `place`: what the owner says of his server; what TLS must be where he sends us he says, too.
+        """
+        if place is not None:
+            return dict.fromkeys(route.hosts, known_as(place.tls_name) if place.tls_name else ANY)
         if domain.startswith("["):
             return {host: required(domain, host, None, UNSIGNED) for host in route.hosts}
         policy = None if self._policies is None else await self._policies.of(domain)

@@ -7,15 +7,29 @@ from typing import cast
 
 from libs.runtime.dns import Answer, Dns, Kind
 from libs.smtp.dane import Tlsa
-from libs.smtp.route import Exchange, Found, Ours, Route, Shuffle, Target, candidates, choose, is_null_mx
+from libs.smtp.route import (
+    Exchange,
+    Found,
+    Ours,
+    Place,
+    Route,
+    Shuffle,
+    Target,
+    candidates,
+    choose,
+    is_null_mx,
+)
 from libs.smtp.tls_policy import UNSIGNED, Signed
 
 
-async def look_up(dns: Dns, domain: str, ours: Ours, shuffle: Shuffle) -> Route:
-    """The route to `domain` (lower-case A-label or address literal). `shuffle`: in place, as random.shuffle.
+async def look_up(dns: Dns, domain: str, ours: Ours, shuffle: Shuffle, place: Place | None = None) -> Route:
+    """The route to `domain` (lower-case A-label or address literal). `shuffle`: in place, as random.shuffle;
+    `place`: where the owner says that it goes, whatever its MX records say.
 
     Without an MX record the domain's own addresses count, with preference 0 (RFC 5321 section 5.1).
     """
+    if place is not None and place.host:
+        return await _there(dns, place, ours, shuffle)
     if domain.startswith("["):
         return _literal(domain)
     answer = await dns.ask(domain, "MX")
@@ -39,6 +53,18 @@ async def look_up(dns: Dns, domain: str, ours: Ours, shuffle: Shuffle) -> Route:
     )
     expires = min([answer.expires, *(each.expires for found in looked_up for each in found)])
     return choose(exchanges, ours, shuffle, named=named)._replace(secure=signed, expires=expires)
+
+
+async def _there(dns: Dns, place: Place, ours: Ours, shuffle: Shuffle) -> Route:
+    """The addresses of one host; the loop rule holds for it, too."""
+    if place.host.startswith("["):
+        route = _literal(place.host)
+    else:
+        found = await _addresses(dns, place.host)
+        route = choose([_exchange(0, place.host, found)], ours, shuffle)
+        route = route._replace(expires=min(each.expires for each in found))
+    at_port = [tuple(target._replace(port=place.port) for target in each) for each in route.preferences]
+    return route._replace(preferences=tuple(at_port), names_us=False)
 
 
 async def look_up_tlsa(dns: Dns, host: str, port: int) -> Signed:

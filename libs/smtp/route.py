@@ -1,9 +1,12 @@
 """Which servers take a domain's mail (RFC 5321 section 5.1, RFC 7505), and what is never dialled."""
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+from libs.mail.address import domain_name
 
 MOST_HOSTS = 20  # of an MX set are looked at, best preference first
 
@@ -22,10 +25,44 @@ class Found(StrEnum):
 
 
 class Target(NamedTuple):
-    """One address to dial; `host` is the MX host that has it."""
+    """One address to dial; `host` is the MX host that has it; `port` 0: the usual one."""
 
     host: str
     address: str
+    port: int = 0
+
+
+class Place(NamedTuple):
+    """What the owner says of his server: a host (lower-case A-label) or an [address literal], "" for where
+    the MX records say; `port` 0: the usual one; `tls_name`: what its certificate must be for, "" for
+    anything."""
+
+    host: str
+    port: int = 0
+    tls_name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+
+_PLACE = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::([0-9]{1,5}))?")
+
+
+def said(primary_host: str, tls_name: str) -> Place | None:
+    """Of the settings of a domain; None where they say nothing. Raises ValueError."""
+    found = place(primary_host) if primary_host else Place("")
+    return found._replace(tls_name=tls_name) if primary_host or tls_name else None
+
+
+def place(text: str) -> Place:
+    """`mail.office.example`, `mail.office.example:2525`, `[192.0.2.1]:2525`. Raises ValueError."""
+    match = _PLACE.fullmatch(text)
+    if match is None or not 0 < int(match[2] or 25) < 65536:
+        raise ValueError(text)
+    host, port = match[1], int(match[2] or 0)
+    if host.startswith("["):
+        return Place(f"[{ipaddress.ip_address(host[1:-1])}]", port)
+    return Place(domain_name(host), port)
 
 
 class Route(NamedTuple):

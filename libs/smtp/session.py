@@ -8,65 +8,28 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
 from aiosmtplib.errors import SMTPException, SMTPReadTimeoutError, SMTPResponseException
+from aiosmtplib.esmtp import parse_esmtp_extensions
 from aiosmtplib.response import SMTPResponse
 
 from libs.mail.reply import Foreign, foreign
 from libs.mail.speaks import Stage
-from libs.runtime.config import DialPart
-from libs.smtp.commands import Capabilities, Envelope, To, Unsendable, mail_command, rcpt_command
+from libs.smtp.commands import (
+    Capabilities,
+    Envelope,
+    To,
+    Unsendable,
+    Visitor,
+    greeting_for,
+    mail_command,
+    rcpt_command,
+    xclient_command,
+)
 from libs.smtp.route import Target
 from libs.smtp.stuffing import Stuffing
+from libs.smtp.timeouts import Timeouts
 from libs.smtp.wire import Wire
 
 _BLOCK = 65_536  # octets written at a time: `block_s` is for so many
-
-
-class Timeouts(NamedTuple):
-    """Seconds. The defaults are those of RFC 5321 section 4.5.3.2; `block_s` for 64 KiB of content;
-    `verify_s` for all replies of one verify()."""
-
-    connect_s: float = 30.0
-    banner_s: float = 300.0
-    ehlo_s: float = 300.0
-    starttls_s: float = 60.0
-    mail_s: float = 300.0
-    rcpt_s: float = 300.0
-    data_s: float = 120.0
-    block_s: float = 180.0
-    dot_s: float = 600.0
-    quit_s: float = 2.0
-    verify_s: float = 600.0
-
-
-STANDARD = Timeouts()
-
-
-def timeouts(dial: DialPart) -> Timeouts:
-    """Those of the configuration."""
-    return Timeouts(
-        connect_s=dial.connect_timeout_s,
-        banner_s=dial.banner_timeout_s,
-        ehlo_s=dial.ehlo_timeout_s,
-        starttls_s=dial.starttls_timeout_s,
-        mail_s=dial.mail_timeout_s,
-        rcpt_s=dial.rcpt_timeout_s,
-        data_s=dial.data_timeout_s,
-        block_s=dial.block_timeout_s,
-        dot_s=dial.dot_timeout_s,
-    )
-
-
-# Somebody waits at RCPT for the answer of a callout, 20 s at most; a probe is as impatient.
-CALLOUT = Timeouts(
-    connect_s=5.0,
-    banner_s=15.0,
-    ehlo_s=15.0,
-    starttls_s=10.0,
-    mail_s=15.0,
-    rcpt_s=15.0,
-    dot_s=15.0,
-    verify_s=15.0,
-)
 
 
 class Sent(NamedTuple):
@@ -100,7 +63,8 @@ class Fault(Exception):  # noqa: N818 the word of the design
 class Connection:
     """A session past EHLO. Not for two users at once; after a Fault only abort() makes sense.
 
-    `tls`: protocol and cipher, "" in clear; `opened`: monotonic seconds; `greeting`: a line."""
+    `tls`: protocol and cipher, "" in clear; `opened`: monotonic seconds; `greeting`: a line; `visitor`: whom
+    the server takes us for, None for ourselves."""
 
     def __init__(
         self,
@@ -110,10 +74,11 @@ class Connection:
         *,
         tls: str,
         opened: float,
-        timeouts: "Timeouts",
+        timeouts: Timeouts,
         greeting: str = "",
     ) -> None:
         self.greeting = greeting
+        self.visitor: Visitor | None = None
         self.target, self.capabilities, self.tls, self.opened = target, capabilities, tls, opened
         transport = wire.transport
         self.source_address = str(transport.get_extra_info("sockname")[0]) if transport else ""
@@ -127,6 +92,36 @@ class Connection:
     def usable(self) -> bool:
         """May another transaction be tried on it?"""
         return self._wire.is_connected and self._wire.unsolicited is None and not self._leaving
+
+    def takes(self, visitor: Visitor | None) -> bool:
+        """May a mail of `visitor` (None: of nobody else) go over it? A server that was told once takes us for
+        somebody else from then on; Postfix hears no second XCLIENT from him."""
+        return self.visitor in (None, visitor) or (visitor is not None and "XCLIENT" in self.capabilities)
+
+    async def introduce(self, visitor: Visitor, own: str) -> None:
+        """Say whose mail comes next (XCLIENT), and greet again: for the server it is a new session with
+        somebody else. `own`: our name. Does nothing where that is not offered, or is known, or is not
+        understood: a Postfix without IPv6 does not know such addresses.
+
+        Raises Fault (stage BANNER or EHLO); the connection is gone then."""
+        command = xclient_command(visitor, self.capabilities)
+        if not command or self.visitor == visitor:
+            return
+        try:
+            await self._settle()
+            self._write(Stage.BANNER, command, 1)
+            response = await read_response(self._wire, Stage.BANNER, self._timeouts.banner_s)
+            if response.code in (500, 501, 502, 504):
+                return
+            _wants(220, Stage.BANNER, response)
+            self._write(Stage.EHLO, greeting_for(visitor, own), 1)
+            response = await read_response(self._wire, Stage.EHLO, self._timeouts.ehlo_s)
+            _wants(250, Stage.EHLO, response)
+        except BaseException:
+            self.abort()
+            raise
+        self.visitor, self.capabilities = visitor, offered_in(response)
+        self._pipelining = "PIPELINING" in self.capabilities
 
     async def verify(
         self,
@@ -344,6 +339,17 @@ class _Progress:
 
     def sent(self) -> Sent | None:
         return Sent(self.mail, tuple(self.recipients), self.data, self.dot) if self.mail else None
+
+
+def _wants(code: int, stage: Stage, response: SMTPResponse) -> None:
+    if response.code != code:
+        raise Fault(stage, as_foreign(response), "rejected")
+
+
+def offered_in(response: SMTPResponse) -> dict[str, str]:
+    """What the reply to EHLO offers."""
+    offered, _ = parse_esmtp_extensions(response.message)
+    return {keyword.upper(): parameters for keyword, parameters in offered.items()}
 
 
 def as_foreign(response: SMTPResponse) -> Foreign:

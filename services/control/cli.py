@@ -43,6 +43,14 @@ LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, a
 WaitingOption = Annotated[str | None, typer.Option(help="Mails that may wait for it.")]
 WaitingSizeOption = Annotated[str | None, typer.Option(help="Octets that may wait for it.")]
 ConnectionsOption = Annotated[str | None, typer.Option(help="At once to its primary.")]
+RateOption = Annotated[str | None, typer.Option(help="Mails a minute to its primary.")]
+PrimaryOption = Annotated[
+    str | None, typer.Option(help="Where its primary is, HOST[:PORT], whatever its MX records say.")
+]
+TlsNameOption = Annotated[
+    str | None, typer.Option(help="The name in its primary's certificate: TLS is a must.")
+]
+XclientOption = Annotated[str | None, typer.Option(help="on, off: tell its primary whose mail it gets.")]
 
 
 @domain.command("add")
@@ -58,6 +66,10 @@ def domain_add(
     max_connections: ConnectionsOption = None,
     max_waiting: WaitingOption = None,
     max_waiting_size: WaitingSizeOption = None,
+    max_rate: RateOption = None,
+    primary_host: PrimaryOption = None,
+    tls_name: TlsNameOption = None,
+    xclient: XclientOption = None,
 ) -> None:
     """Take mail for a domain, as soon as its DNS names us."""
     settings = configured(config)
@@ -70,6 +82,10 @@ def domain_add(
         max_connections=max_connections,
         max_waiting=max_waiting,
         max_waiting_size=max_waiting_size,
+        max_rate=max_rate,
+        primary_host=primary_host,
+        tls_name=tls_name,
+        xclient=xclient,
     )
     row = run(ask(settings, "POST", "/domains", {"domain": name} | given))
     if json:
@@ -98,6 +114,10 @@ def domain_set(
     max_connections: ConnectionsOption = None,
     max_waiting: WaitingOption = None,
     max_waiting_size: WaitingSizeOption = None,
+    max_rate: RateOption = None,
+    primary_host: PrimaryOption = None,
+    tls_name: TlsNameOption = None,
+    xclient: XclientOption = None,
 ) -> None:
     """Give a domain settings of its own; `default` takes one back."""
     given = only(
@@ -109,6 +129,10 @@ def domain_set(
         max_connections=max_connections,
         max_waiting=max_waiting,
         max_waiting_size=max_waiting_size,
+        max_rate=max_rate,
+        primary_host=primary_host,
+        tls_name=tls_name,
+        xclient=xclient,
     )
     row = run(ask(configured(config), "PATCH", f"/domains/{named_domain(name)}", given))
     if json:

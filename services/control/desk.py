@@ -145,8 +145,12 @@ class Desk:
             "contact": settings.contact,
             "max_size": settings.max_size,
             "max_connections": settings.max_connections,
+            "max_rate": settings.max_rate,
             "max_waiting": settings.max_waiting,
             "max_waiting_size": settings.max_waiting_size,
+            "primary_host": settings.primary_host,
+            "tls_name": settings.tls_name,
+            "xclient": settings.xclient,
         }
 
     # --- access ---

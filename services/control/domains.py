@@ -14,6 +14,7 @@ from libs.mail.address import BadAddress, Mailbox, domain_name, mailbox
 from libs.mail.records import Admission, Domain, Enforce, Installation, Overrides, Unverified
 from libs.mail.reply import escaped
 from libs.mail.settings import DAY_S
+from libs.smtp.route import place
 
 LATE_CHECK_S = 3600.0
 
@@ -59,6 +60,14 @@ def _at_least(least: int, text: str) -> int:
     return int(text)
 
 
+def _place(text: str) -> str:
+    return str(place(text))
+
+
+def _switch(text: str) -> bool:
+    return {"on": True, "off": False}[text]
+
+
 def _lifetime(text: str) -> float:
     days = float(text)
     if not math.isfinite(days) or not 0 < days <= 30:
@@ -74,8 +83,16 @@ SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
     "max_size": ("max_size", "a number of octets, 65536 or more", _size),
     "lifetime_days": ("lifetime_s", "a number of days, at most 30", _lifetime),
     "max_connections": ("max_connections", "a number, 1 or more", _count),
+    "max_rate": ("max_rate", "a number of mails a minute, 1 or more", _count),
     "max_waiting": ("max_waiting", "a number of mails, 1 or more", _count),
     "max_waiting_size": ("max_waiting_size", "a number of octets, 1 or more", _count),
+    "primary_host": (
+        "primary_host",
+        "a host or [address], and a port where it is not 25: mail.office.example:2525",
+        _place,
+    ),
+    "tls_name": ("tls_name", "the host name in the certificate of the primary", domain_name),
+    "xclient": ("xclient", "on or off", _switch),
 }
 NO_OVERRIDES = Overrides()
 
@@ -116,7 +133,7 @@ def settings(given: Mapping[str, str], before: Overrides = NO_OVERRIDES) -> Over
         field, wanted, read = SETTINGS[name]
         try:
             found[field] = None if text == "default" else read(text)
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             raise Malformed(f"{name} must be {wanted}, or default, not {text!r}") from error
     return replace(before, **found)
 

@@ -8,16 +8,19 @@ from libs.log.contract import Gone, Log, Superseded
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Stage
 from libs.smtp.client import Connection, Dialer, Fault
+from libs.smtp.commands import Visitor
 from libs.smtp.lookup import look_up
-from libs.smtp.route import Found
+from libs.smtp.route import Found, Place
 from libs.smtp.tls_policy import Barred
+from services.deliver import outgoing
 from services.deliver.destination import Closed, Seen, patient
 from services.deliver.outcome import Lost, broken_off, of_hosts, probed, unreached
 from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept
 from services.deliver.partition import Hop, Partition, Shared
 
 _MOST_TARGETS = 10  # addresses tried for one connection
-_STALE = (Stage.MAIL, Stage.RSET)  # a kept connection that fails here had been closed meanwhile
+# A kept connection that fails here had been closed meanwhile.
+_STALE = (Stage.BANNER, Stage.EHLO, Stage.MAIL, Stage.RSET)
 
 
 class Missing(Exception):  # noqa: N818 the state is called content-lost
@@ -34,12 +37,29 @@ class Unreachable(Exception):  # noqa: N818
 
 class Kept:
     """A connection that carries one mail after the other. `used`: transactions so far; `best`: its server is
-    of the best preference, which alone knows the recipients."""
+    of the best preference, which alone knows the recipients; `expires`: when DNS is to be asked again whether
+    it still is the right one (monotonic seconds)."""
 
-    def __init__(self, connection: Connection, room: AsyncExitStack, *, best: bool) -> None:
-        self.connection, self.best = connection, best
-        self._room = room
+    def __init__(
+        self, connection: Connection, room: AsyncExitStack, place: Place | None, expires: float, *, best: bool
+    ) -> None:
+        self.connection, self.best, self.expires = connection, best, expires
+        self._room, self._place = room, place
         self.used = 0
+
+    async def current(self, partition: Partition, hop: Hop) -> bool:
+        """Is this the server that a new connection would go to? Asked again when its DNS records end."""
+        place = partition.place(hop)
+        if place != self._place:
+            return False
+        if partition.clock.mono() < self.expires:
+            return True
+        route = await look_up(partition.deps.dns, hop.name, partition.shared.ours, random.shuffle, place)
+        self.expires = route.expires
+        if route.found is not Found.OK:
+            return False
+        known = route.preferences[0] if self.best else route.targets
+        return self.connection.target in known
 
     async def quit(self) -> None:
         if self.connection.usable:
@@ -52,11 +72,12 @@ class Kept:
 async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kept:
     """A new connection to the best host of `hop` that answers (RFC 5321 section 5.1). Raises Unreachable."""
     shared = partition.shared
-    route = await look_up(shared.deps.dns, hop.name, shared.ours, random.shuffle)
+    place = partition.place(hop)
+    route = await look_up(shared.deps.dns, hop.name, shared.ours, random.shuffle, place)
     if route.found is not Found.OK:
         raise Unreachable(Closed(f"DNS: {route.found}"), route.found)
     hop.mx, hop.mx_seen = route.hosts, partition.clock.wall()
-    demands = await shared.demands.of(hop.name, route)
+    demands = await shared.demands.of(hop.name, route, place)
     dialer = _dialer(shared, hop, probe=probe)
     seen: Seen = Closed("no address")
     for target in route.targets[:_MOST_TARGETS]:
@@ -70,7 +91,8 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
             began = partition.clock.mono()
             connection = await dialer.connect(target, tls)
             hop.slow = partition.clock.mono() - began >= partition.deps.config.dial.greeting_s
-            return Kept(connection, room, best=target in route.preferences[0])
+            best = target in route.preferences[0]
+            return Kept(connection, room, place, route.expires, best=best)
         except Fault as fault:
             await room.aclose()
             hop.slow = False
@@ -104,11 +126,32 @@ async def transact(
     if not partition.claim.held():
         raise Withheld
     kept_.used += 1
+    visitor = outgoing.visitor(job, partition.settings(job.mail.domain))
     try:
+        if (known := await _introduced(kept_, partition, visitor)) is not None:
+            return dict.fromkeys(open_, known)
         sent = await kept_.connection.send(envelope(job, open_), content, may_finish)
     except Fault as fault:
         return dict.fromkeys(open_, _what(fault, stale=kept_.used > 1))
     return answers(open_, Replies(sent.mail, sent.recipients, sent.data, sent.dot))
+
+
+async def _introduced(
+    kept_: Kept, partition: Partition, visitor: Visitor | None
+) -> tuple[str, Foreign] | None:
+    """The server knows whose mail comes; what it said where it wants none of his. Raises Stale, Fault."""
+    connection = kept_.connection
+    if not connection.takes(visitor):
+        raise Stale
+    if visitor is None:
+        return None
+    try:
+        await connection.introduce(visitor, partition.deps.config.host.name)
+    except Fault as fault:
+        if fault.reply is None or (kept_.used > 1 and fault.reply.code == 421):
+            raise
+        return Stage.DATA, fault.reply  # it speaks of this mail's client, and not of us
+    return None
 
 
 class Stale(Exception):  # noqa: N818

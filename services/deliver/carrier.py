@@ -123,7 +123,7 @@ class Carriers:
     async def _next(self, hop: Hop, kept: Kept, *, single: bool) -> Waiting | None:
         """The next mail, with a slot taken for it; None when there is none for a while."""
         part = self._partition
-        while not part.draining and part.claim.held():
+        while not part.draining and part.claim.held() and await kept.current(part, hop):
             await part.shared.slots.acquire()
             part.deps.metrics.slots_used.inc()
             mail = part.index.take(hop.name, part.clock.wall(), slow=hop.slow_out == 0)

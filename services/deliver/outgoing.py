@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from libs.mail.headers import head_length
-from libs.mail.records import ContentRef, Mail, QueueEntry, Recipient
+from libs.mail.records import ContentRef, Kind, Mail, QueueEntry, Recipient
 from libs.mail.reply import Foreign
+from libs.mail.settings import DomainSettings
 from libs.mail.speaks import Stage
-from libs.smtp.commands import Envelope, To
+from libs.smtp.commands import Envelope, To, Visitor
 from services.deliver.outcome import Lost
 
 Answers = Mapping[int, tuple[str, Foreign | Lost]]  # recipient index -> stage and what came
@@ -43,6 +44,12 @@ def envelope(job: Job, open_: Sequence[int]) -> Envelope:
         ret=mail.ret,
         envid=mail.envid,
     )
+
+
+def visitor(job: Job, settings: DomainSettings | None) -> Visitor | None:
+    """Whom the primary is told that the mail is of; None: nobody, the mail is ours or it is not wanted."""
+    told = settings is not None and settings.xclient and job.mail.kind is Kind.RELAYED and job.mail.client
+    return Visitor(job.mail.client, job.mail.helo) if told else None
 
 
 def _to(recipient: Recipient) -> To:

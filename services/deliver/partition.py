@@ -22,7 +22,7 @@ from libs.runtime.clocks import Clocks
 from libs.runtime.deps import Deps
 from libs.smtp.client import Dialer
 from libs.smtp.demands import Demands
-from libs.smtp.route import Ours
+from libs.smtp.route import Ours, Place, said
 from services.deliver import brake as bounce_brake
 from services.deliver.addresses import Addresses
 from services.deliver.brake import Brake
@@ -138,6 +138,11 @@ class Partition:
         known = self.shared.domains.get(domain.encode())
         defaults: Defaults = self.deps.config.defaults.settings()
         return None if known is None else complete(defaults, known)
+
+    def place(self, hop: Hop) -> Place | None:
+        """What the owner of a relay domain says of its primary."""
+        settings = self.settings(hop.name) if hop.primary else None
+        return said(settings.primary_host, settings.tls_name) if settings else None
 
     def gates(self, hop: Hop) -> Gates:
         if not hop.primary:

@@ -6,9 +6,10 @@ It is looked up only when a budget is in the way of an answer, and remembered fo
 import asyncio
 import ipaddress
 
+from libs.mail.settings import DomainSettings
 from libs.runtime.deps import Deps
 from libs.smtp.lookup import look_up
-from libs.smtp.route import Ours
+from libs.smtp.route import Ours, said
 from services.ingest.connections import Peer
 from services.ingest.known import Known
 
@@ -44,7 +45,9 @@ class Origins:
     async def _addresses(self, domain: str) -> set[str]:
         dns, state = self._deps.dns, self._known.primaries.get(domain.encode())
         asked = [dns.ask(host, kind) for host in (state.mx if state else ()) for kind in ("A", "AAAA")]
-        route = await look_up(dns, domain, self._ours, list.reverse)  # in whatever order
+        settings = self._known.domains.get(domain.encode())
+        place = said(settings.primary_host, "") if isinstance(settings, DomainSettings) else None
+        route = await look_up(dns, domain, self._ours, list.reverse, place)  # in whatever order
         last = await asyncio.gather(*asked)
         return {target.address for target in route.targets} | {
             str(record) for answer in last for record in answer.records

@@ -30,6 +30,7 @@ from libs.mail.reply import parse_line
 from libs.mail.speaks import Stage
 from libs.runtime.deps import Deps
 from libs.smtp.client import CALLOUT, Dialer, Timeouts
+from libs.smtp.route import Place, said
 from services.verify import learning, orders, warming
 from services.verify.asking import Heard, Offered
 from services.verify.background import Background
@@ -304,6 +305,10 @@ class Callouts:
             self._background.again(0.0, mailbox(question.control).key.encode(), question.control, 0)
         done = partial(flight.open.discard, flight.offset)
         self._storing.store(flight.claim, question.key, question.domain, learnt.records, done)
+
+    def place(self, domain: str) -> Place | None:
+        settings = self._known.settings(domain)
+        return said(settings.primary_host, settings.tls_name) if settings else None
 
     def offered(self, domain: str, offered: Offered) -> None:
         self._primaries.offered(domain, offered)

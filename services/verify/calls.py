@@ -15,6 +15,7 @@ from libs.mail.reply import Foreign
 from libs.mail.trouble import server
 from libs.runtime.deps import Deps
 from libs.smtp.client import Connection, Dialer, Fault, Stage
+from libs.smtp.route import Place
 from services.verify.asking import PACE_BURST, PACE_PER_S, Offered
 from services.verify.finding import (
     Deliverable,
@@ -75,6 +76,10 @@ class Listener(Protocol):
         """The end of a question."""
         ...
 
+    def place(self, domain: str) -> Place | None:
+        """What its owner says of its primary."""
+        ...
+
     def offered(self, domain: str, offered: Offered) -> None:
         """What the best MX said to EHLO."""
         ...
@@ -123,7 +128,14 @@ class Calls:
     def __init__(self, deps: Deps, dialer: Dialer, listener: Listener, gait: Gait = SWIFT) -> None:
         self._listener, self._gait = listener, gait
         self._from = f"postmaster@{deps.config.host.name}"
-        self._reach = Reach(deps, dialer, per_address=gait.per_address, per_s=gait.per_s, burst=gait.burst)
+        self._reach = Reach(
+            deps,
+            dialer,
+            per_address=gait.per_address,
+            per_s=gait.per_s,
+            burst=gait.burst,
+            place=listener.place,
+        )
         self._lines: dict[str, _Line] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions = asyncio.Semaphore(gait.sessions)

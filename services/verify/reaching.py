@@ -7,13 +7,13 @@ has not answered for its share of the time gets the next one beside it, and is n
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from libs.runtime.deps import Deps
 from libs.smtp.client import Connection, Dialer, Fault, Target
 from libs.smtp.demands import Demands
 from libs.smtp.lookup import look_up
-from libs.smtp.route import Found, Ours, Route
+from libs.smtp.route import Found, Ours, Place, Route
 from libs.smtp.tls_policy import Barred, Tls
 from services.verify.asking import Pace, paced
 from services.verify.finding import Unverifiable, classify
@@ -27,16 +27,18 @@ BUSY = Unverifiable("busy", blocked=False)  # others had all slots: nothing is k
 
 class Reach:
     """`per_address`: sessions at a time with each dialled address, which hears `per_s` questions a second,
-    `burst` at once. `within`: seconds for connect()."""
+    `burst` at once. `within`: seconds for connect(); `place`: what the owner of a domain says of its
+    primary."""
 
     def __init__(
         self, deps: Deps, dialer: Dialer, *, per_address: int, per_s: float, burst: float,
-        within: float = REACH_S,
+        within: float = REACH_S, place: Callable[[str], Place | None] = lambda _domain: None,
     ) -> None:  # fmt: skip
         self._dns, self._clock, self._dialer = deps.dns, deps.clock, dialer
         host, installation = deps.config.host, deps.config.installation
         self._ours = Ours(installation.hosts, (*host.ipv4, *host.ipv6))
         self._per_s, self._burst, self._within = per_s, burst, within
+        self._place = place
         self._demands = Demands(deps.config.dial, deps.dns, deps.clock)
         self._slots = _Slots(per_address)
         self._paces: dict[str, Pace] = {}
@@ -47,10 +49,11 @@ class Reach:
         race = _Race(self._dialer, self._slots)
         try:
             async with asyncio.timeout(self._within) as limit:
-                route = await look_up(self._dns, domain, self._ours, random.shuffle)
+                place = self._place(domain)
+                route = await look_up(self._dns, domain, self._ours, random.shuffle, place)
                 if route.found is not Found.OK or not route.preferences[0]:
                     return Unverifiable(_why(route), blocked=False)
-                demands = await self._demands.of(domain, route)
+                demands = await self._demands.of(domain, route, place)
                 left_s = (limit.when() or 0) - asyncio.get_running_loop().time()
                 return await race.run(route.preferences[0], demands, left_s)
         except TimeoutError:
@@ -64,7 +67,7 @@ class Reach:
         race = _Race(self._dialer, self._slots)
         try:
             async with asyncio.timeout(BESIDE_S):
-                route = await look_up(self._dns, domain, self._ours, random.shuffle)
+                route = await look_up(self._dns, domain, self._ours, random.shuffle, self._place(domain))
                 worse = [target for targets in route.preferences[1:] for target in targets]
                 found = await race.run(worse, await self._demands.of(domain, route), BESIDE_S)
                 return found if isinstance(found, Connection) else None

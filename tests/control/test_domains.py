@@ -184,7 +184,8 @@ def test_pending_domains_are_looked_at_each_minute_for_a_day_then_hourly() -> No
 def test_settings_are_read_as_typed() -> None:
     """Each setting of a domain has a name, a form, and can be taken back."""
     given = {"admission": "fallback", "unverified": "defer", "max_size": "65536", "lifetime_days": "0.5"}
-    given["enforce"] = "dmarc"
+    given |= {"enforce": "dmarc", "max_rate": "60", "xclient": "on", "tls_name": "Mail.Office.example"}
+    given["primary_host"] = "Own.Office.example:2525"
     before = Overrides(contact="kim@office.example", max_connections=3)
     assert settings(given | {"max_connections": "default"}, before) == Overrides(
         lifetime_s=DAY / 2,
@@ -193,6 +194,10 @@ def test_settings_are_read_as_typed() -> None:
         max_size=65536,
         admission=Admission.FALLBACK,
         enforce=Enforce.DMARC,
+        max_rate=60,
+        primary_host="own.office.example:2525",
+        tls_name="mail.office.example",
+        xclient=True,
     )
 
 
@@ -212,6 +217,14 @@ def test_settings_are_read_as_typed() -> None:
         ("lifetime_days", "0"),
         ("lifetime_days", "nan"),
         ("max_connections", "0"),
+        ("max_rate", "0"),
+        ("primary_host", "own.office.example:0"),
+        ("primary_host", "own.office.example:65536"),
+        ("primary_host", "own office.example"),
+        ("primary_host", "::1"),
+        ("primary_host", "[mail.office.example]"),
+        ("tls_name", "*.office.example"),
+        ("xclient", "yes"),
         ("colour", "red"),
     ],
 )

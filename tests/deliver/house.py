@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from libs import topics
 from libs.log.contract import BEGIN, Log, Record
@@ -98,7 +99,7 @@ class House:
     def partition(self, domain: str) -> int:
         return topics.partition_of(domain, self.partitions)
 
-    async def domain(self, name: str, **overrides: float) -> None:
+    async def domain(self, name: str, **overrides: Any) -> None:
         record = Domain(name, self.clock.wall(), active_since=1.0, overrides=Overrides(**overrides))
         await self.log.append(
             "domains", self.partition(name), name.encode(), encode(record), within=PATIENCE_S

@@ -25,7 +25,20 @@ from tests.helpers.patience import PATIENCE_S
 from tests.helpers.primary_session import Received, Session, Visit
 
 CAPABILITIES = ("PIPELINING", "SIZE 52428800", "8BITMIME", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES")
-STAGES = ("BANNER", "EHLO", "HELO", "STARTTLS", "MAIL", "RCPT", "DATA", "DOT", "RSET", "NOOP", "QUIT")
+STAGES = (
+    "BANNER",
+    "EHLO",
+    "HELO",
+    "STARTTLS",
+    "XCLIENT",
+    "MAIL",
+    "RCPT",
+    "DATA",
+    "DOT",
+    "RSET",
+    "NOOP",
+    "QUIT",
+)
 
 
 class _Said(NamedTuple):

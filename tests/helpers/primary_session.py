@@ -9,6 +9,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 TOO_LARGE = "552 5.3.4 larger than we take"
 SILENT, DROP, ACCEPT_DROP = "!silent", "!drop", "!accept-drop"
 ENDLESS, DRIP, RAW, CUT = "!endless", "!drip", "!raw ", "!cut "
-_LAST_OF_A_GROUP = ("EHLO", "HELO", "DATA", "STARTTLS", "NOOP", "QUIT")  # RFC 2920 section 3.1
+_LAST_OF_A_GROUP = ("EHLO", "HELO", "XCLIENT", "DATA", "STARTTLS", "NOOP", "QUIT")  # RFC 2920 section 3.1
 _PATH = re.compile(r"(?i)(?:FROM|TO):<([^>]*)>((?: [^ ]+)*)")
 _NEEDS = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8"}
 _NEEDS |= dict.fromkeys(("RET", "ENVID", "NOTIFY", "ORCPT"), "DSN")
@@ -34,6 +35,7 @@ class Received(NamedTuple):
     params: Params
     helo: str
     tls: bool
+    xclient: Params = MappingProxyType({})
 
 
 class Visit:
@@ -58,6 +60,7 @@ class Session(asyncio.Protocol):
         self._buffer = bytearray()
         self._arrived = asyncio.Event()
         self._lost = False
+        self._xclient: Params = {}
         self._task: asyncio.Task[None] | None = None
         self._reset()
 
@@ -186,6 +189,8 @@ class Session(asyncio.Protocol):
                 await self._hello(verb.upper(), argument)
             case "STARTTLS":
                 await self._starttls()
+            case "XCLIENT":
+                await self._represent(argument)
             case "MAIL":
                 await self._mail(argument)
             case "RCPT":
@@ -209,6 +214,8 @@ class Session(asyncio.Protocol):
         lines = [self.primary.name, *(self.primary.capabilities if verb == "EHLO" else ())]
         if self.visit.tls and "STARTTLS" in lines:
             lines.remove("STARTTLS")
+        if self._xclient:  # whom it takes us for now may not say it, as Postfix has it
+            lines = [line for line in lines if not line.startswith("XCLIENT")]
         marks = ["-"] * (len(lines) - 1) + [" "]
         said = await self._say(verb, "\n".join(f"250{m}{line}" for m, line in zip(marks, lines, strict=True)))
         if said.startswith("250"):
@@ -234,6 +241,19 @@ class Session(asyncio.Protocol):
             raise _Ended from None
         assert transport is not None
         self._transport, self.visit.tls = transport, True
+
+    async def _represent(self, argument: str) -> None:
+        """Postfix's XCLIENT_README: attributes that were offered, no transaction open, then all anew."""
+        lines = (line.split(" ") for line in self.primary.capabilities)
+        offered = next((words[1:] for words in lines if words[0] == "XCLIENT" and not self._xclient), [])
+        given = dict(word.partition("=")[::2] for word in argument.split())
+        if not given or not set(given) <= set(offered) or self._reverse_path is not None:
+            self._violation(f"XCLIENT {argument!r}")
+            await self._say("NOOP", "501 5.5.4 syntax")
+            return
+        if (await self._say("XCLIENT", f"220 {self.primary.name} ESMTP")).startswith("220"):
+            self._reset()
+            self.visit.helo, self._xclient = "", given
 
     async def _parse(self, stage: str, argument: str) -> tuple[str, dict[str, str]] | None:
         """The path and the parameters of MAIL or RCPT; None: refused already."""
@@ -304,6 +324,7 @@ class Session(asyncio.Protocol):
             self._params,
             self.visit.helo,
             self.visit.tls,
+            self._xclient,
         )
         self._reset()
         if delay := self.primary.delay("DOT"):

@@ -7,7 +7,7 @@ import pytest
 
 from libs.runtime.dns import Dns
 from libs.smtp.lookup import look_up
-from libs.smtp.route import Found, Ours, Route, Target, forbidden
+from libs.smtp.route import Found, Ours, Place, Route, Target, forbidden, place, said
 from tests.helpers.clock import Clock
 from tests.helpers.zone import Zone
 
@@ -28,10 +28,12 @@ mx2.backup.example  A 198.51.100.2
 """
 
 
-async def route(mx: str, domain: str = "office.example", shuffle: Any = list.sort) -> Route:
+async def route(
+    mx: str, domain: str = "office.example", shuffle: Any = list.sort, place: Place | None = None
+) -> Route:
     async with Zone(ADDRESSES + mx) as zone:
         dns = Dns(zone.servers, Clock(), 1.0)
-        found = await look_up(dns, domain, OURS, shuffle)
+        found = await look_up(dns, domain, OURS, shuffle, place)
         await dns.close()
         return found
 
@@ -148,6 +150,49 @@ async def test_address_literals(domain: str, address: str) -> None:
     """A literal is its own route (RFC 5321 section 4.1.3)."""
     found = await route("", domain)
     assert found.targets == ((Target(domain, address),) if address else ())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("c.example", (Target("c.example", "192.0.2.3"),)),
+        ("C.Example:2525", (Target("c.example", "192.0.2.3", 2525),)),
+        ("b.example:26", (Target("b.example", "192.0.2.2", 26), Target("b.example", "2001:db8:1::2", 26))),
+        ("[192.0.2.9]:2525", (Target("[192.0.2.9]", "192.0.2.9", 2525),)),
+        ("[2001:DB8:0::9]", (Target("[2001:db8::9]", "2001:db8::9"),)),
+        ("mx1.backup.example", ()),
+        ("disguise.example", ()),
+        ("empty.example", ()),
+    ],
+)
+async def test_where_the_owner_says(text: str, found: tuple[Target, ...]) -> None:
+    """A host of his own in the place of his MX records; one of us is none (RFC 5321 section 6.3)."""
+    told = await route(records("10 a.example"), place=place(text))
+    assert told.targets == found
+    assert not told.names_us
+
+
+@pytest.mark.parametrize("text", ["", ":25", "a.example:", "a.example:x", "::1", "[a.example]", "a b:25"])
+def test_what_is_no_place(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 whatever its text is, domains.py says what would be right
+        place(text)
+
+
+def test_what_the_owner_says() -> None:
+    """A name for the certificate goes with his MX records, too."""
+    assert said("", "") is None
+    assert said("a.example:26", "x.example") == Place("a.example", 26, "x.example")
+    assert said("", "x.example") == Place("", 0, "x.example")
+
+
+async def test_expires_with_its_records() -> None:
+    """The route is asked for again when the first of its records ends."""
+    clock = Clock()
+    async with Zone(f"$TTL 600\n{records('10 a.example')}\na.example 60 A 192.0.2.1") as zone:
+        dns = Dns(zone.servers, clock, 1.0)
+        found = await look_up(dns, "office.example", OURS, list.sort)
+        await dns.close()
+    assert found.expires == clock.mono() + 1  # of the answer that there is no AAAA
 
 
 FORBIDDEN = """

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from libs.mail.knowledge import Imported, RecipientStatus, RecipientTry, Status
+from libs.mail.records import Overrides
 from libs.smtp.client import CALLOUT, Connection, Dialer
 from services.verify.asking import NEGATIVES
 from services.verify.callouts import NOBODY
@@ -79,6 +80,20 @@ async def test_a_slow_greeting_is_waited_for(tmp_path: Path) -> None:
         assert isinstance(found, Connection)
         reaching.leave(found)
         await until(lambda: not any(server.open_visits for server in servers))
+
+
+async def test_where_the_owner_says_that_it_is(tmp_path: Path) -> None:
+    """Recipients are asked about where the mail goes, and MX records are no way around that."""
+    async with at() as primary, Primary(address="127.0.0.3") as own, house(tmp_path, primary) as it:
+        await it.add(overrides=Overrides(primary_host=f"[127.0.0.3]:{own.port}"))
+        await it.ask("ann@office.example")
+        assert own.visits
+        await own.down()
+        await own.until(lambda: not own.open_visits)
+        tried = await it.ask("bob@office.example")
+        assert isinstance(tried, RecipientTry)
+        assert tried.last_outcome == "unreachable"
+        assert not primary.visits
 
 
 async def test_all_are_tried_before_unreachable_is_said(tmp_path: Path) -> None:
