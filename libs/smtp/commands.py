@@ -72,6 +72,13 @@ def mail_command(envelope: Envelope, offered: Capabilities) -> bytes:
     return _line(words)
 
 
+def oversize(envelope: Envelope, offered: Capabilities) -> bool:
+    """Is the mail larger than the server said it takes (RFC 1870 section 6)? It is asked all the same: what
+    it says to MAIL is its own word, and a limit that is a mistake costs no mail."""
+    limit = offered.get("SIZE", "")
+    return limit.isascii() and limit.isdigit() and 0 < int(limit[:18]) < envelope.size
+
+
 def rcpt_command(to: To, offered: Capabilities) -> bytes:
     """Raises Unsendable. An ORCPT in UTF-8 is left out where SMTPUTF8 is not offered (RFC 6533 section 3)."""
     words = [f"RCPT TO:<{to.mailbox}>"]

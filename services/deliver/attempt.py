@@ -4,18 +4,18 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 
-from libs.log.contract import Gone, Log, Superseded
+from libs.log.contract import Gone, Log, LogError, Superseded
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Stage
 from libs.smtp.client import Connection, Dialer, Fault
-from libs.smtp.commands import Visitor
+from libs.smtp.commands import Visitor, oversize
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found, Place
 from libs.smtp.tls_policy import Barred
 from services.deliver import outgoing
 from services.deliver.destination import Closed, Seen, patient
-from services.deliver.outcome import Lost, broken_off, of_hosts, probed, unreached
-from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept
+from services.deliver.outcome import Lost, Unable, broken_off, of_hosts, probed, unreached
+from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept, late
 from services.deliver.partition import Hop, Partition, Shared
 
 _MOST_TARGETS = 10  # addresses tried for one connection
@@ -116,24 +116,58 @@ def _dialer(shared: Shared, hop: Hop, *, probe: bool) -> Dialer:
 async def transact(
     kept_: Kept, partition: Partition, job: Job, open_: Sequence[int], may_finish: Callable[[], bool]
 ) -> Answers:
-    """One transaction for the recipients `open_`.
+    """One transaction for the recipients `open_`; for a late rejecter one for each of them.
 
     Raises Missing and LogError (nothing was said to the server, or the connection was cut before the final
     dot), Stale (a kept connection had been closed meanwhile) and Withheld (the claim was lost before MAIL, or
     `may_finish` said no).
     """
+    if len(open_) > 1 and job.mail.next_hop in partition.late:
+        return await _one_by_one(kept_, partition, job, open_, may_finish)
+    got = await _together(kept_, partition, job, open_, may_finish)
+    if again := late(open_, got):
+        return {**got, **await _one_by_one(kept_, partition, job, again, may_finish)}
+    return got
+
+
+async def _one_by_one(
+    kept_: Kept, partition: Partition, job: Job, open_: Sequence[int], may_finish: Callable[[], bool]
+) -> Answers:
+    """A transaction for each recipient: who rejects after the final dot says so for all of them at once.
+
+    Raises as transact() before the first of them; what is cut off later is tried again another time.
+    """
+    got: dict[int, tuple[str, Foreign | Lost | Unable]] = {}
+    for index in open_:
+        try:
+            if got and not kept_.connection.usable:
+                break
+            got.update(await _together(kept_, partition, job, (index,), may_finish))
+        except (Stale, Withheld, Missing, LogError):
+            if not got:
+                raise
+            break
+    left = (index for index in open_ if index not in got)
+    return got | dict.fromkeys(left, (Stage.RSET, Lost("cut off after others")))
+
+
+async def _together(
+    kept_: Kept, partition: Partition, job: Job, open_: Sequence[int], may_finish: Callable[[], bool]
+) -> Answers:
     content = await _content(partition.deps.log, job)
     if not partition.claim.held():
         raise Withheld
     kept_.used += 1
+    written = envelope(job, open_)
     visitor = outgoing.visitor(job, partition.settings(job.mail.domain))
     try:
         if (known := await _introduced(kept_, partition, visitor)) is not None:
             return dict.fromkeys(open_, known)
-        sent = await kept_.connection.send(envelope(job, open_), content, may_finish)
+        sent = await kept_.connection.send(written, content, may_finish)
     except Fault as fault:
         return dict.fromkeys(open_, _what(fault, stale=kept_.used > 1))
-    return answers(open_, Replies(sent.mail, sent.recipients, sent.data, sent.dot))
+    replies = Replies(sent.mail, sent.recipients, sent.data, sent.dot)
+    return answers(open_, replies, oversize=oversize(written, kept_.connection.capabilities))
 
 
 async def _introduced(
@@ -162,7 +196,7 @@ class Withheld(Exception):  # noqa: N818
     """The claim was lost before MAIL, or before the final dot: then the connection was cut."""
 
 
-def _what(fault: Fault, *, stale: bool) -> tuple[str, Foreign | Lost]:
+def _what(fault: Fault, *, stale: bool) -> tuple[str, Foreign | Lost | Unable]:
     if fault.reason == "withheld":
         raise Withheld from fault
     if stale and fault.stage in _STALE and (fault.reply is None or fault.reply.code == 421):

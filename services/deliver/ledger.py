@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from libs.log.contract import Record
 from libs.mail.codec import FORMAT, Undecodable, decode, decode_recipient
-from libs.mail.knowledge import RecipientStatus
+from libs.mail.knowledge import PrimaryFacts, RecipientStatus
 from libs.mail.records import ContentRef, Kind, Progress, State
 from libs.mail.states import fresh, merged
 from services.deliver.waiting import Index, Waiting
@@ -253,6 +253,17 @@ def confirmed_domain(key: bytes, value: bytes | None, wall: float) -> str:
         return ""  # verify's to say
     just_now = isinstance(known, RecipientStatus) and abs(wall - known.confirmed) <= CONFIRMED_S
     return key.decode("utf-8", "replace").rpartition("@")[2] if just_now else ""
+
+
+def facts_of(key: bytes, value: bytes | None) -> PrimaryFacts | None:
+    """What callouts learnt of a primary, by a record of `recipients`; None for anything else."""
+    if value is None or not key.startswith(b"@"):
+        return None
+    try:
+        known = decode_recipient(value)
+    except Undecodable:
+        return None  # verify's to say
+    return known if isinstance(known, PrimaryFacts) else None
 
 
 def _read(record: Record) -> tuple[_Entry, ContentRef, str]:

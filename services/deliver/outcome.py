@@ -19,6 +19,7 @@ from services.deliver import destination
 from services.deliver.schedule import backoff_s
 
 REFUSED_S = 24 * 3600.0  # one mail refused by policy while others pass fails after this
+UNABLE_S = 3600.0  # what the next hop does not offer, it still does not offer after this
 
 
 class Scope(StrEnum):
@@ -69,6 +70,12 @@ class Lost(Struct, frozen=True):
     reason: str
 
 
+class Unable(Struct, frozen=True):
+    """Nothing was said: the next hop does not offer what the mail needs. `reply`: as it would have been."""
+
+    reply: Foreign
+
+
 class Known(Struct, frozen=True):
     """What else an outcome depends on. `accepted_lately`: the destination accepted a mail in the last hour;
     `ours`: the mail is of our own making (a DSN or a notice)."""
@@ -82,7 +89,7 @@ _MAIL_STAGES = (Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.DOT, Stage.RSET)
 _ABOUT_THE_MAIL = ("5.3.4", "5.2.3", "5.6.7", "5.6.9")
 
 
-def outcome(stage: str, got: Foreign | Lost, known: Known) -> Outcome:
+def outcome(stage: str, got: Foreign | Lost | Unable, known: Known) -> Outcome:
     """What `got` at `stage` (a speaks.Stage) means for the recipient (RCPT) or for the whole mail.
 
     250 at RCPT is not asked about: what comes after the final dot decides for those recipients.
@@ -91,6 +98,8 @@ def outcome(stage: str, got: Foreign | Lost, known: Known) -> Outcome:
         if stage in _MAIL_STAGES:
             return Retry(Scope.MAIL, Why.LOST, None, got.reason)
         return Retry(Scope.DESTINATION, Why.DOWN, None, got.reason)
+    if isinstance(got, Unable):
+        return Retry(Scope.MAIL, Why.CONTENT, got.reply)
     about = speaks(stage, got)
     if about is Speaks.OK:
         # A mail is done by a 2yz to its own final dot and by nothing else: a yes that comes anywhere else is
@@ -126,12 +135,12 @@ def _scope(stage: str) -> Scope:
     return Scope.RECIPIENT if stage == Stage.RCPT else Scope.MAIL
 
 
-def broken_off(stage: str, reply: Foreign | None, reason: str) -> tuple[str, Foreign | Lost]:
+def broken_off(stage: str, reply: Foreign | None, reason: str) -> tuple[str, Foreign | Lost | Unable]:
     """What came for every recipient when a transaction was not gone through with; `reason`: a Fault's. What
-    the next hop does not offer, and what no command can hold, is as if it had refused MAIL."""
+    no command can hold is as if the next hop had refused MAIL."""
     match reason:
         case "smtputf8":
-            return Stage.MAIL, Foreign(550, "5.6.7", "the next hop does not offer SMTPUTF8")
+            return Stage.MAIL, Unable(Foreign(550, "5.6.7", "the next hop does not offer SMTPUTF8"))
         case "syntax":
             return Stage.MAIL, Foreign(553, "5.1.3", "an address that no command can hold")
     return stage, reply or Lost(f"{stage}: {reason}")
@@ -233,6 +242,13 @@ def _last_word(
     match got:
         case Failed(_, Why.NO_MAILBOX, reply) if not final and kind is Kind.RELAYED:
             return Retry(Scope.RECIPIENT, Why.BRAKED, reply)
+        case Retry(_, Why.CONTENT, reply) if (
+            reply is not None
+            and progress.state is State.DEFERRED
+            and progress.last_reply == reply.line()
+            and now - progress.since >= UNABLE_S
+        ):
+            return Failed(Scope.MAIL, Why.CONTENT, reply)
         case Retry(_, Why.REFUSED, reply) if (
             reply is not None
             and not refusing

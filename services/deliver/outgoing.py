@@ -8,11 +8,11 @@ from libs.mail.headers import head_length
 from libs.mail.records import ContentRef, Kind, Mail, QueueEntry, Recipient
 from libs.mail.reply import Foreign
 from libs.mail.settings import DomainSettings
-from libs.mail.speaks import Stage
+from libs.mail.speaks import Speaks, Stage, speaks
 from libs.smtp.commands import Envelope, To, Visitor
-from services.deliver.outcome import Lost
+from services.deliver.outcome import Lost, Unable
 
-Answers = Mapping[int, tuple[str, Foreign | Lost]]  # recipient index -> stage and what came
+Answers = Mapping[int, tuple[str, Foreign | Lost | Unable]]  # recipient index -> stage and what came
 
 
 class Job(Struct, frozen=True):
@@ -33,14 +33,15 @@ class Replies(Struct, frozen=True):
 
 
 def envelope(job: Job, open_: Sequence[int]) -> Envelope:
-    """The envelope for the recipients `open_` (indexes)."""
+    """The envelope for the recipients `open_` (indexes). What was declared to be UTF-8 and is ASCII all
+    through needs nobody who knows SMTPUTF8 (RFC 6531 section 3.4)."""
     mail = job.mail
     return Envelope(
         mail.reverse_path,
         tuple(_to(mail.recipients[index]) for index in open_),
         size=len(mail.prepend) + job.ref.size - sum(end - start for start, end in mail.strip),
         eightbit=job.ref.eightbit,
-        smtputf8=mail.smtputf8,
+        smtputf8=mail.smtputf8 and (job.ref.eightbit or not mail.prepend.isascii()),
         ret=mail.ret,
         envid=mail.envid,
     )
@@ -73,17 +74,32 @@ def _gaps(at: int, size: int, strip: Sequence[tuple[int, int]]) -> Iterator[tupl
     yield position, size
 
 
+def late(open_: Sequence[int], got: Answers) -> list[int]:
+    """Those of several recipients whom a refusal after the final dot may be about: it speaks of a mailbox,
+    and nobody can tell of which."""
+    if len(open_) < 2:
+        return []
+    return [
+        index
+        for index, (stage, reply) in got.items()
+        if stage == Stage.DOT and isinstance(reply, Foreign) and speaks(stage, reply) is Speaks.NO_MAILBOX
+    ]
+
+
 def header(head: bytes) -> bytes:
     """The header of a content that begins with `head`: up to the empty line (RFC 5322 section 2.1)."""
     return head[: head_length(head)]
 
 
-def answers(open_: Sequence[int], said: Replies) -> Answers:
+def answers(open_: Sequence[int], said: Replies, *, oversize: bool = False) -> Answers:
     """What was said to each recipient of `open_`, which the envelope named in this order: the reply that
-    decided, with its stage."""
+    decided, with its stage. `oversize`: the mail is larger than EHLO allowed (RFC 1870), so a bare 552 to
+    MAIL speaks of that."""
     if said.mail.code >= 300:
-        return dict.fromkeys(open_, (Stage.MAIL, said.mail))
-    found: dict[int, tuple[str, Foreign | Lost]] = {}
+        too_large = oversize and said.mail.code == 552 and not said.mail.enhanced
+        reply = said.mail._replace(enhanced="5.3.4") if too_large else said.mail
+        return dict.fromkeys(open_, (Stage.MAIL, reply))
+    found: dict[int, tuple[str, Foreign | Lost | Unable]] = {}
     for index, reply in zip(open_, said.recipients, strict=True):
         if reply.code >= 300:
             found[index] = (Stage.RCPT, reply)

@@ -84,7 +84,7 @@ class Hop:
 
 class Partition:
     """`wake` is set when `stirred` next hops should be looked at, `publish` when `changed` ones should be
-    published."""
+    published; `late`: domains whose primary rejects recipients after the final dot only."""
 
     def __init__(self, claim: Claim, shared: Shared) -> None:
         self.claim, self.number, self.shared = claim, claim.partition, shared
@@ -99,6 +99,7 @@ class Partition:
         self.changed: set[str] = set()
         self.publish = asyncio.Event()
         self.tries: dict[str, tuple[float, ...]] = {}
+        self.late: set[str] = set()
         self.draining = False
 
     # --- next hops ---

@@ -17,11 +17,11 @@ from libs.log.contract import BEGIN, Batch, Claim, LogError, NotOwner, Record, U
 from libs.log.standing import standing
 from libs.mail.codec import Undecodable, decode, decode_request
 from libs.mail.event import Event, EventType
-from libs.mail.knowledge import Health, PrimaryState
+from libs.mail.knowledge import Callouts, Health, PrimaryState
 from libs.mail.records import Flush, Unbrake
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, permit
-from services.deliver.ledger import Todo, confirmed_domain
+from services.deliver.ledger import Todo, confirmed_domain, facts_of
 from services.deliver.partition import Hop, Partition, Shared
 from services.deliver.requests import Requests
 from services.deliver.settlement import Settlement
@@ -191,8 +191,13 @@ class Shard:
     # --- callouts and requests ---
 
     def taught(self, record: Record) -> None:
-        """A callout that went through shows that a primary is up. `record`: of `recipients`, as it comes."""
+        """A callout that went through shows that a primary is up; what it taught of the primary counts here,
+        too. `record`: of `recipients`, as it comes."""
         part = self.partition
+        facts = facts_of(record.key, record.value)
+        if facts is not None:
+            late = facts.callouts is Callouts.LATE_REJECT
+            (part.late.add if late else part.late.discard)(facts.domain)
         domain = confirmed_domain(record.key, record.value, part.clock.wall())
         hop = part.hops.get(domain)
         if hop is not None and hop.destination.health is Health.DOWN:

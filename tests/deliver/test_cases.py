@@ -18,7 +18,17 @@ from libs.mail.speaks import Stage
 from libs.mail.states import move, open_recipients
 from services.deliver import brake, dsn
 from services.deliver.notify import Plan, plan
-from services.deliver.outcome import Done, Failed, Known, Lost, Outcome, Retry, outcome, seen, settle
+from services.deliver.outcome import (
+    Done,
+    Failed,
+    Known,
+    Outcome,
+    Retry,
+    broken_off,
+    outcome,
+    seen,
+    settle,
+)
 from services.deliver.outgoing import Answers, Job, Replies, answers, envelope
 
 CASES = Path(__file__).parent / "cases"
@@ -26,8 +36,8 @@ NOW = 1_800_000_000.0
 HEADER = b"From: Eve <eve@sender.example>\r\nSubject: a mail\r\nMessage-ID: <1@sender.example>\r\n"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 GIVEN = (
-    "mail notify orcpt envid kind suspicion unauthenticated deferred-since attempts refusing braked "
-    "accepted-lately smtputf8 header expired failed"
+    "mail notify orcpt envid kind suspicion unauthenticated deferred-since attempts last-reply refusing "
+    "braked accepted-lately oversize smtputf8 header expired failed"
 ).split()
 SAID = [stage.value for stage in Stage]
 WANTED = "done failed retry dsn silent dropped parked state destination".split()
@@ -94,7 +104,8 @@ def progress_of_case(words: Mapping[str, list[str]]) -> Progress:
     attempts = int(words.get("attempts", ["0"])[0])
     if "deferred-since" in words:
         since = NOW - seconds(words["deferred-since"][0])
-        return Progress(State.DEFERRED, attempts, NOW - 1, since=since, last_reply="450 4.2.0 later")
+        last = words.get("last-reply", ["450 4.2.0 later"])[0]
+        return Progress(State.DEFERRED, attempts, NOW - 1, since=since, last_reply=last)
     return Progress(attempts=attempts, since=NOW - 86400.0)
 
 
@@ -104,7 +115,7 @@ def answers_of_case(case: Case, mail: Mail, open_: tuple[int, ...]) -> Answers:
     said = {(word, rest.partition(": ")[0] if word == "RCPT" else ""): rest for _, word, rest in case.said}
     for (stage, _), rest in said.items():
         if rest.rpartition(": ")[2].startswith("!"):
-            return dict.fromkeys(open_, (stage, Lost(rest.rpartition("!")[2])))
+            return dict.fromkeys(open_, broken_off(stage, None, rest.rpartition("!")[2]))
 
     def reply(stage: str, recipient: str, usual: str) -> Foreign:
         line = said.get((stage, recipient))
@@ -122,7 +133,7 @@ def answers_of_case(case: Case, mail: Mail, open_: tuple[int, ...]) -> Answers:
     )
     if replies.data and replies.data.code != 354:
         replies = Replies(replies.mail, replies.recipients, replies.data, None)
-    return answers(open_, replies)
+    return answers(open_, replies, oversize="oversize" in {word for _, word, _ in case.given})
 
 
 def result(

@@ -5,7 +5,7 @@ import pytest
 from libs.mail.reply import Foreign
 from libs.mail.speaks import Stage
 from services.deliver.destination import Closed, Opened, Overloaded, Refused, Seen
-from services.deliver.outcome import Lost, broken_off, of_hosts, probed, unreached
+from services.deliver.outcome import Lost, Unable, broken_off, of_hosts, probed, unreached
 
 
 @pytest.mark.parametrize(
@@ -45,9 +45,9 @@ def test_probed(reply: Foreign, wanted: type[Seen]) -> None:
 
 
 def test_broken_off() -> None:
-    """What we cannot send there counts as refused at MAIL; anything else is what was heard, or a loss."""
+    """What is not offered is known and was not said; anything else is what was heard, or a loss."""
     stage, got = broken_off(Stage.CONTENT, None, "smtputf8")
-    assert (stage, isinstance(got, Foreign) and got.enhanced) == (Stage.MAIL, "5.6.7")
+    assert (stage, isinstance(got, Unable) and got.reply.enhanced) == (Stage.MAIL, "5.6.7")
     stage, got = broken_off(Stage.CONTENT, None, "syntax")
     assert (stage, isinstance(got, Foreign) and got.enhanced) == (Stage.MAIL, "5.1.3")
     assert broken_off(Stage.DOT, None, "closed") == (Stage.DOT, Lost("DOT: closed"))

@@ -97,7 +97,8 @@ class Primary:
 
     def say(self, stage: str, reply: str, *, to: str | None = None, times: int | None = None) -> None:
         """Answer `stage` with `reply` (lines joined by LF) instead, for ever or so many `times`; "" ends it.
-        `to`: only for this recipient (RCPT). The newest rule that fits counts."""
+        `to`: only for this recipient (RCPT), or a mail that has it among others (DOT). The newest rule that
+        fits counts."""
         if stage not in STAGES:
             raise ValueError(f"{stage!r}: known are {', '.join(STAGES)}")
         rules = self._said.setdefault(stage, [])

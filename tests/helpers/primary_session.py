@@ -332,7 +332,8 @@ class Session(asyncio.Protocol):
         usual = "250 2.0.0 accepted" if mail.recipients else "554 5.5.1 no valid recipients"
         if self._too_large(len(content)):
             usual = TOO_LARGE
-        reply = self.primary.scripted("DOT") or usual
+        addresses = [address for address, _ in mail.recipients] or [""]
+        reply = next((said for each in addresses if (said := self.primary.scripted("DOT", each))), usual)
         if reply == ACCEPT_DROP or reply.startswith("2"):
             self.primary.received.append(mail)
             self.primary.changed()
