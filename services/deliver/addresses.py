@@ -1,6 +1,7 @@
 """How many connections there are to each dialled address: 500 domains may share one mail server."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,31 +9,66 @@ CONNECTIONS = 5
 PROBES = 1
 
 
+class _Line:
+    """Those who are at one address, and those who wait for it, in their order."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+
 class Addresses:
-    """Limits for all next hops of this process together."""
+    """Limits for all next hops of this process together. `share`: of all partitions, how many are its own.
+    The processes that have the others dial the same addresses, so each has its share of the limits, and one
+    at least."""
 
     def __init__(self, connections: int = CONNECTIONS, probes: int = PROBES) -> None:
         self._connections, self._probes = connections, probes
-        self._used: dict[tuple[str, bool], tuple[asyncio.Semaphore, int]] = {}
+        self._share = 1.0
+        self._lines: dict[tuple[str, bool], _Line] = {}
+
+    @property
+    def share(self) -> float:
+        return self._share
+
+    @share.setter
+    def share(self, share: float) -> None:
+        self._share = share
+        for (_, probe), line in self._lines.items():
+            self._admit(line, probe=probe)
+
+    def limit(self, *, probe: bool = False) -> int:
+        """Connections (or probes) at a time to one address."""
+        return max(1, int((self._probes if probe else self._connections) * self._share))
 
     @asynccontextmanager
     async def room(self, address: str, *, probe: bool = False) -> AsyncIterator[None]:
         """Wait until one more connection (or probe) to `address` is allowed; the room ends with the block."""
         key = (address, probe)
-        limit = self._probes if probe else self._connections
-        semaphore, users = self._used.get(key) or (asyncio.Semaphore(limit), 0)
-        self._used[key] = (semaphore, users + 1)
+        line = self._lines.setdefault(key, _Line())
+        turn = asyncio.get_running_loop().create_future()
+        line.waiting.append(turn)
+        self._admit(line, probe=probe)
         try:
-            async with semaphore:
-                yield
+            await turn
+            yield
         finally:
-            semaphore, users = self._used[key]
-            if users == 1:
-                del self._used[key]
-            else:
-                self._used[key] = (semaphore, users - 1)
+            if turn.done() and not turn.cancelled():
+                line.inside -= 1
+            elif turn in line.waiting:
+                line.waiting.remove(turn)
+            self._admit(line, probe=probe)
+            if not line.inside and not line.waiting:
+                del self._lines[key]
+
+    def _admit(self, line: _Line, *, probe: bool) -> None:
+        while line.waiting and line.inside < self.limit(probe=probe):
+            turn = line.waiting.popleft()
+            if not turn.cancelled():
+                line.inside += 1
+                turn.set_result(None)
 
     def wanted(self, address: str) -> bool:
         """Does somebody wait for a connection to `address`?"""
-        _, users = self._used.get((address, False), (None, 0))
-        return users > self._connections
+        line = self._lines.get((address, False))
+        return line is not None and bool(line.waiting)

@@ -17,7 +17,7 @@ from libs.mail.states import open_recipients
 from libs.smtp.route import Found
 from services.deliver import attempt
 from services.deliver.attempt import Kept, Missing, Stale, Unreachable, Withheld
-from services.deliver.destination import Send, Unseen, permit
+from services.deliver.destination import Send, Unseen, permit, spaced
 from services.deliver.outcome import Outcome
 from services.deliver.outgoing import Job
 from services.deliver.partition import Hop, Partition
@@ -25,6 +25,7 @@ from services.deliver.settlement import Peer, Settlement, no_route
 from services.deliver.waiting import Waiting
 
 _IDLE_S = 5.0  # a connection waits so long for more mail
+TURN = 10  # mails on a connection to an address that others wait for: then it is their turn
 _UNREAD_S = 30.0  # a mail whose record or content cannot be read now is left alone so long
 _BUG_S = 900.0  # likewise after a bug of ours
 
@@ -111,6 +112,8 @@ class Carriers:
                 fresh = await self._one(hop, kept, mail)
                 if single or not fresh or not kept.connection.usable or not self._may_go_on(hop):
                     break
+                if kept.used >= TURN and part.shared.addresses.wanted(kept.connection.target.address):
+                    break
         finally:
             await kept.quit()
 
@@ -124,14 +127,22 @@ class Carriers:
         """The next mail, with a slot taken for it; None when there is none for a while."""
         part = self._partition
         while not part.draining and part.claim.held() and await kept.current(part, hop):
+            pause_s = hop.next_mail - part.clock.mono()
+            if pause_s > _IDLE_S:
+                return None
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+                continue
             await part.shared.slots.acquire()
             part.deps.metrics.slots_used.inc()
-            mail = part.index.take(hop.name, part.clock.wall(), slow=hop.slow_out == 0)
+            mail = self._take(hop)
             if mail is not None:
                 if part.index.next_due(hop.name) is not None:
                     part.stir(hop.name)  # more is ready: another carrier may come
                 return mail
             self._free_slot()
+            if hop.next_mail > part.clock.mono():
+                continue
             if single or part.draining or part.shared.addresses.wanted(kept.connection.target.address):
                 return None
             hop.idle += 1
@@ -146,6 +157,18 @@ class Carriers:
             if not kept.connection.usable or not self._may_go_on(hop):
                 return None
         return None
+
+    def _take(self, hop: Hop) -> Waiting | None:
+        """The mail whose turn it is, where the rate of its domain allows one more."""
+        part = self._partition
+        now = part.clock.mono()
+        if now < hop.next_mail:
+            return None
+        mail = part.index.take(hop.name, part.clock.wall(), slow=hop.slow_out == 0)
+        if mail is not None:
+            settings = part.settings(hop.name)
+            hop.next_mail = spaced(now, settings.max_rate if settings else 0)
+        return mail
 
     async def _one(self, hop: Hop, kept: Kept, mail: Waiting) -> bool:
         """One mail on this connection; False: the connection is of no more use."""

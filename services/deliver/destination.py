@@ -237,6 +237,12 @@ def permit(d: Destination, gates: Gates, now: float, pace: Pace) -> Shut | Probe
     return ProbeNow()
 
 
+def spaced(now: float, per_minute: int) -> float:
+    """When the next mail may be handed over after one at `now`; `per_minute` 0: at once. They come evenly: it
+    is bursts that such a limit is for."""
+    return now + 60.0 / per_minute if per_minute else now
+
+
 def patient(d: Destination) -> bool:
     """Is it the turn of a probe that waits for a greeting as long as RFC 5321 section 4.5.3.2 has it? Without
     one, a server that needs a minute under load would be down for ever."""

@@ -68,7 +68,8 @@ class Shared(NamedTuple):
 class Hop:
     """One next hop of this partition. `primary`: of a relay domain of ours (published, probed);
     `carriers`: its connections, `idle` of them wait for mail; `slow_out`: deferred mails being tried;
-    `slow`: it was late to greet, and greeted."""
+    `slow`: it was late to greet, and greeted; `next_mail`: when its rate allows the next one (monotonic
+    seconds)."""
 
     def __init__(self, name: str, destination: Destination, brake: Brake, *, primary: bool) -> None:
         self.name, self.destination, self.brake, self.primary = name, destination, brake, primary
@@ -77,6 +78,7 @@ class Hop:
         self.idle = 0
         self.slow_out = 0
         self.slow = False
+        self.next_mail = float("-inf")
         self.more = asyncio.Event()
         self.mx: tuple[str, ...] = ()
         self.mx_seen = 0.0

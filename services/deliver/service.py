@@ -43,8 +43,12 @@ class Shards:
         self._shards: dict[int, Shard] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def _count(self) -> None:
+        self._shared.addresses.share = len(self._shards) / self._shared.deps.partitions
+
     def gained(self, claim: Claim) -> None:
         self._shards[claim.partition] = shard = Shard(claim, self._shared)
+        self._count()
         task = asyncio.create_task(self._live(claim, shard))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -52,6 +56,7 @@ class Shards:
     def lost(self, claim: Claim) -> None:
         if shard := self._shards.pop(claim.partition, None):
             shard.lost()
+            self._count()
 
     async def _live(self, claim: Claim, shard: Shard) -> None:
         """A shard for as long as the claim is held; after a bug a new one takes over from the log."""

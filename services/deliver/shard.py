@@ -292,6 +292,8 @@ class Shard:
                     self._leave(hop)
                 elif due > part.clock.wall():
                     self._look_at(hop, now + due - part.clock.wall())
+                elif hop.next_mail > now:
+                    self._look_at(hop, hop.next_mail)
                 elif not single:
                     self.carriers.carry(hop, connections)
                 elif not hop.carriers:

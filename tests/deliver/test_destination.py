@@ -24,6 +24,7 @@ from services.deliver.destination import (
     on,
     patient,
     permit,
+    spaced,
     void,
 )
 
@@ -58,6 +59,10 @@ def test_one_probe_of_many_is_patient() -> None:
         d = on(d, Closed("timeout"), 200.0 + number, 0.0, PACE, most=MOST)
     assert [number for number, is_patient in enumerate(patiently) if is_patient] == [18, 38, 58]
     assert not patient(on(d, Opened(), 300.0, 0.0, PACE, most=MOST))
+
+
+def test_a_rate_is_even() -> None:
+    assert (spaced(100.0, 0), spaced(100.0, 60), spaced(100.0, 1)) == (100.0, 101.0, 160.0)
 
 
 def test_probes() -> None:
