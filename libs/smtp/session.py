@@ -221,14 +221,19 @@ class Connection:
     async def quit(self) -> None:
         """Say QUIT, wait shortly for the end; never raises."""
         try:
-            self._write(Stage.RSET, b"QUIT\r\n", 1)
             async with asyncio.timeout(self._timeouts.quit_s):
-                while self._wire.expected:
-                    await self._wire.read_response(self._timeouts.quit_s)
+                if not self._pipelining:
+                    await self._all_heard()
+                self._write(Stage.RSET, b"QUIT\r\n", 1)
+                await self._all_heard()
         except (Fault, SMTPException, TimeoutError):
             self.abort()
         if self._wire.transport is not None:
             self._wire.transport.close()
+
+    async def _all_heard(self) -> None:
+        while self._wire.expected:
+            await self._wire.read_response()
 
     def abort(self) -> None:
         """Close at once."""

@@ -30,12 +30,12 @@ class Scene(NamedTuple):
     sender: Primary
     zone: Zone
 
-    async def mail(self, *recipients: str, subject: str = "hi") -> str:
+    async def mail(self, *recipients: str, subject: str = "hi", sender: str = EVE) -> str:
         """Send one mail in a session of its own; the reply that decides it."""
         async with Client(self.backup.smtp_port) as client:
             await client.greet()
             return await client.mail(
-                *recipients or (ANN,), content=f"Subject: {subject}\r\n\r\nhello\r\n".encode()
+                *recipients or (ANN,), sender=sender, content=f"Subject: {subject}\r\n\r\nhello\r\n".encode()
             )
 
     async def rcpt(self, recipient: str, sender: str = EVE) -> str:
@@ -57,6 +57,24 @@ class Scene(NamedTuple):
         await self.backup.until(lambda: self.backup.events("TransientFailure"))
         said = await self.backup.ask("queue", "flush", "office.example")
         assert said.code == 0, said.err
+
+    async def delivered(self, count: int) -> None:
+        """Have what waits tried now, again and again, until the primary has `count` mails and nothing waits;
+        nobody was told anything, and no mail came more often than it was sent."""
+        for _ in range(100):
+            said = await self.backup.ask("queue", "flush", "office.example")
+            assert said.code == 0, said.err
+            if len(self.office.received) >= count and not await self.queue():
+                break
+        else:
+            raise AssertionError(f"{self.subjects()}, still waiting: {await self.queue()}")
+        assert not self.backup.events("Bounce")
+        assert not self.backup.events("Parked")
+        assert not self.sender.received
+
+    async def quiet(self) -> None:
+        """Return once no connection to the primary is kept any more."""
+        await self.office.until(lambda: not self.office.open_visits)
 
     async def emptied(self) -> None:
         """Return once nothing waits any more."""

@@ -4,6 +4,7 @@
         primary.say("RCPT", "451 4.7.1 later", to="bob@office.example", times=1)
         primary.say("DOT", "!drop")    # "!silent": no reply; "!accept-drop": taken, but the reply is lost
         primary.say("RCPT", "!endless")    # "!drip": slowly; "!raw X": these octets; "!cut X": and no more
+        primary.say("DOT", "!accept-cut X")    # taken, but only these octets of the reply arrive
         primary.slow(0.05, "RCPT")
         await primary.down(); await primary.up()     # connections are reset; the port stays ours
         primary.received[0].content

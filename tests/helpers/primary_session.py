@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOO_LARGE = "552 5.3.4 larger than we take"
 SILENT, DROP, ACCEPT_DROP = "!silent", "!drop", "!accept-drop"
 ENDLESS, DRIP, RAW, CUT = "!endless", "!drip", "!raw ", "!cut "
+ACCEPT_CUT = "!accept-cut "
 _LAST_OF_A_GROUP = ("EHLO", "HELO", "XCLIENT", "DATA", "STARTTLS", "NOOP", "QUIT")  # RFC 2920 section 3.1
 _PATH = re.compile(r"(?i)(?:FROM|TO):<([^>]*)>((?: [^ ]+)*)")
 _NEEDS = {"SIZE": "SIZE", "BODY": "8BITMIME", "SMTPUTF8": "SMTPUTF8"}
@@ -165,11 +166,12 @@ class Session(asyncio.Protocol):
             raise _Ended
         if reply in (ENDLESS, DRIP):
             await self._endless(0.01 if reply == DRIP else 0.0)
-        if reply.startswith((RAW, CUT)):
-            self._transport.write(reply[len(RAW) :].encode("latin-1"))
-            if reply.startswith(CUT):
-                raise _Ended
-            return
+        for mark in (RAW, CUT, ACCEPT_CUT):
+            if reply.startswith(mark):
+                self._transport.write(reply[len(mark) :].encode("latin-1"))
+                if mark != RAW:
+                    raise _Ended
+                return
         self._transport.write("".join(f"{line}\r\n" for line in reply.split("\n")).encode())
 
     async def _endless(self, pause_s: float) -> None:
@@ -334,7 +336,7 @@ class Session(asyncio.Protocol):
             usual = TOO_LARGE
         addresses = [address for address, _ in mail.recipients] or [""]
         reply = next((said for each in addresses if (said := self.primary.scripted("DOT", each))), usual)
-        if reply == ACCEPT_DROP or reply.startswith("2"):
+        if reply == ACCEPT_DROP or reply.startswith(("2", ACCEPT_CUT)):
             self.primary.received.append(mail)
             self.primary.changed()
         await self._write(DROP if reply == ACCEPT_DROP else reply)

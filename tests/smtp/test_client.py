@@ -80,6 +80,18 @@ async def test_all_in_one_write() -> None:
         connection.abort()
 
 
+async def test_quit_waits_its_turn() -> None:
+    """Without PIPELINING the reply to RSET is heard before QUIT is said (RFC 5321 section 4.3.1)."""
+    async with Primary(capabilities=NO_PIPELINING) as primary:
+        primary.slow(0.1, "RSET")
+        connection = await connected(primary)
+        await connection.verify("postmaster@mx1.backup.example", [ANN])
+        await connection.quit()
+        await primary.until(lambda: not primary.open_visits)
+        assert primary.visits[0].commands[-2:] == ["RSET", "QUIT"]
+        assert primary.violations == []
+
+
 async def test_everybody_refused_and_data_wanted_all_the_same() -> None:
     """A 354 after every RCPT failed gets a lone dot; nobody receives an empty mail (RFC 2920 section 3.1)."""
     async with Primary(known=set(), data_without_recipients=True) as primary:
