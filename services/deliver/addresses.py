@@ -58,7 +58,8 @@ class Addresses:
             elif turn in line.waiting:
                 line.waiting.remove(turn)
             self._admit(line, probe=probe)
-            if not line.inside and not line.waiting:
+            # Who was cancelled while he waited may come here when the line is gone, or another one is there.
+            if not line.inside and not line.waiting and self._lines.get(key) is line:
                 del self._lines[key]
 
     def _admit(self, line: _Line, *, probe: bool) -> None:

@@ -1,7 +1,7 @@
 """Nobody has all of what there is: connections of an address, slots, turns. Counted, not timed."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from hypothesis import given
@@ -93,6 +93,23 @@ async def test_an_even_rate(tmp_path: Path) -> None:
 
 
 # --- addresses ---
+
+
+async def test_cancelled_while_the_last_one_leaves() -> None:
+    """Who gave up waiting in the same moment finds the line gone."""
+    addresses = Addresses(1, 1)
+
+    async def wait() -> None:
+        async with addresses.room("a"):
+            raise AssertionError("it is taken")
+
+    async with addresses.room("a"):
+        waiting = asyncio.create_task(wait())
+        await until(lambda: addresses.wanted("a"))
+        waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    assert not addresses._lines
 
 
 async def test_shares_of_the_limits() -> None:
