@@ -6,7 +6,6 @@ can stand between us and the mail server can stand there, too (section 10.2).
 
 import asyncio
 import ipaddress
-import ssl
 from typing import Any, NamedTuple, cast
 
 import httpx
@@ -107,14 +106,14 @@ class Policies:
                 continue
             try:
                 return await self._get_from(address, host)
-            except (httpx.HTTPError, ssl.SSLError, OSError) as error:
+            except (httpx.HTTPError, OSError, ValueError) as error:  # ValueError: a name that TLS cannot hold
                 why = f"{type(error).__name__}: {error}"
         raise NoPolicy(why)
 
     async def _get_from(self, address: str, host: str) -> bytes:
         """Section 3.3: the certificate must be for `host`; no redirects, no caches; plain text.
 
-        Raises NoPolicy, httpx.HTTPError, ssl.SSLError, OSError.
+        Raises NoPolicy, httpx.HTTPError, OSError (ssl.SSLError is one), ValueError.
         """
         place = f"[{address}]" if ":" in address else address
         name = host if self._port == 443 else f"{host}:{self._port}"

@@ -106,11 +106,10 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
 def _dialer(shared: Shared, hop: Hop, *, probe: bool) -> Dialer:
     """Who takes a connection and says nothing holds nobody's mail for the minutes that RFC 5321 section
     4.5.3.2 has a client wait; a server that needs them is found all the same (destination.patient)."""
-    if hop.slow or not hop.primary:
-        return shared.dialers.patient
+    dialers = shared.dialers
     if probe:
-        return shared.dialers.patient if patient(hop.destination) else shared.dialers.prober
-    return shared.dialers.brisk
+        return dialers.lenient if hop.slow or patient(hop.destination) else dialers.prober
+    return dialers.patient if hop.slow or not hop.primary else dialers.brisk
 
 
 async def transact(

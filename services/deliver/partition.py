@@ -17,7 +17,7 @@ from libs.mail.codec import decode, encode, mail_of, queue_headers
 from libs.mail.event import Event, EventType
 from libs.mail.knowledge import Health, PrimaryState
 from libs.mail.records import ContentRef, Domain, Kind, Progress, QueueEntry
-from libs.mail.settings import Defaults, DomainSettings, complete
+from libs.mail.settings import DomainSettings, complete
 from libs.runtime.clocks import Clocks
 from libs.runtime.deps import Deps
 from libs.smtp.client import Dialer
@@ -41,11 +41,12 @@ log = structlog.get_logger()
 
 class Dialers(NamedTuple):
     """`patient`: with the time-outs of RFC 5321; `brisk`: the same, but for the greeting; `prober`: with
-    those of a probe."""
+    those of a probe; `lenient`: the same, but for the greeting, which may take what RFC 5321 has it."""
 
     patient: Dialer
     brisk: Dialer
     prober: Dialer
+    lenient: Dialer
 
 
 class Shared(NamedTuple):
@@ -102,6 +103,9 @@ class Partition:
         self.publish = asyncio.Event()
         self.tries: dict[str, tuple[float, ...]] = {}
         self.late: set[str] = set()
+        self._defaults = self.deps.config.defaults.settings()
+        # Of each domain, from which record: they are asked for several times a mail.
+        self._completed: dict[str, tuple[Domain, DomainSettings]] = {}
         self.draining = False
 
     # --- next hops ---
@@ -139,8 +143,12 @@ class Partition:
     def settings(self, domain: str) -> DomainSettings | None:
         """The settings in force for a relay domain, None where there is none."""
         known = self.shared.domains.get(domain.encode())
-        defaults: Defaults = self.deps.config.defaults.settings()
-        return None if known is None else complete(defaults, known)
+        if known is None:
+            return None
+        kept = self._completed.get(domain)
+        if kept is None or kept[0] is not known:
+            kept = self._completed[domain] = known, complete(self._defaults, known)
+        return kept[1]
 
     def place(self, hop: Hop) -> Place | None:
         """What the owner of a relay domain says of its primary."""

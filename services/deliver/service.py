@@ -25,6 +25,7 @@ from services.deliver.observations import Observations
 from services.deliver.partition import Dialers, Shared
 from services.deliver.shard import Shard
 
+LENIENT_S = 120.0  # for what a slow server says to a probe behind its greeting
 SLOTS = 200  # attempts of a process whose outcome is not acknowledged yet
 DRAIN_S = 30.0  # attempts that did not end by then are cut before their final dot
 _LOOK_S = 1.0
@@ -125,9 +126,16 @@ def dialers(deps: Deps) -> Dialers:
     patient = timeouts(config.dial)
     longest = config.dial.greeting_s
     brisk = patient._replace(banner_s=min(longest, patient.banner_s), ehlo_s=min(longest, patient.ehlo_s))
+    lenient = CALLOUT._replace(
+        banner_s=patient.banner_s,
+        ehlo_s=patient.ehlo_s,
+        mail_s=LENIENT_S,
+        rcpt_s=LENIENT_S,
+        verify_s=LENIENT_S,
+    )
     made = (
         Dialer(config.dial, config.host, deps.clock, within, hosts=config.installation.hosts)
-        for within in (patient, brisk, CALLOUT)
+        for within in (patient, brisk, CALLOUT, lenient)
     )
     return Dialers(*made)
 
