@@ -158,7 +158,7 @@ async def _together(
         raise Withheld
     kept_.used += 1
     written = envelope(job, open_)
-    visitor = outgoing.visitor(job, partition.settings(job.mail.domain))
+    visitor = outgoing.visitor(job, partition.settings(job.mail.domain), partition.relays)
     try:
         if (known := await _introduced(kept_, partition, visitor)) is not None:
             return dict.fromkeys(open_, known)

@@ -1,6 +1,7 @@
 """What goes over the wire for a mail: its envelope and octets; what the replies say of each recipient."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from msgspec import Struct
 
@@ -47,10 +48,16 @@ def envelope(job: Job, open_: Sequence[int]) -> Envelope:
     )
 
 
-def visitor(job: Job, settings: DomainSettings | None) -> Visitor | None:
-    """Whom the primary is told that the mail is of; None: nobody, the mail is ours or it is not wanted."""
-    told = settings is not None and settings.xclient and job.mail.kind is Kind.RELAYED and job.mail.client
-    return Visitor(job.mail.client, job.mail.helo) if told else None
+def visitor(
+    job: Job, settings: DomainSettings | None, relays: Sequence[IPv4Network | IPv6Network] = ()
+) -> Visitor | None:
+    """Whom the primary is told that the mail is of; None: nobody, the mail is ours or it is not wanted. A
+    trusted relay (`relays`) had the mail from others: to be taken for it would help nobody."""
+    mail = job.mail
+    if settings is None or not settings.xclient or mail.kind is not Kind.RELAYED or not mail.client:
+        return None
+    client = ip_address(mail.client)
+    return None if any(client in network for network in relays) else Visitor(mail.client, mail.helo)
 
 
 def _to(recipient: Recipient) -> To:

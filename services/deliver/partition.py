@@ -6,6 +6,7 @@ claim is held: the mail's slot stays taken meanwhile (rule 11), so that few mail
 
 import asyncio
 import random
+from ipaddress import ip_network
 from typing import NamedTuple
 
 import structlog
@@ -103,6 +104,7 @@ class Partition:
         self.publish = asyncio.Event()
         self.tries: dict[str, tuple[float, ...]] = {}
         self.late: set[str] = set()
+        self.relays = tuple(ip_network(each) for each in self.deps.config.smtp.trusted_relays)
         self._defaults = self.deps.config.defaults.settings()
         # Of each domain, from which record: they are asked for several times a mail.
         self._completed: dict[str, tuple[Domain, DomainSettings]] = {}
