@@ -55,6 +55,7 @@ SHELL = {
     "libs/smtp/demands.py": "asks DNS, has policies fetched",
     "libs/smtp/lookup.py": "asks DNS",
     "libs/smtp/session.py": "speaks to mail servers",
+    "libs/smtp/sts_file.py": "reads and writes a file of policies",
     "libs/smtp/sts.py": "fetches over HTTPS, asks DNS",
     "libs/smtp/tls.py": "is TLS",
     "libs/smtp/wire.py": "speaks to mail servers",

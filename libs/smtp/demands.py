@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from libs.runtime.clock import Clock
-from libs.runtime.config import DialPart
+from libs.runtime.config import Config
 from libs.runtime.dns import Dns
 from libs.smtp.lookup import look_up_tlsa
 from libs.smtp.route import Place, Route
@@ -15,9 +15,10 @@ from libs.smtp.tls_policy import ANY, UNSIGNED, Barred, Signed, Tls, known_as, r
 class Demands:
     """Asks for MTA-STS and DANE where the configuration has them."""
 
-    def __init__(self, dial: DialPart, dns: Dns, clock: Clock) -> None:
+    def __init__(self, config: Config, dns: Dns, clock: Clock) -> None:
+        dial = config.dial
         self._dns, self._port, self._dane = dns, dial.port, dial.dane
-        self._policies = Policies(dial, dns, clock) if dial.mta_sts else None
+        self._policies = Policies(dial, dns, clock, config.state_directory) if dial.mta_sts else None
 
     async def of(self, domain: str, route: Route, place: Place | None = None) -> Mapping[str, Tls | Barred]:
         """For each host of the route to `domain` (lower-case A-label; an address literal has no policy).

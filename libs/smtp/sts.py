@@ -6,6 +6,7 @@ can stand between us and the mail server can stand there, too (section 10.2).
 
 import asyncio
 import ipaddress
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import httpx
@@ -14,6 +15,7 @@ import structlog
 from libs.runtime.clock import Clock
 from libs.runtime.config import DialPart
 from libs.runtime.dns import Dns, Kind
+from libs.smtp import sts_file
 from libs.smtp.route import forbidden
 from libs.smtp.sts_policy import LONGEST, BadPolicy, Mode, Policy, policy_id, read_policy
 from libs.smtp.tls import trusting
@@ -43,11 +45,17 @@ class _Kept(NamedTuple):
 class Policies:
     """Of all domains that mail goes to."""
 
-    def __init__(self, dial: DialPart, dns: Dns, clock: Clock) -> None:
+    def __init__(self, dial: DialPart, dns: Dns, clock: Clock, folder: Path) -> None:
+        """`folder`: where they are kept over a restart."""
         self._dns, self._clock, self._port = dns, clock, dial.policy_port
         self._allow = tuple(ipaddress.ip_network(network) for network in dial.allow)
         self._context = trusting(dial.authorities)
-        self._kept: dict[str, _Kept] = {}
+        self._file = folder / sts_file.NAME
+        shift = clock.mono() - clock.wall()
+        self._kept = {
+            domain: _Kept(entry.id, entry.policy, entry.ends + shift, entry.stale + shift)
+            for domain, entry in sts_file.load(self._file, clock.wall()).items()
+        }
         self._failed: dict[str, tuple[str, float]] = {}  # domain -> the id that was wanted, when it failed
         self._fetching: dict[str, asyncio.Task[None]] = {}
 
@@ -92,6 +100,9 @@ class Policies:
         self._failed.pop(domain, None)
         fresh_s = min(FRESH_S, policy.max_age / 2)
         _put(self._kept, domain, _Kept(announced, policy, now + policy.max_age, now + fresh_s))
+        wall = self._clock.wall()
+        entry = sts_file.Entry(announced, policy, wall + policy.max_age, wall + fresh_s)
+        await asyncio.to_thread(sts_file.save, self._file, {domain: entry}, wall)
         if policy.mode is Mode.TESTING:
             log.info("an MTA-STS policy is being tested and not enforced", domain=domain)
 

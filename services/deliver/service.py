@@ -149,7 +149,7 @@ def shared(deps: Deps, domains: Table[Domain]) -> Shared:
         deps=deps,
         domains=domains,
         dialers=dialers(deps),
-        demands=Demands(config.dial, deps.dns, deps.clock),
+        demands=Demands(config, deps.dns, deps.clock),
         ours=Ours(config.installation.hosts, (*config.host.ipv4, *config.host.ipv6)),
         addresses=Addresses(),
         slots=asyncio.Semaphore(SLOTS),

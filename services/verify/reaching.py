@@ -39,7 +39,7 @@ class Reach:
         self._ours = Ours(installation.hosts, (*host.ipv4, *host.ipv6))
         self._per_s, self._burst, self._within = per_s, burst, within
         self._place = place
-        self._demands = Demands(deps.config.dial, deps.dns, deps.clock)
+        self._demands = Demands(deps.config, deps.dns, deps.clock)
         self._slots = _Slots(per_address)
         self._paces: dict[str, Pace] = {}
 

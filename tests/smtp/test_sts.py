@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,8 @@ import trustme
 from libs.runtime.config import DialPart
 from libs.runtime.dns import Dns
 from libs.smtp.sts import AGAIN_S, FRESH_S, Policies
-from libs.smtp.sts_policy import Mode
+from libs.smtp.sts_file import NAME, Entry, load, save
+from libs.smtp.sts_policy import Mode, read_policy
 from tests.helpers.clock import Clock
 from tests.helpers.policy_server import PATH, PolicyServer
 from tests.helpers.zone import Zone
@@ -32,6 +33,7 @@ class Scene(NamedTuple):
     server: PolicyServer
     zone: Zone
     clock: Clock
+    another: Callable[[], Policies]
 
     async def mode(self) -> Mode | None:
         policy = await self.policies.of(DOMAIN)
@@ -55,9 +57,9 @@ async def scene(folder: Path, *names: str, allow: tuple[str, ...] = ("127.0.0.0/
     ):
         dns = Dns(zone.servers, clock, 2.0)
         dial = DialPart(allow=allow, policy_port=server.port, authorities=folder / "authorities.pem")
-        policies = Policies(dial, dns, clock)
+        policies = Policies(dial, dns, clock, folder)
         try:
-            yield Scene(policies, server, zone, clock)
+            yield Scene(policies, server, zone, clock, lambda: Policies(dial, dns, clock, folder))
         finally:
             await policies.close()
             await dns.close()
@@ -109,6 +111,53 @@ async def test_kept_whatever_fails(tmp_path: Path, trouble: str) -> None:
         assert await at.mode() is Mode.ENFORCE
         at.clock.advance(2)
         assert await at.mode() is None
+
+
+async def test_kept_over_a_restart(tmp_path: Path) -> None:
+    """The next process knows it from the file, with DNS and its server away, until it ends."""
+    async with scene(tmp_path) as at:
+        assert await at.mode() is Mode.ENFORCE
+        await at.server.stop()
+        at.zone.set("")
+        later = at.another()
+        assert (policy := await later.of(DOMAIN)) is not None
+        assert policy.mx == ("mx.office.example",)
+        at.clock.advance(604_801)
+        assert await later.of(DOMAIN) is None
+        assert await at.another().of(DOMAIN) is None
+
+
+@pytest.mark.parametrize("octets", [b"", b"{", b"[]", b'{"a": 1}', b'{"a": {"id": "1"}}', b"\xff"])
+async def test_a_file_that_is_none(tmp_path: Path, octets: bytes) -> None:
+    """What cannot be read is fetched again, and written over."""
+    (tmp_path / NAME).write_bytes(octets)
+    async with scene(tmp_path) as at:
+        assert await at.mode() is Mode.ENFORCE
+        await at.server.stop()
+        assert await at.another().of(DOMAIN) is not None
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """It holds as long as the process."""
+    wall = 1_800_000_000.0
+    entry = Entry("1", read_policy(POLICY.encode()), wall + 60, wall + 30)
+    save(tmp_path / "nowhere" / NAME, {DOMAIN: entry}, wall)
+    assert load(tmp_path / "nowhere" / NAME, wall) == {}
+
+
+def test_two_processes_share_the_file(tmp_path: Path) -> None:
+    """Each keeps what the other wrote; what has ended goes."""
+    wall, path = 1_800_000_000.0, tmp_path / NAME
+    entries = {
+        name: Entry("1", read_policy(POLICY.encode()), wall + age, wall)
+        for name, age in (("a", 5), ("b", 60))
+    }
+    for name, entry in entries.items():
+        save(path, {name: entry}, wall)
+    assert load(path, wall) == entries
+    save(path, {"c": entries["b"]}, wall + 10)
+    assert set(load(path, wall + 10)) == {"b", "c"}
+    assert [each.name for each in tmp_path.iterdir()] == [NAME]
 
 
 async def test_after_a_failure_it_is_left_alone_for_a_while(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from libs.runtime.clock import SystemClock
-from libs.runtime.config import DialPart, HostPart
+from libs.runtime.config import Config, DialPart, HostPart
 from libs.runtime.dns import Dns
 from libs.smtp.client import Dialer, Fault, Stage
 from libs.smtp.demands import Demands
@@ -159,7 +159,18 @@ async def asking(zone: Zone) -> AsyncIterator[Dns]:
 
 async def demanded(text: str, *, validating: bool = True, dane: bool = True) -> Asked:
     async with Zone(text, validating=validating) as zone, asking(zone) as dns:
-        demands = Demands(DialPart(dane=dane, mta_sts=False), dns, SystemClock())
+        config = Config(
+            installation={
+                "id": "installation",
+                "hosts": ("mx1.backup.example",),
+                "operators": "ops@isp.example",
+            },
+            host={"name": "mx1.backup.example"},
+            state_directory="unused",
+            dns={"servers": [f"{zone.address}:{zone.port}"]},
+            dial={"dane": dane, "mta_sts": False},
+        )
+        demands = Demands(config, dns, SystemClock())
         route = await look_up(dns, "office.example", Ours((), ()), random.shuffle)
         found = (await demands.of("office.example", route))[HOST]
         return Asked(found, zone.questions)
