@@ -151,7 +151,7 @@ class Play:
         learnt = self.known.get(of)
         return Facts(
             NAMES,
-            hides=False,
+            whole=True,
             settings=complete(self.defaults, domain),
             fresh=True,
             status=status if isinstance(status, RecipientStatus) else None,
@@ -267,7 +267,7 @@ class Play:
         return ContentEnd(Content("id", ContentRef(0, (0,), parse.size), bytes(parse.head), 0.0, 0.0, 0.0))
 
     def commit(self, effect: Commit) -> Input:
-        if (reply := policy.at_dot(self.case.verdict, whole=True)) is not None:
+        if (reply := policy.at_dot(self.case.verdict, hides=False)) is not None:
             return Refused(reply)
         e = effect.envelope
         mail = Mail(
