@@ -106,6 +106,8 @@ SHELL = {
     "services/deliver/addresses.py": "waits for room at a dialled address",
     "services/deliver/attempt.py": "dials the next hop, reads the log",
     "services/deliver/carrier.py": "runs connections and probes",
+    "services/deliver/late.py": "writes to the log, tells time",
+    "services/deliver/notices.py": "writes to the log",
     "services/deliver/observations.py": "appends to the log",
     "services/deliver/moving.py": "writes content again",
     "services/deliver/partition.py": "writes to the log",

@@ -23,13 +23,17 @@ class EventType(StrEnum):
     PARKED = "Parked"
     HELD = "Held"
     RELEASED = "Released"
+    RETRIED = "Retried"
+    REDELIVERED = "Redelivered"
     DELETED = "Deleted"
     DROPPED = "Dropped"
+    DELAYED = "Delayed"  # the sender is told that a mail waits
+    RELAYED = "Relayed"  # the sender is told that a mail was handed over
     CONTENT_LOST = "ContentLost"
     QUARANTINED = "Quarantined"
     PRIMARY = "Primary"  # a primary's health changed
     RECIPIENT = "Recipient"  # what is known of a recipient changed
-    REQUEST = "Request"  # a request was applied (request_id)
+    REQUEST = "Request"  # a request was applied (request_id, counts)
     DOMAIN = "Domain"  # a relay domain was added, became active, was removed
     ACCESS = "Access"  # the operator blocked or allowed somebody, or no more
     TICK = "Tick"
@@ -46,7 +50,8 @@ class Response(Struct, frozen=True, omit_defaults=True):
 
 class Event(Struct, frozen=True, omit_defaults=True):
     """One thing that happened. `event_time`, `service` and `host` (who says it) are filled in when it is
-    emitted; `created_time`: arrival of the mail."""
+    emitted; `created_time`: arrival of the mail; `counts`: mails by what a request did to them: `changed`,
+    `unchanged` (they are so already, or are not what the request is for), `busy` (ask again)."""
 
     type: EventType
     event_time: float = 0.0
@@ -65,6 +70,7 @@ class Event(Struct, frozen=True, omit_defaults=True):
     created_time: float = 0.0
     request_id: str = ""
     text: str = ""
+    counts: dict[str, int] = {}
 
 
 def encode_event(event: Event) -> bytes:

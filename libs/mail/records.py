@@ -82,12 +82,21 @@ class State(StrEnum):
     CONTENT_LOST = "content-lost"
 
 
+class Cause(StrEnum):
+    """Why the recipients in `failed` failed."""
+
+    REFUSED = "refused"  # a mail server said no
+    EXPIRED = "expired"  # the lifetime of the mail ended
+    GIVEN_UP = "given-up"  # a person asked for it
+
+
 class Progress(Struct, frozen=True, omit_defaults=True):
     """What changes while a mail waits. `done`: indexes into Mail.recipients that need nothing more (delivered
     or notified); `failed`: indexes that failed for good and of whom nobody was told yet; `next_attempt`: wall
     seconds, 0 for now; `last_reply`: the primary's, one line, escaped; `dsn_id`: set from the moment a DSN is
     being written until its outcome is settled; `request`: offset of the last request applied, -1 for none;
-    `since`: when `state` began."""
+    `since`: when `state` began; `cause`: why `failed` failed; `relayed`: indexes that were delivered to a
+    server which tells the sender nothing, though he asked to be told, and of which he was not told yet."""
 
     state: State = State.QUEUED
     attempts: int = 0
@@ -99,6 +108,8 @@ class Progress(Struct, frozen=True, omit_defaults=True):
     since: float = 0.0
     delay_told: bool = False
     failed: tuple[int, ...] = ()
+    cause: Cause = Cause.REFUSED
+    relayed: tuple[int, ...] = ()
 
 
 class QueueEntry(Struct, frozen=True):
@@ -188,6 +199,13 @@ class Enforce(StrEnum):
     SPF = "spf"  # besides, SPF fail of MAIL FROM
 
 
+class Language(StrEnum):
+    """Of what people read."""
+
+    EN = "en"
+    DE = "de"
+
+
 class Overrides(Struct, frozen=True, omit_defaults=True):
     """Settings of one domain that differ from the installation's; None: not set (settings.py completes)."""
 
@@ -204,6 +222,7 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
     primary_host: str | None = None
     tls_name: str | None = None
     xclient: bool | None = None
+    language: Language | None = None
 
 
 class Domain(Struct, frozen=True, omit_defaults=True):
@@ -254,22 +273,75 @@ class Flush(Struct, frozen=True, tag="flush"):
     by: str
 
 
-class Release(Struct, frozen=True, tag="release"):
-    """Let the held mail `id` of `domain` be delivered. `by`: who asked."""
+class Which(Struct, frozen=True, omit_defaults=True):
+    """The mails that a request is about: those for which all that is given holds. `sender`: reverse-path, <>
+    for the null one; `recipient`: one that needs something still; either is a mailbox in normal form, or `@`
+    and a domain; `older_s`: it arrived so long before the request. Empty: every mail of the domain."""
+
+    sender: str = ""
+    recipient: str = ""
+    older_s: float = 0.0
+
+
+class Retry(Struct, frozen=True, tag="retry"):
+    """Attempt deferred mails now. Of this and the other verbs: `domain`: of the mails, "" for whatever is in
+    the partition; `id`: of the one mail, "" for all that `which` selects; `by`: who asked."""
 
     request_id: str
     domain: str
     id: str
     by: str
+    which: Which = Which()
+
+
+class Hold(Struct, frozen=True, tag="hold"):
+    """No attempts until Release."""
+
+    request_id: str
+    domain: str
+    id: str
+    by: str
+    which: Which = Which()
+
+
+class Release(Struct, frozen=True, tag="release"):
+    """Let held mails be delivered."""
+
+    request_id: str
+    domain: str
+    id: str
+    by: str
+    which: Which = Which()
 
 
 class Delete(Struct, frozen=True, tag="delete"):
-    """End the mail `id` of `domain` undelivered; nobody is told. `by`: who asked."""
+    """End mails undelivered; nobody is told. With an `id`: also what no version here can read."""
 
     request_id: str
     domain: str
     id: str
     by: str
+    which: Which = Which()
+
+
+class Bounce(Struct, frozen=True, tag="bounce"):
+    """Give mails up now: their senders are told as if it had been the primary's word."""
+
+    request_id: str
+    domain: str
+    id: str
+    by: str
+    which: Which = Which()
+
+
+class Redeliver(Struct, frozen=True, tag="redeliver"):
+    """Take parked mails up again."""
+
+    request_id: str
+    domain: str
+    id: str
+    by: str
+    which: Which = Which()
 
 
 class Unbrake(Struct, frozen=True, tag="unbrake"):
@@ -281,4 +353,5 @@ class Unbrake(Struct, frozen=True, tag="unbrake"):
     by: str
 
 
-RequestRecord = Flush | Release | Delete | Unbrake
+MailRequest = Retry | Hold | Release | Delete | Bounce | Redeliver
+RequestRecord = Flush | Unbrake | MailRequest

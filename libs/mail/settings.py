@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from libs.mail.records import Admission, Domain, Enforce, Unverified
+from libs.mail.records import Admission, Domain, Enforce, Language, Unverified
 
 DAY_S = 86_400.0
 
@@ -19,6 +19,8 @@ class Defaults(Struct, frozen=True):
     max_waiting_size: int = 20 * 2**30
     admission: Admission = Admission.ALWAYS
     enforce: Enforce = Enforce.OFF
+    language: Language = Language.EN
+    parked_s: float = 7 * DAY_S
 
 
 class DomainSettings(Struct, frozen=True):
@@ -26,7 +28,8 @@ class DomainSettings(Struct, frozen=True):
     `max_waiting`, `max_waiting_size`: mails and octets that may wait for its primary; `max_rate`: mails a
     minute that it is handed, 0 for any; `primary_host`: where it is, `host:port`, "" for where its MX records
     say; `tls_name`: the name that its certificate must be for, "" for none; `xclient`: it is told whose mail
-    it gets; `era`: as in Domain."""
+    it gets; `era`: as in Domain; `language`: of notices to its senders and its contact; `parked_s`: how long
+    parked mail is kept."""
 
     domain: str
     active: bool
@@ -46,6 +49,8 @@ class DomainSettings(Struct, frozen=True):
     primary_host: str
     tls_name: str
     xclient: bool
+    language: Language
+    parked_s: float
 
 
 def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
@@ -71,4 +76,6 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
         primary_host=own.primary_host or "",
         tls_name=own.tls_name or "",
         xclient=bool(own.xclient),
+        language=defaults.language if own.language is None else own.language,
+        parked_s=defaults.parked_s,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
-from libs.mail.records import Progress, State
+from libs.mail.records import Cause, Progress, State
 
 
 class IllegalMove(Exception):  # noqa: N818 the word of docs/states.md
@@ -39,12 +39,16 @@ def move(
     last_reply: str | None = None,
     dsn_id: str = "",
     request: int | None = None,
+    cause: Cause | None = None,
+    relayed: Iterable[int] | None = None,
+    delay_told: bool = False,
 ) -> Progress:
     """`old` in state `to` at `now` (wall seconds).
 
-    `done` is added to what was done, never taken back; what is done is not failed. Not given: `attempts`,
-    `failed`, `last_reply` and `request` stay. Raises IllegalMove, also for an attempt count or a request
-    offset that goes back, and for a mail without attempts (HELD, PARKED, CONTENT_LOST) that would be due.
+    `done` is added to what was done, never taken back; what is done is not failed; who was told of a delay
+    stays told. Not given: `attempts`, `failed`, `last_reply`, `request`, `cause` and `relayed` stay. Raises
+    IllegalMove, also for an attempt count or a request offset that goes back, and for a mail without attempts
+    (HELD, PARKED, CONTENT_LOST) that would be due.
     """
     attempts = old.attempts if attempts is None else attempts
     request = old.request if request is None else request
@@ -67,6 +71,9 @@ def move(
         dsn_id=dsn_id,
         request=request,
         since=old.since if to is old.state else now,
+        cause=old.cause if cause is None else cause,
+        relayed=old.relayed if relayed is None else tuple(sorted(relayed)),
+        delay_told=old.delay_told or delay_told,
     )
 
 
@@ -91,18 +98,22 @@ def fresh(progress: Progress) -> bool:
 
 def merged(one: Progress, other: Progress) -> Progress:
     """Two owners' states of one mail as one (rule 3): outcomes of recipients add up, the later request has
-    the word about the state, at the same request the stiller state stands. Commutative; nothing that
-    is done is lost."""
+    the word about the state and about who failed, at the same request the stiller state stands. Commutative;
+    nothing that is done is lost; who failed before a later request is tried again."""
     done = {*one.done, *other.done}
     if one.request != other.request:
         leader = max(one, other, key=lambda progress: progress.request)
+        failed, cause = {*leader.failed}, leader.cause
     else:
         leader = max(one, other, key=_rank)
+        failed, cause = {*one.failed, *other.failed}, max(one.cause, other.cause)
     return replace(
         leader,
         attempts=max(one.attempts, other.attempts),
         done=tuple(sorted(done)),
-        failed=tuple(sorted({*one.failed, *other.failed} - done)),
+        failed=tuple(sorted(failed - done)),
+        cause=cause,
+        relayed=tuple(sorted({*one.relayed, *other.relayed})),
         dsn_id=leader.dsn_id or one.dsn_id or other.dsn_id,
         delay_told=one.delay_told or other.delay_told,
     )

@@ -20,7 +20,7 @@ from pydantic import (
 
 from libs.mail.address import BadAddress, domain_name, mailbox
 from libs.mail.hints import Us
-from libs.mail.records import Admission, Enforce, Unverified
+from libs.mail.records import Admission, Enforce, Language, Unverified
 from libs.mail.settings import DAY_S, Defaults
 
 
@@ -305,6 +305,8 @@ class DefaultsPart(_Part):
     max_waiting_size: Count = 20 * 2**30
     admission: Admission = Admission.ALWAYS
     enforce: Enforce = Enforce.OFF
+    language: Language = Language.EN
+    parked_days: Number = Field(default=7.0, gt=0, le=30)  # parked mail is kept so long
 
     def settings(self) -> Defaults:
         return Defaults(
@@ -317,6 +319,8 @@ class DefaultsPart(_Part):
             max_waiting_size=self.max_waiting_size,
             admission=self.admission,
             enforce=self.enforce,
+            language=self.language,
+            parked_s=self.parked_days * DAY_S,
         )
 
 

@@ -90,6 +90,7 @@ class Metrics:
         self.attempts = counter("attempts_total", "Recipients of attempts by outcome", "outcome")
         self.probes = counter("probes_total", "Probes of primaries", "outcome")
         self.bounces = counter("bounces_total", "Recipients that failed for good", "reason")
+        self.dsns = counter("dsns_total", "Notices written to senders", "action")
         self.dsns_suppressed = counter("dsns_suppressed_total", "Failures nobody was told of", "reason")
         self.contents_moved = counter(
             "contents_moved_total", "Contents written again so that their neighbours can be deleted"

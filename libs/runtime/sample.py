@@ -131,6 +131,8 @@ listen = "{health}"
 # max_waiting_size = 21474836480  # and their octets
 # admission = "always"      # or "fallback": while the primary is up, a first try is sent back to it (451)
 # enforce = "off"           # or "dmarc": DMARC fail with p=reject is refused (550); "spf": SPF fail as well
+# language = "en"           # or "de": of notices to senders and to a domain's contact
+# parked_days = 7.0         # mail that nobody could be told of is kept so long for the domain's owner
 
 [timing]
 # Seconds.

@@ -19,13 +19,15 @@ _NEVER = float("-inf")
 
 class Brake(Struct, frozen=True):
     """`accepted` and `refused`: confirmed mailboxes since the outage ended (or in the last hour);
-    `first`: when the first of them was seen; `pulled`: when, None for not."""
+    `first`: when the first of them was seen; `pulled`: when, None for not; `released`: when a person ended
+    it."""
 
     outage_ended: float = _NEVER
     accepted: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
     first: float = _NEVER
     pulled: float | None = None
+    released: float = _NEVER
 
 
 def outage_ended(brake: Brake, now: float) -> Brake:
@@ -56,14 +58,22 @@ def refused(brake: Brake, mailbox: str, now: float) -> Brake:
     brake = _current(brake, now)
     every = brake.refused if len(brake.refused) >= ROOM else brake.refused | {mailbox}
     brake = replace(brake, refused=every, accepted=brake.accepted - {mailbox}, first=_begun(brake, now))
-    if brake.pulled is None and _too_many(brake, now):
+    if brake.pulled is None and not _let_go(brake, now) and _too_many(brake, now):
         return replace(brake, pulled=now)
     return brake
+
+
+def released(brake: Brake, now: float) -> Brake:
+    """A person says that the primary's list is right: for an hour its word is final, whomever it refuses.
+    That is longer than those take who wait because it was not."""
+    return Brake(outage_ended=brake.outage_ended, released=now)
 
 
 def final(brake: Brake, now: float) -> bool:
     """Is the refusal of a mailbox final now? While the brake is pulled and in the hour after an outage,
     no."""
+    if _let_go(brake, now):
+        return True
     return not braked(brake, now) and now - brake.outage_ended >= HOUR_S
 
 
@@ -86,7 +96,11 @@ def _current(brake: Brake, now: float) -> Brake:
     """Without an outage in the last hour only what was seen in the last hour counts."""
     if braked(brake, now) or now - brake.outage_ended < HOUR_S or now - brake.first < HOUR_S:
         return brake
-    return Brake(outage_ended=brake.outage_ended)
+    return Brake(outage_ended=brake.outage_ended, released=brake.released)
+
+
+def _let_go(brake: Brake, now: float) -> bool:
+    return now - brake.released < HOUR_S
 
 
 def _begun(brake: Brake, now: float) -> float:

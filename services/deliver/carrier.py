@@ -185,8 +185,9 @@ class Carriers:
                 handed_on = True
                 return True
             got = await attempt.transact(kept, part, job, open_, self._before_dot)
-            target = kept.connection.target
-            by = Peer(target.host, target.address, kept.connection.source_address, kept.connection.tls)
+            to = kept.connection
+            dsn = "DSN" in to.capabilities
+            by = Peer(to.target.host, to.target.address, to.source_address, to.tls, dsn=dsn)
             self._settle(hop, job, self._settlement.judge(hop, job, got, best=kept.best), by, slow=slow)
             handed_on = True
         except (Stale, Withheld):

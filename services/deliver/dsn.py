@@ -1,4 +1,4 @@
-"""A non-delivery notice as octets: multipart/report (RFC 6522), delivery-status (RFC 3464), codes (RFC 3463).
+"""A DSN as octets: multipart/report (RFC 6522), delivery-status (RFC 3464), codes (RFC 3463).
 
 The original's header is returned, never its content: RFC 3461 section 6.2 lets us set the length up to which
 RET=FULL is honoured, and a notice may go to somebody who never sent the mail. With non-ASCII addresses the
@@ -15,31 +15,36 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from libs.mail.records import Mail
+from libs.mail.records import Cause, Language, Mail
 from libs.mail.reply import escaped
+from services.deliver import wording
 
 HEADER_OCTETS = 32_768  # so much of the original's header is returned
 _WIDTH = 76
 
 
-class Failure(Struct, frozen=True):
-    """One recipient (index into Mail.recipients) that was given up. `status`: enhanced status code 5.x.x or
-    4.x.x; `diagnostic`: the remote reply on one line, "" for none; `remote`: the MX host that said it, "" for
-    none."""
+class Report(Struct, frozen=True):
+    """What there is to say of one recipient (index into Mail.recipients). `status`: enhanced status code;
+    `diagnostic`: the remote reply on one line, "" for none; `remote`: the MX host that said it, "" for none;
+    `attempted`: that was just now."""
 
     index: int
     status: str
     diagnostic: str = ""
     remote: str = ""
+    attempted: bool = False
 
 
 class Written(Struct, frozen=True):
-    """`boundary`: must not occur in the original's header; `now`: wall seconds; `host`: our name."""
+    """`boundary`: must not occur in the original's header; `now`: wall seconds; `host`: our name; `until`:
+    when the mail expires, wall seconds."""
 
     id: str
     host: str
     now: float
     boundary: str
+    until: float = 0.0
+    language: Language = Language.EN
 
 
 def dsn_id(mail_id: str, kind: str, recipients: Iterable[str]) -> str:
@@ -48,21 +53,30 @@ def dsn_id(mail_id: str, kind: str, recipients: Iterable[str]) -> str:
     return b32encode(sha256(text.encode()).digest()[:15]).decode().lower()
 
 
-def build(mail: Mail, failures: Sequence[Failure], header: bytes, by: Written, *, expired: bool) -> bytes:
-    """The whole message about `failures` of `mail`, lines ended by CR LF, at most 998 octets long.
+def build(
+    mail: Mail,
+    action: str,
+    reports: Sequence[Report],
+    header: bytes,
+    by: Written,
+    cause: Cause = Cause.REFUSED,
+) -> bytes:
+    """The whole message: what became of `mail` for the recipients in `reports`, lines ended by CR LF, at most
+    998 octets long.
 
-    `header`: the original's header fields as received; `expired`: its lifetime ended, nobody said no.
+    `action`: failed, delayed or relayed (RFC 3464 section 2.3.3); `header`: the original's header fields as
+    received; `cause`: why they failed.
     """
     utf8 = not all(text.isascii() for text in (mail.reverse_path, *(r.mailbox for r in mail.recipients)))
     parts = [
-        _human(mail, failures, by, expired=expired),
-        _status(mail, failures, by, utf8=utf8),
+        _human(mail, action, reports, by, cause, utf8=utf8),
+        _status(mail, action, reports, by, utf8=utf8),
         _original(header, utf8=utf8),
     ]
     lines = [
         _field("From", f"Mail Delivery System <mailer-daemon@{by.host}>"),
         _field("To", f"<{_plain(mail.reverse_path)}>"),
-        _field("Subject", "Undelivered mail returned to sender"),
+        _field("Subject", wording.subject(action, by.language)),
         _field("Date", _date(by.now)),
         _field("Message-ID", f"<{by.id}@{by.host}>"),
         _field("Auto-Submitted", "auto-replied"),
@@ -77,31 +91,36 @@ def build(mail: Mail, failures: Sequence[Failure], header: bytes, by: Written, *
     return "".join(lines).encode() + b"".join(cut + part for part in parts) + end
 
 
-def _human(mail: Mail, failures: Sequence[Failure], by: Written, *, expired: bool) -> bytes:
+def _human(
+    mail: Mail, action: str, reports: Sequence[Report], by: Written, cause: Cause, *, utf8: bool
+) -> bytes:
     said = []
-    for failure in failures:
-        said.append(f"<{_plain(mail.recipients[failure.index].mailbox)}>")
-        if failure.diagnostic:
-            host = failure.remote or f"the mail server of {mail.next_hop}"
-            said += _wrapped(f"{host} said: {failure.diagnostic}", "    ")
+    for report in reports:
+        said.append(f"<{_plain(mail.recipients[report.index].mailbox)}>")
+        if report.diagnostic:
+            said += _wrapped(
+                wording.said(report.remote, mail.next_hop, report.diagnostic, by.language), "    "
+            )
         said.append("")
-    if expired:
-        why = (
-            f"Your mail waited here for {mail.next_hop} and could not be delivered in time. It is given up "
-            f"for the recipients below; you may send it again."
-        )
-    else:
-        why = "Your mail could not be delivered to the recipients below. It is not tried again for them."
-    opening = f"This is the mail system of {by.host}, a backup mail exchanger for {mail.domain}."
-    lines = [*_wrapped(opening), "", *_wrapped(why), "", *said]
-    text = "\r\n".join(lines).rstrip("\r\n") + "\r\n"
-    charset = "us-ascii" if text.isascii() else "utf-8"
-    transfer = "7bit" if text.isascii() else "8bit"
+    opening = wording.opening(by.host, mail.domain, by.language)
+    what = wording.what(action, cause, mail.next_hop, by.until, by.language)
+    lines = [*_wrapped(opening), "", *_wrapped(what), "", *said]
+    return text_part("\r\n".join(lines).rstrip("\r\n") + "\r\n", eightbit=utf8)
+
+
+def text_part(text: str, *, eightbit: bool) -> bytes:
+    """`text`, lines ended by CR LF, as a MIME part. `eightbit`: what is not ASCII may go as it is; without,
+    it goes over any server."""
+    octets, charset, transfer = text.encode(), "us-ascii", "7bit"
+    if not text.isascii():
+        charset, transfer = "utf-8", "8bit" if eightbit else "quoted-printable"
+    if transfer == "quoted-printable":
+        octets = b"\r\n".join(_quoted(line) for line in octets.split(b"\r\n"))
     head = f"Content-Type: text/plain; charset={charset}\r\nContent-Transfer-Encoding: {transfer}\r\n\r\n"
-    return (head + text).encode()
+    return head.encode() + octets
 
 
-def _status(mail: Mail, failures: Sequence[Failure], by: Written, *, utf8: bool) -> bytes:
+def _status(mail: Mail, action: str, reports: Sequence[Report], by: Written, *, utf8: bool) -> bytes:
     """RFC 3464 section 2: the fields of the message, then a group of fields for each recipient."""
     groups = [_field("Reporting-MTA", f"dns; {by.host}")]
     if mail.envid:
@@ -109,18 +128,22 @@ def _status(mail: Mail, failures: Sequence[Failure], by: Written, *, utf8: bool)
     if mail.helo:
         groups[0] += _field("Received-From-MTA", f"dns; {_plain(mail.helo)}")
     groups[0] += _field("Arrival-Date", _date(mail.arrived))
-    for failure in failures:
-        recipient = mail.recipients[failure.index]
+    for report in reports:
+        recipient = mail.recipients[report.index]
         kind = "rfc822" if recipient.mailbox.isascii() else "utf-8"
-        group = _field("Original-Recipient", _typed(recipient.orcpt)) if recipient.orcpt else ""
+        group = _field("Original-Recipient", _typed(recipient.orcpt, utf8=utf8)) if recipient.orcpt else ""
         group += _field("Final-Recipient", f"{kind}; {_plain(recipient.mailbox)}")
-        group += _field("Action", "failed")
-        group += _field("Status", failure.status)
-        if failure.remote:
-            group += _field("Remote-MTA", f"dns; {failure.remote}")
-        if failure.diagnostic:
-            group += _field("Diagnostic-Code", f"smtp; {failure.diagnostic}")
-        group += _field("Last-Attempt-Date", _date(by.now))
+        group += _field("Action", action)
+        group += _field("Status", report.status)
+        if report.remote:
+            group += _field("Remote-MTA", f"dns; {report.remote}")
+        if report.diagnostic:
+            group += _field("Diagnostic-Code", f"smtp; {report.diagnostic}")
+        if report.attempted:
+            group += _field("Last-Attempt-Date", _date(by.now))
+        group += _field("Final-Log-ID", mail.id)
+        if action == "delayed":
+            group += _field("Will-Retry-Until", _date(by.until))
         groups.append(group)
     body = "\r\n".join(groups).encode()
     if not utf8:
@@ -167,9 +190,12 @@ def _plain(text: str) -> str:
     return escaped(text, 900)
 
 
-def _typed(orcpt: str) -> str:
-    """`rfc822;ann@office.example` -> `rfc822; ann@office.example`."""
+def _typed(orcpt: str, *, utf8: bool) -> str:
+    """`rfc822;ann@office.example` -> `rfc822; ann@office.example`; where the notice is ASCII, an address of
+    type utf-8 goes as utf-8-addr-xtext (RFC 6533 section 3)."""
     kind, _, address = _plain(orcpt).partition(";")
+    if not utf8:
+        address = "".join(each if each.isascii() else f"\\x{{{ord(each):X}}}" for each in address)
     return f"{kind}; {address}"
 
 

@@ -145,6 +145,7 @@ class Ledger:
                 content,
                 min(ref.offsets),
                 len(ref.offsets),
+                progress.delay_told,
             )
         )
         if progress.dsn_id:
@@ -164,6 +165,10 @@ class Ledger:
         self.index.drop(id_)
         self.foreign.pop(id_, None)
         self.unfinished.discard(id_)
+
+    def unreadable(self, key: bytes) -> bool:
+        """Is the newest record of `key` one that cannot be decoded?"""
+        return key in self.unread or key in self.blind
 
     def forget(self, now: float) -> None:
         """Let go of tombstones seen more than an hour ago."""

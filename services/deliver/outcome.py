@@ -41,6 +41,7 @@ class Why(StrEnum):
     NO_MAILBOX = "no_mailbox"
     CONTENT = "content"
     EXPIRED = "expired"
+    GIVEN_UP = "given_up"
 
 
 class Done(Struct, frozen=True):

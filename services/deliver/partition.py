@@ -27,6 +27,7 @@ from libs.smtp.route import Ours, Place, said
 from services.deliver import brake as bounce_brake
 from services.deliver.addresses import Addresses
 from services.deliver.brake import Brake
+from services.deliver.delays import AFTER_S, Delays
 from services.deliver.destination import Destination, Gates, Pace, Seen, on, void
 from services.deliver.ledger import OWNER, Ledger
 from services.deliver.observations import Observations
@@ -108,6 +109,8 @@ class Partition:
         self._defaults = self.deps.config.defaults.settings()
         # Of each domain, from which record: they are asked for several times a mail.
         self._completed: dict[str, tuple[Domain, DomainSettings]] = {}
+        self.taken_up: dict[str, float] = {}  # mails that a person had redelivered, and when (monotonic)
+        self.delays = Delays()
         self.draining = False
 
     # --- next hops ---
@@ -217,6 +220,8 @@ class Partition:
         """A mail came into the index."""
         primary = mail.kind is Kind.RELAYED and mail.next_hop == mail.domain
         self.hop(mail.next_hop, primary=primary)
+        if mail.kind is Kind.RELAYED and not mail.delay_told:
+            self.delays.add(mail.id, mail.arrived + AFTER_S)
         self.changed.add(mail.next_hop)
         self.stir(mail.next_hop)
 
@@ -231,7 +236,22 @@ class Partition:
             if settings is None or stopped or bounce_brake.braked(hop.brake, self.clock.mono()):
                 return None
             setting = settings.lifetime_s
-        return over(mail.arrived, lifetime_s(mail.kind, setting), wall)
+        over_s = over(mail.arrived, lifetime_s(mail.kind, setting), wall)
+        again = self.taken_up.get(mail.id)
+        return over_s if over_s is None or again is None else min(over_s, self.clock.mono() - again)
+
+    def until(self, domain: str, arrived: float) -> float:
+        """When the lifetime of a mail of `domain` ends that arrived at `arrived` (wall seconds)."""
+        settings = self.settings(domain)
+        lifetime = (
+            self.deps.config.defaults.settings().lifetime_s if settings is None else settings.lifetime_s
+        )
+        return arrived + lifetime
+
+    def take_up(self, id_: str) -> None:
+        """A person had a parked mail taken up again: what failed before is no witness any more (rule 10)."""
+        self.tries.pop(id_, None)
+        self.taken_up[id_] = self.clock.mono()
 
     # --- records ---
 
@@ -258,6 +278,7 @@ class Partition:
         await self._insist("queue", id_.encode(), None, ((OWNER, self.ledger.mark),), accepted=accepted)
         self.ledger.end(id_)
         self.tries.pop(id_, None)
+        self.taken_up.pop(id_, None)
 
     async def bury(self, key: bytes) -> None:
         """Another tombstone for a record that came behind the first, or for a stale state."""

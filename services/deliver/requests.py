@@ -1,92 +1,213 @@
-"""What people ask for on `requests`, applied under the claim: flush a domain, release or delete a mail.
+"""What people ask for on `requests`, applied under the claim: flush a domain; retry, hold, release, delete,
+bounce or redeliver mails; end a brake.
 
-An event with the request's id says what came of it: Released or Deleted, or a Request that says why not.
+An event says what became of each mail, and a Request what came of it all, with counts; each has the request's
+id.
 """
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import NamedTuple
 
 from libs.log.contract import LogError, NotOwner, Record
 from libs.mail.codec import Undecodable
 from libs.mail.event import Event, EventType
-from libs.mail.records import Delete, Flush, Release, State
-from libs.mail.states import bury, move
+from libs.mail.records import Delete, Flush, MailRequest, Redeliver, Retry, Unbrake
+from libs.mail.states import bury
+from services.deliver import brake as bounce_brake
+from services.deliver.asked import DONE, Applied, Ended, GivenUp, Moved, Unchanged, concerns, meaning, perhaps
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Flushed
 from services.deliver.outgoing import Job
 from services.deliver.partition import Partition
+from services.deliver.settlement import Settlement
+
+AT_ONCE = 50  # mails in hand of one request
+_AGAIN_S, _ROUNDS = 0.1, 30  # mails that are being attempted are tried so often
+_LOOK = 5000  # entries of the index looked at before others get their turn
+
+
+class What(StrEnum):
+    """What a request did to a mail; the names of its counts."""
+
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    BUSY = "busy"
+    ANOTHER = "another"  # it is not about this mail
+
+
+class Came(NamedTuple):
+    """`why`: the sentence where nothing changed; `next_hop`: of a mail that did."""
+
+    what: What
+    why: str = ""
+    next_hop: str = ""
 
 
 class Requests:
     """Of one partition."""
 
-    def __init__(self, partition: Partition, carriers: Carriers) -> None:
-        self._partition, self._carriers = partition, carriers
+    def __init__(self, partition: Partition, settlement: Settlement, carriers: Carriers) -> None:
+        self._partition, self._settlement, self._carriers = partition, settlement, carriers
 
-    async def apply(self, record: Record, request: Flush | Release | Delete, *, unseen: bool = False) -> None:
-        """`record`: which `request` was read from; `unseen`: the queue is not read to its end. A request that
-        is applied twice does no harm. Raises NotOwner: the next owner applies it."""
-        if isinstance(request, Flush):
-            self._flush(request)
-        elif unseen and self._partition.index.get(request.id) is None:
-            self._say(request, f"mail {request.id} is not known yet: the queue is still being read")
-        elif (why := await self._to_mail(record, request)) is not None:
-            self._say(request, why)
-
-    def _flush(self, request: Flush) -> None:
+    def flush(self, request: Flush) -> None:
+        """Attempt the mail of a domain now."""
         part = self._partition
-        hop = part.hops.get(request.domain)
         hurried = 0
-        if hop is not None:
-            part.saw(hop, Flushed())
+        if request.domain in part.hops:
             hurried = part.index.hurry_all(request.domain)
-            part.stir(request.domain)
+            self._open([request.domain])
         waiting = part.index.count(request.domain).mails
         self._say(request, f"flush by {request.by}: {waiting} mails wait, {hurried} of them were deferred")
 
-    async def _to_mail(self, record: Record, request: Release | Delete) -> str | None:
-        """Do it, with the mail out meanwhile; or why it cannot be done."""
+    def unbrake(self, request: Unbrake) -> None:
+        """End the bounce brake of a domain: what its primary says of a mailbox is final. It is verify that
+        answers this request, for the callout brake."""
         part = self._partition
-        if part.index.get(request.id) is None:
-            return f"there is no mail {request.id} in the queue"
-        waiting = part.index.take_this(request.id)
+        hop = part.hops.get(request.domain)
+        if hop is not None and hop.primary:
+            part.rebrake(hop, bounce_brake.released(hop.brake, part.clock.mono()))
+            part.index.hurry_all(request.domain)
+            part.stir(request.domain)
+
+    async def apply(self, record: Record, request: MailRequest, *, unseen: bool = False) -> None:
+        """`record`: which `request` was read from; `unseen`: the queue is not read to its end. A request that
+        is applied twice does no harm. Raises NotOwner: the next owner applies it."""
+        if unseen:
+            whom = f"mail {request.id} is not known yet" if request.id else "not all mail is known yet"
+            self._say(request, f"{whom}: the queue is still being read", Counter({What.BUSY: 1}))
+            return
+        left = [request.id] if request.id else await self._selected(record, request)
+        counts: Counter[What] = Counter()
+        why, hops = "", set()
+        for round_ in range(_ROUNDS):
+            if round_:
+                await asyncio.sleep(_AGAIN_S)
+            came = await self._to_mails(record, request, left)
+            hops |= {each.next_hop for each in came if each.what is What.CHANGED}
+            left = [id_ for id_, each in zip(left, came, strict=True) if each.what is What.BUSY]
+            counts += Counter(each.what for each in came if each.what is not What.BUSY)
+            why = next((each.why for each in came if each.why), "")
+            if not left:
+                break
+        counts[What.BUSY] = len(left)
+        if isinstance(request, Retry | Redeliver):
+            self._open({*hops, request.domain} if request.domain else hops)
+        self._say(request, why if request.id and why else _summary(request, counts), counts)
+
+    async def _selected(self, record: Record, request: MailRequest) -> list[str]:
+        """The ids of the mails that it may be about, by what the index knows."""
+        found = []
+        for count, mail in enumerate(list(self._partition.index), 1):
+            if perhaps(request, mail, record.time):
+                found.append(mail.id)
+            if count % _LOOK == 0:
+                await asyncio.sleep(0)
+        return found
+
+    async def _to_mails(self, record: Record, request: MailRequest, ids: list[str]) -> list[Came]:
+        """Do it to these mails, some at a time. Raises NotOwner."""
+        came: list[Came] = []
+        for at in range(0, len(ids), AT_ONCE):
+            doing = [self._to_mail(record, request, id_) for id_ in ids[at : at + AT_ONCE]]
+            for each in await asyncio.gather(*doing, return_exceptions=True):
+                if isinstance(each, BaseException):
+                    raise each
+                came.append(each)
+        return came
+
+    async def _to_mail(self, record: Record, request: MailRequest, id_: str) -> Came:
+        """Do it, with the mail out meanwhile. Raises NotOwner."""
+        part = self._partition
+        if part.index.get(id_) is None:
+            return await self._unknown(request, id_)
+        waiting = part.index.take_this(id_)
         if waiting is None:
-            return f"mail {request.id} is being attempted just now"
+            return Came(What.BUSY, f"mail {id_} is being attempted just now")
         try:
-            if request.id in part.ledger.foreign:
-                return f"what two owners wrote of mail {request.id} is not merged yet"
+            if id_ in part.ledger.foreign:
+                return Came(What.BUSY, f"what two owners wrote of mail {id_} is not merged yet")
             job = await part.read(waiting)
-            if isinstance(request, Release):
-                return await self._release(job, request, record.offset)
-            await self._delete(job, request)
+            if not concerns(request.which, job.mail, job.entry.progress):
+                return Came(What.ANOTHER)
+            if job.entry.progress.dsn_id and not isinstance(request, Delete):
+                return Came(What.BUSY, f"the notice about mail {id_} is not written yet")
+            return await self._do(record, request, job)
         except NotOwner:
             raise
         except (LogError, Undecodable) as error:
-            return f"mail {request.id} cannot be read now: {error}"
-        else:
-            return None
+            return Came(What.BUSY, f"mail {id_} cannot be read now: {error}")
         finally:
-            self._carriers.back(request.id)
+            self._carriers.back(id_)
 
-    async def _release(self, job: Job, request: Release, offset: int) -> str | None:
-        """`offset`: of the request; the state says that it was written on its word (rule 3)."""
-        part, progress = self._partition, job.entry.progress
-        if progress.state is not State.HELD and progress.request != offset:
-            return f"mail {request.id} is not held: it is {progress.state}"
-        if progress.state is State.HELD:
-            now = part.clock.wall()
-            job = await part.write(job, move(progress, State.QUEUED, now, request=offset))
-        self._done(EventType.RELEASED, job, request, "released")
-        return None
-
-    async def _delete(self, job: Job, request: Delete) -> None:
-        bury(job.entry.progress, len(job.mail.recipients), by_hand=True)
-        await self._partition.end(job.mail.id)
-        self._done(EventType.DELETED, job, request, "deleted")
-
-    def _done(self, event: EventType, job: Job, request: Release | Delete, what: str) -> None:
+    async def _unknown(self, request: MailRequest, id_: str) -> Came:
+        """Not in the index: gone, or nothing that this version can read."""
         part = self._partition
-        part.emit(event, job, request_id=request.request_id, text=f"{what} by {request.by}")
-        part.changed.add(job.mail.next_hop)
-
-    def _say(self, request: Flush | Release | Delete, text: str) -> None:
-        self._partition.deps.events.emit(
-            Event(type=EventType.REQUEST, domain=request.domain, request_id=request.request_id, text=text)
+        if not isinstance(request, Delete) or not part.ledger.unreadable(id_.encode()):
+            return Came(What.UNCHANGED, f"there is no mail {id_} in the queue")
+        await part.bury(id_.encode())
+        part.deps.events.emit(
+            Event(
+                type=EventType.DELETED,
+                id=id_,
+                domain=request.domain,
+                request_id=request.request_id,
+                text=f"deleted unread by {request.by}",
+            )
         )
+        return Came(What.CHANGED)
+
+    async def _do(self, record: Record, request: MailRequest, job: Job) -> Came:
+        part, mail = self._partition, job.mail
+        match meaning(request, mail, job.entry.progress, record.offset, part.clock.wall()):
+            case Applied():
+                return Came(What.CHANGED, next_hop=mail.next_hop)
+            case Unchanged(why):
+                return Came(What.UNCHANGED, f"mail {mail.id} {why}")
+            case Moved(progress):
+                job = await part.write(job, progress)
+                if isinstance(request, Redeliver):
+                    part.take_up(mail.id)
+            case GivenUp(progress):
+                await self._settlement.give_up(job, progress, request.request_id, request.by)
+            case Ended():
+                bury(job.entry.progress, len(mail.recipients), by_hand=True)
+                await part.end(mail.id)
+        part.changed.add(mail.next_hop)
+        event, word = DONE[type(request)]
+        if event is not EventType.BOUNCE:  # that one is said of each recipient
+            part.emit(event, job, request_id=request.request_id, text=f"{word} by {request.by}")
+        return Came(What.CHANGED, next_hop=mail.next_hop)
+
+    def _open(self, names: Iterable[str]) -> None:
+        """The gates of these next hops open as by a probe."""
+        part = self._partition
+        for name in names:
+            if (hop := part.hops.get(name)) is not None:
+                part.saw(hop, Flushed())
+                part.stir(name)
+
+    def _say(self, request: Flush | MailRequest, text: str, counts: Counter[What] | None = None) -> None:
+        numbers = {} if counts is None else {what.value: counts[what] for what in What if what in _SAID}
+        self._partition.deps.events.emit(
+            Event(
+                type=EventType.REQUEST,
+                id=request.id if isinstance(request, MailRequest) else "",
+                domain=request.domain,
+                request_id=request.request_id,
+                text=text,
+                counts=numbers,
+            )
+        )
+
+
+_SAID = (What.CHANGED, What.UNCHANGED, What.BUSY)
+
+
+def _summary(request: MailRequest, counts: Counter[What]) -> str:
+    word = DONE[type(request)][1]
+    text = f"{counts[What.CHANGED]} {'mail' if counts[What.CHANGED] == 1 else 'mails'} {word} by {request.by}"
+    busy = counts[What.BUSY]
+    return f"{text}; {busy} could not be: ask again" if busy else text

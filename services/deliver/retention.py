@@ -8,7 +8,6 @@ from msgspec import Struct
 from libs.mail.records import State
 
 GRACE_S = 7200.0  # content younger than this may belong to a mail that is being committed
-PARKED_S = 7 * 86_400.0
 OLD_S = 86_400.0  # content so old that keeps dead content from going is written again
 QUIET_S = 12 * 3600.0  # Kafka frees no segment that is still written to: a quiet partition gets a record
 
@@ -40,9 +39,9 @@ def truncate_before(seen: Seen, begin: int, *, clocks_agree: bool) -> int | None
     return before if before > begin else None
 
 
-def ended(state: State, since: float, now: float, *, clocks_agree: bool) -> bool:
-    """Has a parked mail been kept for its 7 days (wall seconds)?"""
-    return state is State.PARKED and clocks_agree and now - since >= PARKED_S
+def ended(state: State, since: float, now: float, kept_s: float, *, clocks_agree: bool) -> bool:
+    """Has a parked mail been kept for `kept_s` since it was parked (wall seconds)?"""
+    return state is State.PARKED and clocks_agree and now - since >= kept_s
 
 
 class Live(NamedTuple):

@@ -4,19 +4,17 @@ from collections.abc import Mapping
 
 import structlog
 
-from libs.mail.codec import encode, new_entry, queue_headers
 from libs.mail.event import EventType, Response
 from libs.mail.knowledge import Health
-from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State
-from libs.mail.reply import Foreign, parse_line
+from libs.mail.records import Basis, Cause, Kind, Progress, State
+from libs.mail.reply import Foreign
 from libs.mail.speaks import Stage
 from libs.mail.states import merged, move, open_recipients
 from services.deliver import brake as bounce_brake
-from services.deliver import dsn
-from services.deliver.attempt import Missing, read_header
+from services.deliver.attempt import Missing
 from services.deliver.destination import accepted_within
-from services.deliver.ledger import OWNER
-from services.deliver.notify import Plan, plan, sender_domain
+from services.deliver.notices import Notices
+from services.deliver.notify import Plan, delayed, plan, relayed
 from services.deliver.outcome import (
     Done,
     Failed,
@@ -34,16 +32,18 @@ from services.deliver.partition import Hop, Partition
 from services.deliver.schedule import noted
 
 ACCEPTED_LATELY_S = 3600.0
-EXPIRED_STATUS = "4.4.7"  # RFC 3463 section 3.5: delivery time expired
 
 log = structlog.get_logger()
 
 
 class Peer:
-    """Who took the mail, for events and notices."""
+    """Who took the mail, for events and notices. `dsn`: it tells the sender itself what was asked for (RFC
+    3461)."""
 
-    def __init__(self, host: str = "", address: str = "", source: str = "", tls: str = "") -> None:
-        self.host, self.address, self.source, self.tls = host, address, source, tls
+    def __init__(
+        self, host: str = "", address: str = "", source: str = "", tls: str = "", *, dsn: bool = False
+    ) -> None:
+        self.host, self.address, self.source, self.tls, self.dsn = host, address, source, tls, dsn
 
 
 class Settlement:
@@ -51,6 +51,7 @@ class Settlement:
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
+        self._notices = Notices(partition)
 
     def judge(self, hop: Hop, job: Job, got: Answers, *, best: bool) -> dict[int, Outcome]:
         """The outcome for each recipient; the next hop and its brake learn from it at once. `best`: a server
@@ -104,11 +105,15 @@ class Settlement:
         if settled.retried and known is not None and part.over_s(known, wall) is not None:
             part.tries[job.mail.id] = noted(part.tries.get(job.mail.id, ()), mono)
         after = settled.progress
+        if after is not None and not by.dsn and (told := relayed(job.mail, settled.delivered)):
+            due = after.next_attempt
+            after = move(after, after.state, wall, next_attempt=due, relayed=(*after.relayed, *told))
         if after is None and progress != job.entry.progress:
             after = progress
         if after is not None:
-            reasons = {index: what.reply for index, what in settled.failed.items()}
-            await self.proceed(job, after, reasons, by, accepted=bool(settled.delivered))
+            said = {index: done.reply for index, done in settled.delivered.items()}
+            said |= {index: failed.reply for index, failed in settled.failed.items()}
+            await self.proceed(job, after, said, by, accepted=bool(settled.delivered))
 
     def current(self, job: Job) -> Progress:
         """The mail's progress with what another owner wrote of it merged in: the caller writes it."""
@@ -120,29 +125,28 @@ class Settlement:
         self,
         job: Job,
         progress: Progress,
-        reasons: Mapping[int, Foreign],
+        said: Mapping[int, Foreign],
         by: Peer,
         *,
         accepted: bool = False,
-        expired: bool = False,
     ) -> None:
-        """Take the mail on from `progress`: tell the sender of failures, park it, defer it or end it.
+        """Take the mail on from `progress`: tell the sender of what became of it, park it, defer it or end
+        it.
 
-        `reasons`: the reply for each recipient that failed now. Raises NotOwner, LogError (content unread).
+        `said`: the reply to each recipient that was taken or failed now. Raises NotOwner, LogError (content
+        unread).
         """
         part, mail = self._partition, job.mail
-        failed = [mail.recipients[index].mailbox for index in progress.failed]
-        id_ = dsn.dsn_id(mail.id, "failed", failed)
-        steps = plan(mail, progress, progress.dsn_id or id_, part.clock.wall())
+        steps = plan(mail, progress, part.clock.wall())
         if steps.before is not None and steps.before != job.entry.progress:
             job = await part.write(job, steps.before, accepted=accepted)
-        if steps.telling.dsn:
+        for notice in steps.notices:
             try:
-                await self._write_dsn(job, steps, reasons, by, expired=expired)
+                await self._notices.write(job, notice, said, by.host)
             except Missing:
                 await self.content_lost(job)
                 return
-        self._say_end(job, steps, reasons, expired=expired)
+        self._say_end(job, steps, said, expired=progress.cause is Cause.EXPIRED)
         if steps.after is None:
             await part.end(mail.id, accepted=accepted)
         elif steps.after != job.entry.progress:
@@ -172,6 +176,7 @@ class Settlement:
             self._partition.clock.wall(),
             next_attempt=progress.next_attempt,
             failed=(*progress.failed, *left),
+            cause=Cause.EXPIRED,
         )
         for index in left:
             self._partition.deps.metrics.bounces.labels(Why.EXPIRED.value).inc()
@@ -181,44 +186,41 @@ class Settlement:
                 recipient=job.mail.recipients[index].mailbox,
                 text=progress.last_reply,
             )
-        await self.proceed(job, failed, {}, Peer(), expired=True)
+        await self.proceed(job, failed, {}, Peer())
 
-    # --- the notice ---
+    async def give_up(self, job: Job, progress: Progress, request_id: str, by: str) -> None:
+        """A person gave the mail up; `progress` says so."""
+        for index in open_recipients(job.entry.progress, len(job.mail.recipients)):
+            self._partition.deps.metrics.bounces.labels(Why.GIVEN_UP.value).inc()
+            self._partition.emit(
+                EventType.BOUNCE,
+                job,
+                recipient=job.mail.recipients[index].mailbox,
+                text=f"given up by {by}",
+                request_id=request_id,
+            )
+        await self.proceed(job, progress, {}, Peer())
 
-    async def _write_dsn(
-        self, job: Job, steps: Plan, reasons: Mapping[int, Foreign], by: Peer, *, expired: bool
-    ) -> None:
-        """Content and queue record of the DSN, on the partition of the mail that caused it.
-
-        Raises NotOwner, Missing, LogError.
-        """
-        part, mail = self._partition, job.mail
-        assert steps.before is not None
-        id_, host = steps.before.dsn_id, part.deps.config.host.name
-        failures = [
-            _failure(index, reasons.get(index), job.entry.progress.last_reply, by, expired=expired)
-            for index in steps.telling.dsn
-        ]
-        header = await read_header(part.deps.log, job)
-        written = dsn.Written(id_, host, part.clock.wall(), f"={id_}=")
-        content = dsn.build(mail, failures, header, written, expired=expired)
-        key = id_.encode()
-        stored = await part.append("content", key, content, (("index", b"0"), ("by", b"deliver")))
-        notice = Mail(
-            id=id_,
-            domain=mail.domain,
-            next_hop=sender_domain(mail),
-            kind=Kind.DSN,
-            reverse_path="",
-            recipients=(Recipient(mail.reverse_path, Basis.DSN, ("NEVER",)),),
-            prepend=b"",
-            arrived=stored.time,
-            may_notify=False,
-            smtputf8=not content.isascii() and not mail.reverse_path.isascii(),
+    async def delay(self, job: Job) -> None:
+        """The mail has been here for a day: tell the sender, once. Raises NotOwner, LogError."""
+        progress = self.current(job)
+        notice = delayed(job.mail, progress)
+        if notice is None:
+            return
+        try:
+            await self._notices.write(job, notice, {}, "")
+        except Missing:
+            await self.content_lost(job)
+            return
+        told = move(
+            progress,
+            progress.state,
+            self._partition.clock.wall(),
+            next_attempt=progress.next_attempt,
+            dsn_id=progress.dsn_id,
+            delay_told=True,
         )
-        ref = ContentRef(part.number, (stored.offset,), len(content), not content.isascii())
-        headers = (*queue_headers(ref), (OWNER, part.ledger.mark))
-        await part.append("queue", key, encode(new_entry(notice)), headers)
+        await self._partition.write(job, told)
 
     # --- what is said about it ---
 
@@ -257,7 +259,7 @@ class Settlement:
                 **peer,
             )
 
-    def _say_end(self, job: Job, steps: Plan, reasons: Mapping[int, Foreign], *, expired: bool) -> None:
+    def _say_end(self, job: Job, steps: Plan, said: Mapping[int, Foreign], *, expired: bool) -> None:
         part, telling = self._partition, steps.telling
         for index in telling.dropped:
             part.deps.metrics.dsns_suppressed.labels("null reverse-path").inc()
@@ -271,7 +273,7 @@ class Settlement:
                     EventType.PARKED,
                     job,
                     recipient=job.mail.recipients[index].mailbox,
-                    response=_response(reasons[index]) if index in reasons else None,
+                    response=_response(said[index]) if index in said else None,
                     text="expired" if expired else "",
                 )
             if job.mail.kind is Kind.OPERATOR:
@@ -280,20 +282,6 @@ class Settlement:
 
 def _no_mailbox(what: Outcome) -> bool:
     return isinstance(what, Failed) and what.why is Why.NO_MAILBOX
-
-
-def _failure(index: int, reply: Foreign | None, last: str, by: Peer, *, expired: bool) -> dsn.Failure:
-    line = reply.line() if reply else last
-    if expired:
-        return dsn.Failure(index, EXPIRED_STATUS, last if _is_reply(last) else "", "")
-    if reply is None and _is_reply(last):
-        reply = parse_line(last)
-    status = (reply.enhanced if reply else "") or "5.0.0"
-    return dsn.Failure(index, status, line if reply else "", by.host)
-
-
-def _is_reply(line: str) -> bool:
-    return line[:3].isdigit() and line[:1] in "245"
 
 
 def _response(reply: Foreign) -> Response:

@@ -43,7 +43,7 @@ class Shard:
         self.settlement = Settlement(part)
         self.carriers = Carriers(part, self.settlement)
         self.upkeep = Upkeep(part, self.settlement, self.carriers)
-        self.requests = Requests(part, self.carriers)
+        self.requests = Requests(part, self.settlement, self.carriers)
         self.caught_up = asyncio.Event()
         self.passed_at = part.clock.mono()
         self._claim, self._shared = claim, shared
@@ -227,9 +227,11 @@ class Shard:
         except Undecodable:
             self._quarantined(record)
             return
-        if isinstance(request, Unbrake):
-            return  # that one is verify's
-        if isinstance(request, Flush) or self.partition.index.get(request.id) is not None:
+        if isinstance(request, Flush):
+            self.requests.flush(request)
+        elif isinstance(request, Unbrake):
+            self.requests.unbrake(request)
+        elif self.partition.index.get(request.id) is not None:
             await self.requests.apply(record, request)
         else:
             await self.requests.apply(record, request, unseen=not await self._past_the_end())

@@ -11,12 +11,14 @@ from libs.mail.codec import Undecodable, encode
 from libs.mail.event import EventType
 from libs.mail.knowledge import Health, PrimaryState
 from libs.mail.records import State
+from libs.mail.settings import DAY_S
 from services.deliver import brake as bounce_brake
 from services.deliver.carrier import Carriers
+from services.deliver.late import Late
 from services.deliver.moving import Moving
 from services.deliver.outgoing import Job
 from services.deliver.partition import Hop, Partition
-from services.deliver.retention import GRACE_S, PARKED_S, Seen, ended, truncate_before, younger_than
+from services.deliver.retention import GRACE_S, Seen, ended, truncate_before, younger_than
 from services.deliver.schedule import OWN_LIFETIME_S, witnessed
 from services.deliver.settlement import Settlement
 from services.deliver.waiting import Waiting
@@ -35,6 +37,7 @@ class Upkeep:
     def __init__(self, partition: Partition, settlement: Settlement, carriers: Carriers) -> None:
         self._partition, self._settlement, self._carriers = partition, settlement, carriers
         self.moving = Moving(partition, settlement, carriers)
+        self._late = Late(partition, settlement, carriers)
         self._published: dict[str, PrimaryState] = {}
         self._measured: set[str] = set()
         self._parked_until: dict[str, float] = {}  # wall seconds; what is not here ends no earlier by arrival
@@ -58,7 +61,8 @@ class Upkeep:
     # --- expiry and parked mail ---
 
     async def sweep(self) -> None:
-        """Take up what was left unfinished, expire what has witnesses, end what was parked long enough."""
+        """Take up what was left unfinished, expire what has witnesses, end what was parked long enough, tell
+        of what has been here for a day."""
         part = self._partition
         part.ledger.forget(part.clock.mono())
         for id_ in {*part.ledger.unfinished, *part.ledger.foreign}:
@@ -68,9 +72,11 @@ class Upkeep:
             return
         for mail in [mail for name in part.index.hops() for mail in self._expired(name)]:
             await self._on(mail, self._settlement.expire)
+        kept_s = part.deps.config.defaults.settings().parked_s
         for mail in [mail for mail in part.index if mail.state is State.PARKED]:
-            if part.clock.wall() >= self._parked_until.get(mail.id, mail.arrived + PARKED_S):
-                await self._end_parked(mail)
+            if part.clock.wall() >= self._parked_until.get(mail.id, mail.arrived + kept_s):
+                await self._on(mail, self._end_parked)
+        await self._late.round()
 
     def _expired(self, name: str) -> list[Waiting]:
         """Mail for a next hop whose lifetime is over, with witnesses (rule 10)."""
@@ -88,20 +94,15 @@ class Upkeep:
                 found.append(mail)
         return found
 
-    async def _end_parked(self, mail: Waiting) -> None:
+    async def _end_parked(self, job: Job) -> None:
         part = self._partition
-        try:
-            job = await part.read(mail)
-        except (LogError, Undecodable) as error:
-            log.warning("a parked mail cannot be read now", id=mail.id, error=str(error))
-            return
-        progress = job.entry.progress
-        self._parked_until[mail.id] = progress.since + PARKED_S
+        progress, kept_s = job.entry.progress, part.deps.config.defaults.settings().parked_s
+        self._parked_until[job.mail.id] = progress.since + kept_s
         agree = part.shared.clocks.agree
-        if ended(progress.state, progress.since, part.clock.wall(), clocks_agree=agree):
-            part.emit(EventType.DELETED, job, text="parked for 7 days")
-            await part.end(mail.id)
-            del self._parked_until[mail.id]
+        if ended(progress.state, progress.since, part.clock.wall(), kept_s, clocks_agree=agree):
+            part.emit(EventType.DELETED, job, text=f"parked for {kept_s / DAY_S:g} days")
+            await part.end(job.mail.id)
+            del self._parked_until[job.mail.id]
 
     async def _on(self, mail: Waiting, work: Callable[[Job], Awaitable[None]]) -> None:
         """Do `work` with a mail that is not out; it is out meanwhile."""

@@ -24,8 +24,8 @@ class Place(StrEnum):
 
 class Waiting(Struct, frozen=True, order=True, gc=False):
     """One mail: `offset` of its newest queue record, `first` the lowest of the `chunks` content offsets that
-    one refers to, `content` the lowest that any record of it did, `due` in wall seconds (0 for now). The
-    order of the fields is the order of delivery."""
+    one refers to, `content` the lowest that any record of it did, `due` in wall seconds (0 for now),
+    `delay_told`: its sender knows that it waits. The order of the fields is the order of delivery."""
 
     arrived: float
     id: str
@@ -39,6 +39,7 @@ class Waiting(Struct, frozen=True, order=True, gc=False):
     content: int
     first: int
     chunks: int
+    delay_told: bool = False
 
     @property
     def still(self) -> bool:
@@ -277,7 +278,8 @@ class Index:
     def _with(self, mail: Waiting, due: float) -> Waiting:
         domain = self._names.setdefault(mail.domain, mail.domain)
         next_hop = self._names.setdefault(mail.next_hop, mail.next_hop)
-        rest = (mail.kind, mail.state, due, mail.size, mail.offset, mail.content, mail.first, mail.chunks)
+        content = mail.content, mail.first, mail.chunks
+        rest = (mail.kind, mail.state, due, mail.size, mail.offset, *content, mail.delay_told)
         return Waiting(mail.arrived, mail.id, domain, next_hop, *rest)
 
     def _count(self, mail: Waiting, sign: int) -> None:

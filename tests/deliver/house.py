@@ -120,6 +120,7 @@ class House:
         kind: Kind = Kind.RELAYED,
         basis: Basis = Basis.DELIVERABLE,
         progress: Progress | None = None,
+        notify: tuple[str, ...] = (),
         ref_size: int = 0,
         **fields: object,
     ) -> str:
@@ -144,7 +145,9 @@ class House:
             next_hop=domain,
             kind=kind,
             reverse_path=reverse_path,
-            recipients=tuple(Recipient(name, basis) for name in recipients or ("ann@office.example",)),
+            recipients=tuple(
+                Recipient(name, basis, notify) for name in recipients or ("ann@office.example",)
+            ),
             prepend=b"Received: by mx1.backup.example\r\n",
             arrived=stored.time,
             may_notify=may_notify,

@@ -4,20 +4,24 @@ The format is explained by cases/README.case, which runs as a case too. A case w
 notice beside it as .eml; `GOLDEN=1 pytest tests/deliver/test_cases.py` writes those again.
 """
 
+import email
+import email.policy
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from libs.mail.codec import encode, new_entry
-from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State
+from libs.mail.records import Basis, Cause, ContentRef, Kind, Language, Mail, Progress, Recipient, State
 from libs.mail.reply import Foreign, parse_line
 from libs.mail.speaks import Stage
 from libs.mail.states import move, open_recipients
 from services.deliver import brake, dsn
-from services.deliver.notify import Plan, plan
+from services.deliver.notices import report
+from services.deliver.notify import Notice, Plan, delayed, plan, relayed
 from services.deliver.outcome import (
     Done,
     Failed,
@@ -37,10 +41,10 @@ HEADER = b"From: Eve <eve@sender.example>\r\nSubject: a mail\r\nMessage-ID: <1@s
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 GIVEN = (
     "mail notify orcpt envid kind suspicion unauthenticated deferred-since attempts last-reply refusing "
-    "braked accepted-lately oversize smtputf8 header expired failed"
+    "braked accepted-lately oversize smtputf8 header expired given-up delayed delay-told offers-dsn language"
 ).split()
 SAID = [stage.value for stage in Stage]
-WANTED = "done failed retry dsn silent dropped parked state destination".split()
+WANTED = "done failed retry relayed delayed dsn silent dropped parked state destination".split()
 
 
 class Case(NamedTuple):
@@ -106,7 +110,7 @@ def progress_of_case(words: Mapping[str, list[str]]) -> Progress:
         since = NOW - seconds(words["deferred-since"][0])
         last = words.get("last-reply", ["450 4.2.0 later"])[0]
         return Progress(State.DEFERRED, attempts, NOW - 1, since=since, last_reply=last)
-    return Progress(attempts=attempts, since=NOW - 86400.0)
+    return Progress(attempts=attempts, since=NOW - 86400.0, delay_told="delay-told" in words)
 
 
 def answers_of_case(case: Case, mail: Mail, open_: tuple[int, ...]) -> Answers:
@@ -149,6 +153,7 @@ def result(
                 yield f"failed {names[index]} {why}"
             case Retry(scope, why, _):
                 yield f"retry {names[index]} {scope} {why}"
+    yield from (f"relayed {names[index]}" for index in after.relayed)
     for word in ("dsn", "silent", "dropped"):
         yield from (f"{word} {names[index]}" for index in getattr(steps.telling, word))
     end = steps.after
@@ -175,11 +180,19 @@ def test_case(path: Path) -> None:
     mail, before = mail_of_case(words), progress_of_case(words)
     open_ = open_recipients(before, len(mail.recipients))
     assert envelope(Job(new_entry(mail), mail, ContentRef(0, (0,), 5)), open_).size == 5
+    if "delayed" in words:
+        notice = delayed(mail, before)
+        told = () if notice is None else notice.recipients
+        assert [f"delayed {mail.recipients[index].mailbox}" for index in told] == case.wanted
+        notices = () if notice is None else (notice,)
+        check_notices(path, words, mail, before, {}, notices)
+        return
     each: dict[int, Outcome] = {}
     after = before
     lines: list[str] = []
-    if "expired" in words:
-        after = move(before, before.state, NOW, next_attempt=before.next_attempt, failed=open_)
+    if cause := next((each for each in Cause if each.value in words), None):
+        due = before.next_attempt
+        after = move(before, before.state, NOW, next_attempt=due, failed=open_, cause=cause)
     else:
         known = Known("accepted-lately" in words, mail.kind in (Kind.DSN, Kind.NOTICE))
         got = answers_of_case(case, mail, open_)
@@ -191,45 +204,77 @@ def test_case(path: Path) -> None:
         )
         each = {**settled.delivered, **settled.failed, **settled.retried}
         after = settled.progress or before
-    failed = [mail.recipients[index].mailbox for index in after.failed]
-    id_ = dsn.dsn_id(mail.id, "failed", failed)
-    steps = plan(mail, after, id_, NOW)
+        if "offers-dsn" not in words and (told := relayed(mail, settled.delivered)):
+            after = move(after, after.state, NOW, next_attempt=after.next_attempt, relayed=told)
+    steps = plan(mail, after, NOW)
     lines = [*result(mail, each, before, after, steps), *lines]
     assert lines == case.wanted
-    if steps.telling.dsn:
-        header = HEADER
-        for line in words.get("header", ()):
-            header += line.encode().decode("unicode_escape").encode("latin-1") + b"\r\n"
-        check_notice(path, mail, each, before, steps, header, expired="expired" in words)
+    check_notices(path, words, mail, steps.before or after, each, steps.notices)
     assert encode(mail)
 
 
-def check_notice(
+def check_notices(
     path: Path,
+    words: Mapping[str, list[str]],
     mail: Mail,
+    progress: Progress,
     each: Mapping[int, Outcome],
-    before: Progress,
-    steps: Plan,
-    header: bytes,
-    *,
-    expired: bool,
+    notices: tuple[Notice, ...],
 ) -> None:
-    failures = []
-    for index in steps.telling.dsn:
-        got = each.get(index)
-        if isinstance(got, Failed):
-            failures.append(
-                dsn.Failure(index, got.reply.enhanced or "5.0.0", got.reply.line(), "mx.office.example")
-            )
-        else:
-            failures.append(dsn.Failure(index, "4.4.7", before.last_reply))
-    assert steps.before is not None
-    by = dsn.Written(steps.before.dsn_id, "mx1.backup.example", NOW, "=boundary=")
-    octets = dsn.build(mail, failures, header, by, expired=expired)
-    golden = path.with_suffix(".eml")
-    if os.environ.get("GOLDEN"):
-        golden.write_bytes(octets)
-    assert octets == golden.read_bytes()
+    """The octets of each notice are those of the .eml beside the case."""
+    header = HEADER
+    for line in words.get("header", ()):
+        header += line.encode().decode("unicode_escape").encode("latin-1") + b"\r\n"
+    said = {index: got.reply for index, got in each.items() if isinstance(got, Done | Failed)}
+    job = Job(replace(new_entry(mail), progress=progress), mail, ContentRef(0, (0,), 5))
+    for notice in notices:
+        reports = [
+            report(index, notice.action, progress.cause, said.get(index), job, "mx.office.example")
+            for index in notice.recipients
+        ]
+        by = dsn.Written(
+            notice.id,
+            "mx1.backup.example",
+            NOW,
+            "=boundary=",
+            mail.arrived + 30 * 86400,
+            Language(words.get("language", ["en"])[0]),
+        )
+        octets = dsn.build(mail, notice.action, reports, header, by, progress.cause)
+        twin = "" if len(notices) == 1 else f".{notice.action}"
+        golden = path.with_suffix(f"{twin}.eml")
+        if os.environ.get("GOLDEN"):
+            golden.write_bytes(octets)
+        assert octets == golden.read_bytes()
+
+
+@pytest.mark.parametrize("path", sorted(CASES.glob("*.eml")), ids=lambda path: path.stem)
+def test_notices_are_read_by_a_parser(path: Path) -> None:
+    """RFC 6522, 3464: Python's parser finds the three parts, and each field of the status by its name."""
+    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    assert not message.defects
+    assert message.get_content_type() == "multipart/report"
+    human, status, original = message.iter_parts()
+    assert human.get_content_type() == "text/plain"
+    assert not [*human.defects, *status.defects, *original.defects]
+    assert status.get_content_type() in ("message/delivery-status", "message/global-delivery-status")
+    assert original.get_content_type() in ("text/rfc822-headers", "message/global-headers")
+    of_mail, *groups = status.get_payload()
+    if status.get_content_type() == "message/global-delivery-status":  # Python takes it for one message
+        octets = of_mail.get_payload(decode=True)
+        groups = [email.message_from_bytes(each) for each in octets.split(b"\r\n\r\n")]
+    assert of_mail["Reporting-MTA"] == "dns; mx1.backup.example"
+    assert of_mail["Arrival-Date"]
+    assert groups
+    for group in groups:
+        action, code = group["Action"], group["Status"][0]
+        assert code in {"failed": "45", "delayed": "4", "relayed": "2"}[action]
+        assert group["Final-Log-ID"] == "mail000001"
+        assert str(group["Final-Recipient"]).split("; ")[0] in ("rfc822", "utf-8")
+        assert set(group.keys()) <= {
+            "Original-Recipient", "Final-Recipient", "Action", "Status", "Remote-MTA", "Diagnostic-Code",
+            "Last-Attempt-Date", "Will-Retry-Until", "Final-Log-ID",
+        }  # fmt: skip
 
 
 def test_unknown_word(tmp_path: Path) -> None:

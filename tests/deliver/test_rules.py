@@ -156,10 +156,10 @@ def dead(lives: list[Live], begin: int, before: int) -> int:
 
 def test_parked() -> None:
     """Parked mail ends after 7 d, only while the clocks agree; other mail does not end by age."""
-    assert ended(State.PARKED, 0.0, 7 * DAY, clocks_agree=True)
-    assert not ended(State.PARKED, 0.0, 7 * DAY, clocks_agree=False)
-    assert not ended(State.PARKED, 0.0, 7 * DAY - 1, clocks_agree=True)
-    assert not ended(State.HELD, 0.0, 99 * DAY, clocks_agree=True)
+    assert ended(State.PARKED, 0.0, 7 * DAY, 7 * DAY, clocks_agree=True)
+    assert not ended(State.PARKED, 0.0, 7 * DAY, 7 * DAY, clocks_agree=False)
+    assert not ended(State.PARKED, 0.0, 7 * DAY - 1, 7 * DAY, clocks_agree=True)
+    assert not ended(State.HELD, 0.0, 99 * DAY, 7 * DAY, clocks_agree=True)
 
 
 def test_clocks() -> None:

@@ -1,0 +1,59 @@
+"""Tells the senders of mail that has been here for a day, once, under the rules of every DSN (rule 12)."""
+
+import asyncio
+
+import structlog
+
+from libs.log.contract import LogError, NotOwner
+from libs.mail.codec import Undecodable
+from libs.mail.records import State
+from services.deliver.carrier import Carriers
+from services.deliver.delays import AFTER_S
+from services.deliver.partition import Partition
+from services.deliver.settlement import Settlement
+
+MOST = 1000  # mails in a round
+AT_ONCE = 50
+LATER_S = 3600.0  # until one that cannot be told now is looked at again
+
+log = structlog.get_logger()
+
+
+class Late:
+    """Of one partition."""
+
+    def __init__(self, partition: Partition, settlement: Settlement, carriers: Carriers) -> None:
+        self._partition, self._settlement, self._carriers = partition, settlement, carriers
+
+    async def round(self) -> None:
+        """Tell of those that are due. Raises NotOwner."""
+        part = self._partition
+        ids = part.delays.due(part.clock.wall(), MOST)
+        for at in range(0, len(ids), AT_ONCE):
+            telling = [self._tell(id_) for id_ in ids[at : at + AT_ONCE]]
+            for failed in await asyncio.gather(*telling, return_exceptions=True):
+                if failed is not None:
+                    raise failed
+
+    async def _tell(self, id_: str) -> None:
+        part = self._partition
+        waiting = part.index.get(id_)
+        if waiting is None or waiting.delay_told or waiting.state in (State.PARKED, State.CONTENT_LOST):
+            return
+        if part.until(waiting.domain, waiting.arrived) <= part.clock.wall():
+            return  # it expires soon, and that is told
+        if waiting.state is State.HELD:
+            part.delays.add(id_, part.clock.wall() + LATER_S)  # a person looks at it, or it is a loop
+            return
+        if part.index.take_this(id_) is None:
+            part.delays.add(id_, waiting.arrived + AFTER_S)  # being attempted: looked at in the next round
+            return
+        try:
+            await self._settlement.delay(await part.read(waiting))
+        except NotOwner:
+            raise
+        except (LogError, Undecodable) as error:
+            log.warning("a sender cannot be told of a delay now", id=id_, error=str(error))
+            part.delays.add(id_, part.clock.wall() + LATER_S)
+        finally:
+            self._carriers.back(id_)
