@@ -51,7 +51,7 @@ class Response(Struct, frozen=True, omit_defaults=True):
 class Event(Struct, frozen=True, omit_defaults=True):
     """One thing that happened. `event_time`, `service` and `host` (who says it) are filled in when it is
     emitted; `created_time`: arrival of the mail; `counts`: mails by what a request did to them: `changed`,
-    `unchanged` (they are so already, or are not what the request is for), `busy` (ask again)."""
+    `already` (they are so), `unchanged` (not what the request is for), `busy` (ask again)."""
 
     type: EventType
     event_time: float = 0.0

@@ -22,8 +22,8 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
-    GET and POST /domains/NAME/recipients; POST /domains/NAME/flush and .../release, /queue/ID/release and
-    /queue/ID/delete; GET and POST /access; POST /access/remove."""
+    GET and POST /domains/NAME/recipients; POST /domains/NAME/flush, .../release and .../stop, /requests/VERB;
+    GET and POST /access; POST /access/remove."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
@@ -54,6 +54,10 @@ def application(desk: Desk) -> Starlette:
     async def release(request: Request) -> Any:
         return await desk.domain_release(request.path_params["name"], await _text(request, "by"))
 
+    async def stop(request: Request) -> Any:
+        how, by = await _text(request, "how"), await _text(request, "by")
+        return await desk.domain_stop(request.path_params["name"], how, by)
+
     async def flush(request: Request) -> Any:
         return await desk.queue_flush(request.path_params["name"], await _text(request, "by"))
 
@@ -75,11 +79,10 @@ def application(desk: Desk) -> Starlette:
     async def queue_show(request: Request) -> Any:
         return await desk.queue_show(request.path_params["id"])
 
-    async def queue_release(request: Request) -> Any:
-        return await desk.queue_release(request.path_params["id"], await _text(request, "by"))
-
-    async def queue_delete(request: Request) -> Any:
-        return await desk.queue_delete(request.path_params["id"], await _text(request, "by"))
+    async def queue_do(request: Request) -> Any:
+        words, by = await _texts(request), await _text(request, "by")
+        given = {name: words[name] for name in words if name != "by"}
+        return await desk.queue_do(request.path_params["verb"], given, by)
 
     async def trace(request: Request) -> Any:
         return await desk.trace(request.path_params["id"])
@@ -95,13 +98,13 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}/recipients", _page(desk, recipients_tell), methods=["POST"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
             Route("/domains/{name}/release", _page(desk, release), methods=["POST"]),
+            Route("/domains/{name}/stop", _page(desk, stop), methods=["POST"]),
             Route("/access", _page(desk, access_list), methods=["GET"]),
             Route("/access", _page(desk, access_add), methods=["POST"]),
             Route("/access/remove", _page(desk, access_remove), methods=["POST"]),
             Route("/queue", _page(desk, queue_list), methods=["GET"]),
             Route("/queue/{id:path}", _page(desk, queue_show), methods=["GET"]),
-            Route("/queue/{id:path}/release", _page(desk, queue_release), methods=["POST"]),
-            Route("/queue/{id:path}/delete", _page(desk, queue_delete), methods=["POST"]),
+            Route("/requests/{verb}", _page(desk, queue_do), methods=["POST"]),
             Route("/trace/{id:path}", _page(desk, trace), methods=["GET"]),
         ]
     )

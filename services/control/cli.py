@@ -1,4 +1,4 @@
-"""The commands that a postmaster types: `domain`, `queue`, `access`, `trace`."""
+"""The commands that a postmaster types: `domain`, `suspend`, `resume`, `access`, `trace`."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,13 +6,10 @@ from urllib.parse import quote
 
 import typer
 
-from libs.runtime.config import Config
-from libs.runtime.terminal import AsJson, fail, print_rows
+from libs.runtime.terminal import AsJson, print_rows
 from services.control import access as permissions
-from services.control.caller import ask, call, calling
+from services.control.caller import ask
 from services.control.cli_recipients import recipients
-from services.control.door import PAGE
-from services.control.queue import mail_id
 from services.control.terminal import (
     DEFAULT_CONFIG,
     ConfigFile,
@@ -20,24 +17,24 @@ from services.control.terminal import (
     columns,
     configured,
     console,
+    do_to_domain,
     formed,
     named_domain,
     only,
     print_pairs,
     run,
-    sure,
     when,
 )
 
 domain = typer.Typer(no_args_is_help=True, help="The relay domains.")
 domain.add_typer(recipients, name="recipients")
 access = typer.Typer(no_args_is_help=True, help="Who may send mail here, and who may not.")
-queue = typer.Typer(no_args_is_help=True, help="The mail that waits.")
 
 # Text as it was typed: the service says what is wrong with it.
 AdmissionOption = Annotated[str | None, typer.Option(help="always, fallback (see docs/domain-owner.md).")]
 UnverifiedOption = Annotated[str | None, typer.Option(help="accept, defer: who cannot be asked for.")]
 EnforceOption = Annotated[str | None, typer.Option(help="off, dmarc, spf: which failed mail is refused.")]
+LanguageOption = Annotated[str | None, typer.Option(help="en, de: of notices to its senders.")]
 MaxSizeOption = Annotated[str | None, typer.Option(help="Octets of a mail.")]
 LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, at most 30.")]
 WaitingOption = Annotated[str | None, typer.Option(help="Mails that may wait for it.")]
@@ -61,6 +58,7 @@ def domain_add(
     admission: AdmissionOption = None,
     unverified: UnverifiedOption = None,
     enforce: EnforceOption = None,
+    language: LanguageOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -77,6 +75,7 @@ def domain_add(
         admission=admission,
         unverified=unverified,
         enforce=enforce,
+        language=language,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,
@@ -109,6 +108,7 @@ def domain_set(
     admission: AdmissionOption = None,
     unverified: UnverifiedOption = None,
     enforce: EnforceOption = None,
+    language: LanguageOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -124,6 +124,7 @@ def domain_set(
         admission=admission,
         unverified=unverified,
         enforce=enforce,
+        language=language,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,
@@ -172,8 +173,8 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
 
 @domain.command("release")
 def domain_release(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """End the callout brake: what the primary says of its recipients is believed again."""
-    _do_to_domain("release", name, config, json=json)
+    """End the brakes: what the primary says of its recipients is believed again."""
+    do_to_domain("release", name, config, json=json)
 
 
 @domain.command("remove")
@@ -186,98 +187,34 @@ def domain_remove(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson =
         print(f"{row['domain']} is removed.")
 
 
-@queue.command("list")
-def queue_list(
+def suspend(
+    name: str,
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
-    of: Annotated[str | None, typer.Option("--domain", help="Only the mail of this domain.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many (with --json: all).")] = 50,
+    accept: Annotated[bool, typer.Option("--accept", help="Go on taking mail; hand none over.")] = False,
 ) -> None:
-    """The mail in the queue, oldest first."""
-    settings = configured(config)
-    if json:
-        run(_all_rows(settings, of))
-        return
-    page = run(ask(settings, "GET", "/queue", params=only(domain=of, limit=min(limit, PAGE))))
-    if not page["total"]:
-        print("The queue is empty.")
-        return
-    table = columns("id", "size", "arrived", "state", "sender", "recipient", "reason")
-    for row in page["rows"]:
-        first, *others = row["recipients"] or [{"address": "", "delay_reason": ""}]
-        table.add_row(
-            row["queue_id"],
-            str(row["message_size"]),
-            when(row["arrival_time"]),
-            row["queue_name"],
-            row["sender"] or "<>",
-            first["address"] + (f" and {len(others)} more" if others else ""),
-            first["delay_reason"],
-        )
-    console().print(table)
-    total = f"{page['total']} mail" + ("" if page["total"] == 1 else "s")
-    print(f"{len(page['rows'])} of {total}" if page["after"] else total)
-
-
-@queue.command("show")
-def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
-    """One mail in the queue."""
-    row = run(ask(configured(config), "GET", f"/queue/{quote(id, '')}"))
+    """Take no more mail for a domain for now (451), and hand over none; its primary is not dialled."""
+    row = _stop(name, "held" if accept else "suspended", config)
     if json:
         print_rows([row])
-        return
-    for key in ("arrival_time", "next_attempt"):
-        row[key] = when(row[key])
-    recipients = row.pop("recipients")
-    print_pairs(row)
-    for each in recipients:
-        print(
-            f"recipient: {each['address']}" + (f" ({each['delay_reason']})" if each["delay_reason"] else "")
-        )
+    elif accept:
+        print(f"{row['domain']} is held: its mail is taken and waits; backupmx resume {row['domain']}")
+    else:
+        print(f"{row['domain']} is suspended: its senders try again later; backupmx resume {row['domain']}")
 
 
-@queue.command("flush")
-def queue_flush(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """Try the mail of a domain now, whatever its primary last said."""
-    _do_to_domain("flush", name, config, json=json)
-
-
-@queue.command("release")
-def queue_release(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
-    """Let a held mail be delivered after all."""
-    _do_to_mail("release", formed(mail_id, id), configured(config), json=json)
-
-
-@queue.command("delete")
-def queue_delete(
-    id: str,  # noqa: A002
-    config: ConfigFile = DEFAULT_CONFIG,
-    json: AsJson = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether you are sure.")] = False,
-) -> None:
-    """Delete a mail for ever, undelivered; nobody is told."""
-    formed(mail_id, id)
-    settings = configured(config)
-    if not yes and not sure(f"Delete mail {id} for ever?"):
-        fail("nothing is deleted", 1)
-    _do_to_mail("delete", id, settings, json=json)
-
-
-def _do_to_domain(verb: str, name: str, config: Path, *, json: bool) -> None:
-    body = {"by": by_whom()}
-    row = run(ask(configured(config), "POST", f"/domains/{named_domain(name)}/{verb}", body, running=True))
+def resume(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
+    """Take mail for a domain, and hand it over, again."""
+    row = _stop(name, "active", config)
     if json:
         print_rows([row])
     else:
-        print(f"{row['domain']}: {row['text']}")
+        print(f"{row['domain']} is {row['state']} again.")
 
 
-def _do_to_mail(verb: str, id_: str, settings: Config, *, json: bool) -> None:
-    row = run(ask(settings, "POST", f"/queue/{id_}/{verb}", {"by": by_whom()}, running=True))
-    if json:
-        print_rows([row])
-    else:
-        print(f"{row['queue_id']} is {verb}d.")
+def _stop(name: str, how: str, config: Path) -> Any:
+    body = {"how": how, "by": by_whom()}
+    return run(ask(configured(config), "POST", f"/domains/{named_domain(name)}/stop", body))
 
 
 For = Annotated[
@@ -359,16 +296,3 @@ def trace(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) ->
             reply.strip() or event.get("text", ""),
         )
     console().print(table)
-
-
-async def _all_rows(config: Config, of: str | None) -> None:
-    """Print every row of the queue, a page at a time."""
-    after: list[Any] | None = None
-    async with calling(config, running=False) as client:
-        while True:
-            cursor = None if after is None else f"{after[0]!r},{after[1]}"
-            page = await call(client, "GET", "/queue", None, only(domain=of, limit=PAGE, after=cursor))
-            print_rows(page["rows"])
-            after = page["after"]
-            if after is None:
-                return

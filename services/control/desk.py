@@ -6,7 +6,7 @@ for JSON, and raises Refused with one sentence.
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -21,7 +21,7 @@ from libs.mail.codec import Undecodable, decode, encode
 from libs.mail.event import Event, EventType, decode_events
 from libs.mail.hints import for_owner
 from libs.mail.knowledge import PrimaryState
-from libs.mail.records import Access, Delete, Flush, Release, RequestRecord, Unbrake
+from libs.mail.records import Access, Flush, RequestRecord, Unbrake
 from libs.mail.settings import complete
 from libs.runtime.deps import Deps
 from libs.topics import (
@@ -31,7 +31,7 @@ from libs.topics import (
     REQUESTS,
     partition_of,
 )
-from services.control import access, domains, queue
+from services.control import access, asking, domains, queue
 from services.control.domains import Refused, Unknown
 from services.control.door import ANSWER_S, PAGE, WITHIN_S
 from services.control.register import Register
@@ -78,6 +78,13 @@ class Desk:
         name = domains.named(text)
         await self.register.change(name, given)
         return self.domain_row(name) | {"settings": self._settings(name)}
+
+    async def domain_stop(self, text: str, how: str, by: str) -> dict[str, Any]:
+        """`how`: suspended (no mail is taken), held (taken, and none handed over) or active again. Raises
+        Refused, LogError."""
+        name = domains.named(text)
+        await self.register.stop(name, how, by)
+        return self.domain_row(name)
 
     async def domain_remove(self, text: str) -> dict[str, Any]:
         """Raises Refused, LogError."""
@@ -217,33 +224,42 @@ class Desk:
         event = await self._asked(partition_of(name, self.deps.partitions), request, service)
         return {"domain": name, "request_id": request.request_id, "text": event.text}
 
-    async def queue_release(self, text: str, by: str) -> dict[str, Any]:
-        """Let a held mail be delivered; deliver has written that down. Raises Refused, LogError."""
-        return await self._done_to_mail(Release, text, by)
+    async def queue_do(self, verb: str, words: Mapping[str, str], by: str) -> dict[str, Any]:
+        """Do something to mails (see asking.py), and wait until deliver has written down what that changed.
+        Raises Refused, LogError."""
+        wanted = asking.asked(verb, words)
+        partitions, domain = self._concerned(wanted)
+        base = secrets.token_hex(8)
+        ids = {number: base if len(partitions) == 1 else f"{base}.{number}" for number in partitions}
+        events = await asyncio.gather(
+            *(self._asked(number, wanted.request(ids[number], domain, by)) for number in partitions)
+        )
+        counts = {name: sum(event.counts.get(name, 0) for event in events) for name in asking.COUNTS}
+        text = events[0].text if len(events) == 1 else ""
+        return {"queue_id": wanted.id, "domain": domain, "request_id": base, **counts, "text": text}
 
-    async def queue_delete(self, text: str, by: str) -> dict[str, Any]:
-        """End a mail undelivered; deliver has written that down. Raises Refused, LogError."""
-        return await self._done_to_mail(Delete, text, by)
-
-    async def _done_to_mail(self, verb: type[Release | Delete], text: str, by: str) -> dict[str, Any]:
-        id_ = queue.mail_id(text)
-        place = self._queue.get(id_.encode())
-        if place is None:
-            raise Unknown(f"there is no mail {id_} in the queue")
-        request = verb(secrets.token_hex(8), place.domain, id_, by)
-        event = await self._asked(place.partition, request)
-        if event.type is EventType.REQUEST:
-            raise Refused(event.text)
-        return {"queue_id": id_, "domain": place.domain, "request_id": request.request_id, "text": event.text}
+    def _concerned(self, wanted: asking.Asked) -> tuple[Sequence[int], str]:
+        """The partitions that a request goes to, and the domain whose events answer it. Raises Unknown."""
+        if wanted.id:
+            place = self._queue.get(wanted.id.encode())
+            if place is None:
+                raise Unknown(f"there is no mail {wanted.id} in the queue")
+            return [place.partition], place.domain
+        if not wanted.domain:
+            return range(self.deps.partitions), ""
+        if not self._waiting(wanted.domain):  # our hosts have mail, too, and so may a domain that was removed
+            domains.known(self.register.book(), wanted.domain)
+        return [partition_of(wanted.domain, self.deps.partitions)], wanted.domain
 
     async def _asked(self, partition: int, request: RequestRecord, service: str = "deliver") -> Event:
         """Write a request; the event by which `service` says what came of it. Raises Refused, LogError."""
-        end = (await self.deps.log.bounds(EVENTS.name, partition)).end
+        answers = partition_of(request.domain, self.deps.partitions)
+        end = (await self.deps.log.bounds(EVENTS.name, answers)).end
         key, value = request.domain.encode(), encode(request)
         await self.deps.log.append(REQUESTS.name, partition, key, value, within=WITHIN_S)
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await self._answer(partition, end, request.request_id)
+                return await self._answer(answers, end, request.request_id)
         except TimeoutError as error:
             raise Refused(
                 f"request {request.request_id} is written, but {service} did not answer "
@@ -293,7 +309,7 @@ class Desk:
             async for batch in batches:
                 for record in batch.records:
                     for event in decode_events(record.value or b""):
-                        if event.request_id == request_id:
+                        if event.request_id == request_id and event.type is EventType.REQUEST:
                             return event
         raise Unavailable("the log was closed")
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from libs.mail.address import BadAddress, Mailbox, domain_name, mailbox
-from libs.mail.records import Admission, Domain, Enforce, Installation, Overrides, Unverified
+from libs.mail.records import Admission, Domain, Enforce, Installation, Language, Overrides, Unverified
 from libs.mail.reply import escaped
 from libs.mail.settings import DAY_S
 from libs.smtp.route import place
@@ -80,6 +80,7 @@ SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
     "admission": ("admission", "always or fallback", Admission),
     "unverified": ("unverified", "accept or defer", Unverified),
     "enforce": ("enforce", "off, dmarc or spf", Enforce),
+    "language": ("language", "en or de", Language),
     "max_size": ("max_size", "a number of octets, 65536 or more", _size),
     "lifetime_days": ("lifetime_s", "a number of days, at most 30", _lifetime),
     "max_connections": ("max_connections", "a number, 1 or more", _count),
@@ -145,6 +146,14 @@ def changed(book: Book, name: str, given: Mapping[str, str]) -> Sequence[Step]:
         raise Malformed(f"nothing to set: give one of {', '.join(SETTINGS)}")
     domain = known(book, name)
     return [replace(domain, overrides=settings(given, domain.overrides))]
+
+
+def stopped(book: Book, name: str, how: str) -> Sequence[Step]:
+    """The steps that make `name` suspended, held or active. Raises Refused."""
+    _writable(book)
+    if how not in ("suspended", "held", "active"):
+        raise Malformed(f"{how!r} is neither suspended, held nor active")
+    return [replace(known(book, name), suspended=how == "suspended", held=how == "held")]
 
 
 def own(domain: Domain) -> list[str]:

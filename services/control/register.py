@@ -107,6 +107,12 @@ class Register:
             await self._write(domains.changed(self.book(), name, given))
         self._tell(name, "set " + ", ".join(f"{setting}={value}" for setting, value in given.items()))
 
+    async def stop(self, name: str, how: str, by: str) -> None:
+        """Suspended, held or active. Raises Refused, LogError."""
+        async with self._changing:
+            await self._write(domains.stopped(self.book(), name, how))
+        self._tell(name, f"{how} by {by}")
+
     async def remove(self, name: str, waiting: Callable[[], int]) -> None:
         """`waiting`: how many mails the domain has in the queue. Raises Refused, LogError."""
         async with self._changing:

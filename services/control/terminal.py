@@ -16,8 +16,8 @@ from libs.log.contract import LogError
 from libs.runtime.config import Config
 from libs.runtime.config_file import load
 from libs.runtime.mistake import Wrong
-from libs.runtime.terminal import fail
-from services.control.caller import Failed
+from libs.runtime.terminal import fail, print_rows
+from services.control.caller import Failed, ask
 from services.control.domains import Malformed, named
 
 T = TypeVar("T")
@@ -47,6 +47,16 @@ def formed(read: Callable[[str], T], typed: str) -> T:
         return read(typed)
     except Malformed as error:
         fail(str(error), 2)
+
+
+def do_to_domain(verb: str, name: str, config: Path, *, json: bool) -> None:
+    """Ask the running service for something that is done to a domain, and print what came of it."""
+    body = {"by": by_whom()}
+    row = run(ask(configured(config), "POST", f"/domains/{named_domain(name)}/{verb}", body, running=True))
+    if json:
+        print_rows([row])
+    else:
+        print(f"{row['domain']}: {row['text']}")
 
 
 def by_whom() -> str:

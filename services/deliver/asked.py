@@ -71,9 +71,11 @@ class Applied(Struct, frozen=True):
 
 
 class Unchanged(Struct, frozen=True):
-    """Nothing is done; `why` ends the sentence that begins with "mail ID"."""
+    """Nothing is done; `why` ends the sentence that begins with "mail ID"; `already`: it is as was asked
+    for."""
 
     why: str
+    already: bool = False
 
 
 Meaning = Moved | GivenUp | Ended | Applied | Unchanged
@@ -112,7 +114,7 @@ def meaning(request: MailRequest, mail: Mail, progress: Progress, offset: int, n
     if progress.request > offset:
         return Unchanged("has been asked about since")
     if progress.state not in FROM[type(request)]:
-        return Unchanged(_why_not(request, progress.state))
+        return _why_not(request, progress.state)
     match request:
         case Retry():
             return Moved(move(progress, progress.state, now, request=offset))
@@ -139,17 +141,17 @@ def meaning(request: MailRequest, mail: Mail, progress: Progress, offset: int, n
             )
 
 
-def _why_not(request: MailRequest, state: State) -> str:
+def _why_not(request: MailRequest, state: State) -> Unchanged:
     match request:
         case Retry() if state is State.QUEUED:
-            return "is due already"
+            return Unchanged("is due already", already=True)
         case Hold() if state is State.HELD:
-            return "is held already"
+            return Unchanged("is held already", already=True)
         case Release():
-            return f"is not held: it is {state}"
+            return Unchanged(f"is not held: it is {state}")
         case Redeliver():
-            return f"is not parked: it is {state}"
-    return f"is {state}"
+            return Unchanged(f"is not parked: it is {state}")
+    return Unchanged(f"is {state}")
 
 
 def _matches(wanted: str, address: str) -> bool:

@@ -33,6 +33,7 @@ class What(StrEnum):
     """What a request did to a mail; the names of its counts."""
 
     CHANGED = "changed"
+    ALREADY = "already"
     UNCHANGED = "unchanged"
     BUSY = "busy"
     ANOTHER = "another"  # it is not about this mail
@@ -164,8 +165,8 @@ class Requests:
         match meaning(request, mail, job.entry.progress, record.offset, part.clock.wall()):
             case Applied():
                 return Came(What.CHANGED, next_hop=mail.next_hop)
-            case Unchanged(why):
-                return Came(What.UNCHANGED, f"mail {mail.id} {why}")
+            case Unchanged(why, already):
+                return Came(What.ALREADY if already else What.UNCHANGED, f"mail {mail.id} {why}")
             case Moved(progress):
                 job = await part.write(job, progress)
                 if isinstance(request, Redeliver):
@@ -194,7 +195,6 @@ class Requests:
         self._partition.deps.events.emit(
             Event(
                 type=EventType.REQUEST,
-                id=request.id if isinstance(request, MailRequest) else "",
                 domain=request.domain,
                 request_id=request.request_id,
                 text=text,
@@ -203,7 +203,7 @@ class Requests:
         )
 
 
-_SAID = (What.CHANGED, What.UNCHANGED, What.BUSY)
+_SAID = (What.CHANGED, What.ALREADY, What.UNCHANGED, What.BUSY)
 
 
 def _summary(request: MailRequest, counts: Counter[What]) -> str:

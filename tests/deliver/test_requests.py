@@ -55,10 +55,10 @@ async def test_a_held_mail_is_released(tmp_path: Path) -> None:
             event = await said(home, "one", EventType.RELEASED)
             assert (event.id, event.text) == (id_, "released by a test")
             event = await said(home, "one")
-            assert event.counts == {"changed": 1, "unchanged": 0, "busy": 0}
+            assert event.counts == {"changed": 1, "already": 0, "unchanged": 0, "busy": 0}
             await home.ask(Release("again", DOMAIN, id_, "a test"))
             event = await said(home, "again")
-            assert event.counts == {"changed": 0, "unchanged": 1, "busy": 0}
+            assert event.counts == {"changed": 0, "already": 0, "unchanged": 1, "busy": 0}
             assert event.text == f"mail {id_} is not held: it is queued"
         await primary.up()
         async with home.delivering():
@@ -172,7 +172,7 @@ async def test_a_selection_by_sender_recipient_and_age(tmp_path: Path) -> None:
                 await home.ask(Hold(f"r{number}", DOMAIN, "", "a test", which))
             for number, (which, ids) in enumerate(holds):
                 event = await said(home, f"r{number}")
-                assert event.counts == {"changed": len(ids), "unchanged": 0, "busy": 0}, which
+                assert event.counts == {"changed": len(ids), "already": 0, "unchanged": 0, "busy": 0}, which
             held = {event.id: event.request_id for event in home.events(EventType.HELD)}
             assert held == {id_: f"r{number}" for number, (_, ids) in enumerate(holds) for id_ in ids}
             late = await home.queue()
