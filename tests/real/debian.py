@@ -28,6 +28,7 @@ PROGRAMS = {
     "msmtp": ("msmtp",),
     "spamassassin": ("spamassassin", "libmail-spf-perl"),
     "rspamd": ("rspamd",),
+    "sisimai": ("libsisimai-perl",),
 }
 _TOOLS = ("apt-get", "dpkg-deb", "unshare", "setpriv", "chroot", "mount")
 _FETCH_S = 300
