@@ -1,5 +1,5 @@
 """The command `backupmx`. What runs services is in services/process.py; the commands `domain`, `suspend`,
-`access` and `trace` are in services/control/cli.py, `queue` in cli_queue.py beside it, `auth` in
+`access` and `trace` are in services/control/cli.py, `queue` and `vault` in files beside it, `auth` in
 services/verify/cli_auth.py. Whatever a command alone needs is imported by it, so that none waits for what the
 others need.
 """
@@ -20,6 +20,7 @@ from libs.runtime.sample import sample
 from libs.runtime.terminal import fail, for_people, for_programs
 from services.control import cli
 from services.control.cli_queue import queue
+from services.control.cli_vault import vault
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured
 from services.verify.cli_auth import auth
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")
 app.add_typer(cli.domain, name="domain")
 app.add_typer(queue, name="queue")
+app.add_typer(vault, name="vault")
 app.add_typer(cli.access, name="access")
 app.add_typer(auth, name="auth")
 app.add_typer(topics, name="topics")

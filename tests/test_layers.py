@@ -66,6 +66,7 @@ SHELL = {
     "services/control/caller.py": "speaks to the running service",
     "services/control/cli.py": "speaks to people",
     "services/control/cli_queue.py": "speaks to people",
+    "services/control/cli_vault.py": "speaks to people",
     "services/control/cli_recipients.py": "speaks to people",
     "services/control/doing.py": "speaks to people",
     "services/control/desk.py": "follows tables, reads the log, writes requests",

@@ -12,6 +12,7 @@ from libs.mail.records import (
     Domain,
     Installation,
     Mail,
+    OnlyMail,
     Progress,
     QueueEntry,
     RequestRecord,
@@ -33,6 +34,7 @@ _decoders: dict[object, msgspec.msgpack.Decoder[object]] = {
     type_: msgspec.msgpack.Decoder(type_)
     for type_ in (
         Mail,
+        OnlyMail,
         QueueEntry,
         ContentRef,
         Trace,

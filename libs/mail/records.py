@@ -120,6 +120,12 @@ class QueueEntry(Struct, frozen=True):
     progress: Progress
 
 
+class OnlyMail(Struct, frozen=True):
+    """As much of a QueueEntry as can be read where its progress cannot."""
+
+    mail: Raw
+
+
 class ContentRef(Struct, frozen=True):
     """Where the content is: the record header `content` of a `queue` record and nowhere else.
 

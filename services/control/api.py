@@ -21,9 +21,9 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 
 def application(desk: Desk) -> Starlette:
-    """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /trace/ID;
-    GET and POST /domains/NAME/recipients; POST /domains/NAME/flush, .../release and .../stop, /requests/VERB;
-    GET and POST /access; POST /access/remove."""
+    """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /vault, /vault/ID,
+    /trace/ID; POST /vault/ID/delete; GET and POST /domains/NAME/recipients; POST /domains/NAME/flush,
+    .../release and .../stop, /requests/VERB; GET and POST /access; POST /access/remove."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
@@ -84,6 +84,17 @@ def application(desk: Desk) -> Starlette:
         given = {name: words[name] for name in words if name != "by"}
         return await desk.queue_do(request.path_params["verb"], given, by)
 
+    async def vault_list(request: Request) -> Any:
+        query = request.query_params
+        after = _cursor(query.get("after"))
+        return await desk.vault_page(query.get("domain"), after, _number("limit", query.get("limit")))
+
+    async def vault_show(request: Request) -> Any:
+        return await desk.vault_show(request.path_params["id"])
+
+    async def vault_delete(request: Request) -> Any:
+        return await desk.vault_delete(request.path_params["id"], await _text(request, "by"))
+
     async def trace(request: Request) -> Any:
         return await desk.trace(request.path_params["id"])
 
@@ -105,6 +116,9 @@ def application(desk: Desk) -> Starlette:
             Route("/queue", _page(desk, queue_list), methods=["GET"]),
             Route("/queue/{id:path}", _page(desk, queue_show), methods=["GET"]),
             Route("/requests/{verb}", _page(desk, queue_do), methods=["POST"]),
+            Route("/vault", _page(desk, vault_list), methods=["GET"]),
+            Route("/vault/{id:path}", _page(desk, vault_show), methods=["GET"]),
+            Route("/vault/{id:path}/delete", _page(desk, vault_delete), methods=["POST"]),
             Route("/trace/{id:path}", _page(desk, trace), methods=["GET"]),
         ]
     )

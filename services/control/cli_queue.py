@@ -1,13 +1,12 @@
 """The commands about the mail that waits: `queue`."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 import typer
 
-from libs.runtime.config import Config
 from libs.runtime.terminal import AsJson, fail, print_rows
-from services.control.caller import ask, call, calling
+from services.control.caller import ask
 from services.control.doing import (
     Id,
     OfDomain,
@@ -16,6 +15,7 @@ from services.control.doing import (
     Older,
     Yes,
     do_to_mails,
+    print_all,
     wanted,
     which_text,
 )
@@ -47,7 +47,7 @@ def queue_list(
     """The mail in the queue, oldest first."""
     settings = configured(config)
     if json:
-        run(_all_rows(settings, of))
+        run(print_all(settings, "/queue", of))
         return
     page = run(ask(settings, "GET", "/queue", params=only(domain=of, limit=min(limit, PAGE))))
     if not page["total"]:
@@ -174,16 +174,3 @@ def queue_bounce(
     if not yes and not sure(f"Give {which_text(which)} up, and tell its senders?"):
         fail("nothing is given up", 1)
     do_to_mails("bounce", which, settings, json=json)
-
-
-async def _all_rows(config: Config, of: str | None) -> None:
-    """Print every row of the queue, a page at a time."""
-    after: list[Any] | None = None
-    async with calling(config, running=False) as client:
-        while True:
-            cursor = None if after is None else f"{after[0]!r},{after[1]}"
-            page = await call(client, "GET", "/queue", None, only(domain=of, limit=PAGE, after=cursor))
-            print_rows(page["rows"])
-            after = page["after"]
-            if after is None:
-                return

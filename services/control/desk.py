@@ -6,7 +6,7 @@ for JSON, and raises Refused with one sentence.
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -44,12 +44,10 @@ class Desk:
 
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
-        names: dict[str, str] = {}  # one object for each domain, however many mails it has
+        self._names: dict[str, str] = {}  # one object for each domain, however many mails it has
         self.register = Register(deps)
         self._primaries: Table[PrimaryState] = deps.table(PRIMARIES.name, _primary)
-        self._queue: Table[queue.Place] = deps.table(
-            QUEUE.name, lambda record: queue.place(record, lambda name: names.setdefault(name, name))
-        )
+        self._queue: Table[queue.Place] = deps.table(QUEUE.name, self._place)
         self.rolls = Rolls(deps, self.register, self._primaries)
         self._trail = Trail(deps)
 
@@ -189,15 +187,51 @@ class Desk:
 
         Raises Refused, LogError."""
         name = None if domain is None else domains.named(domain)
+
+        def wanted(place: queue.Place) -> bool:
+            return place.state is not None and name in (None, place.domain)
+
+        return await self._page(wanted, after, limit, self._row)
+
+    async def vault_page(self, domain: str | None, after: queue.Cursor | None, limit: int) -> dict[str, Any]:
+        """The same of what is parked, what lost its content and what cannot be read. Raises Refused,
+        LogError."""
+        name = None if domain is None else domains.named(domain)
+
+        def wanted(place: queue.Place) -> bool:
+            return place.in_vault and name in (None, place.domain)
+
+        return await self._page(wanted, after, limit, self._vault_row)
+
+    async def vault_show(self, mail_id: str) -> dict[str, Any]:
+        """Raises Refused, LogError."""
+        key = mail_id.encode("utf-8", "replace")
+        place = self._queue.get(key)
+        row = None if place is None or not place.in_vault else await self._vault_row(key)
+        if row is None:
+            raise Unknown(f"there is no mail {mail_id} in the vault")
+        return row
+
+    async def vault_delete(self, mail_id: str, by: str) -> dict[str, Any]:
+        """Delete one that is in the vault; others are for queue_do. Raises Refused, LogError."""
+        await self.vault_show(mail_id)
+        return await self.queue_do("delete", {"id": mail_id}, by)
+
+    async def _page(
+        self,
+        wanted: Callable[[queue.Place], bool],
+        after: queue.Cursor | None,
+        limit: int,
+        read: Callable[[bytes], Awaitable[queue.Row | None]],
+    ) -> dict[str, Any]:
         limit = max(1, min(limit, PAGE))
-        places = queue.page(self._queue.values.items(), name, after, limit)
-        rows = [row for key, _ in places if (row := await self._row(key)) is not None]
-        total = sum(name in (None, place.domain) for place in self._queue.values.values())
+        places = queue.page(self._queue.values.items(), wanted, after, limit)
+        rows = [row for key, _ in places if (row := await read(key)) is not None]
         last = places[-1] if len(places) == limit else None
         return {
             "rows": rows,
-            "total": total,
-            "after": None if last is None else [last[1].arrived, last[0].decode()],
+            "total": sum(wanted(place) for place in self._queue.values.values()),
+            "after": None if last is None else [last[1].arrived, last[0].decode("utf-8", "replace")],
         }
 
     async def queue_show(self, mail_id: str) -> dict[str, Any]:
@@ -276,23 +310,50 @@ class Desk:
         """How many mails of a domain are in the queue."""
         return sum(place.domain == name for place in self._queue.values.values())
 
+    def _place(self, record: Record) -> queue.Place | None:
+        """What cannot be read is known all the same: it is in the vault (rule 8)."""
+
+        def one(name: str) -> str:
+            return self._names.setdefault(name, name)
+
+        try:
+            return queue.place(record, one)
+        except Undecodable:
+            self.deps.quarantined(record)
+            return queue.unreadable(record, one)
+
     async def _row(self, key: bytes) -> queue.Row | None:
         """The newest row of a mail; None once it is done."""
+
+        def row(record: Record, place: queue.Place) -> queue.Row | None:
+            try:
+                return queue.row(record, self._primaries.get(place.domain.encode()))
+            except Undecodable:
+                return None  # it was said when its place was noted
+
+        return await self._read(key, row)
+
+    async def _vault_row(self, key: bytes) -> queue.Row | None:
+        """None once it left the vault."""
+        kept_s = self.deps.config.defaults.settings().parked_s
+
+        def row(record: Record, place: queue.Place) -> queue.Row | None:
+            return queue.vault_row(record, place, kept_s) if place.in_vault else None
+
+        return await self._read(key, row)
+
+    async def _read(
+        self, key: bytes, row: Callable[[Record, queue.Place], queue.Row | None]
+    ) -> queue.Row | None:
         for _ in range(10):  # it may be rewritten while it is read
             place = self._queue.get(key)
             if place is None:
                 return None
             try:
-                record = await self.deps.log.read(QUEUE.name, place.partition, place.offset, key)
+                return row(await self.deps.log.read(QUEUE.name, place.partition, place.offset, key), place)
             except (Superseded, Gone):
                 await self._moved(key, place)
-                continue
-            try:
-                return queue.row(record, self._primaries.get(place.domain.encode()))
-            except Undecodable:
-                self.deps.quarantined(record)
-                return None
-        raise Unavailable(f"mail {key.decode()} is rewritten all the time")
+        raise Unavailable(f"mail {key.decode('utf-8', 'replace')} is rewritten all the time")
 
     async def _moved(self, key: bytes, old: queue.Place) -> None:
         """Wait a moment for the table to see the newer record."""

@@ -1,14 +1,15 @@
 """What `queue` and `vault` share: options that select mails, and doing something to them."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from libs.runtime.config import Config
 from libs.runtime.terminal import fail, print_rows
 from services.control.asking import asked
-from services.control.caller import ask
+from services.control.caller import ask, call, calling
+from services.control.door import PAGE
 from services.control.terminal import by_whom, formed, only, run
 
 Id = Annotated[str | None, typer.Argument(metavar="ID", help="Of one mail.", show_default=False)]
@@ -50,9 +51,13 @@ def which_text(which: Mapping[str, str]) -> str:
 
 
 def do_to_mails(verb: str, which: Mapping[str, str], settings: Config, *, json: bool) -> None:
-    """Do it and say what that changed; exit code 1 where it was not done to all that was meant."""
+    """Do it and say what that changed."""
     body = {**which, "by": by_whom()}
-    row = run(ask(settings, "POST", f"/requests/{verb}", body, running=True))
+    say_done(verb, run(ask(settings, "POST", f"/requests/{verb}", body, running=True)), json=json)
+
+
+def say_done(verb: str, row: dict[str, Any], *, json: bool) -> None:
+    """Print what a request changed; exit code 1 where it was not done to all that was meant."""
     text, word = row["text"], _DONE[verb]
     if json:
         print_rows([row])
@@ -67,3 +72,16 @@ def do_to_mails(verb: str, which: Mapping[str, str], settings: Config, *, json: 
         fail(text, 1)
     if row["busy"]:
         fail(f"{row['busy']} more could not be {word} just now: ask again", 1)
+
+
+async def print_all(config: Config, path: str, of: str | None) -> None:
+    """Print every row of the queue or the vault (`of`: a domain) as JSON, a page at a time."""
+    after: list[Any] | None = None
+    async with calling(config, running=False) as client:
+        while True:
+            cursor = None if after is None else f"{after[0]!r},{after[1]}"
+            page = await call(client, "GET", path, None, only(domain=of, limit=PAGE, after=cursor))
+            print_rows(page["rows"])
+            after = page["after"]
+            if after is None:
+                return

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from heapq import nsmallest
 from typing import Any, NamedTuple
 
 from libs.log.contract import Record
 from libs.mail.codec import Undecodable, decode, mail_of
 from libs.mail.knowledge import Health, PrimaryState
-from libs.mail.records import ContentRef, QueueEntry, State
+from libs.mail.records import ContentRef, Mail, OnlyMail, QueueEntry, State
 from services.control.domains import Malformed
 
 Row = dict[str, Any]
@@ -17,12 +18,20 @@ _ID = re.compile(r"[a-z0-9]{1,64}")
 
 
 class Place(NamedTuple):
-    """Where the newest `queue` record of a mail is, and what is needed to find and order it."""
+    """Where the newest `queue` record of a mail is, and what is needed to find and order it. `state`: None
+    where no version here can read it; then `domain` may be "", and `arrived` is when the record was
+    written."""
 
     partition: int
     offset: int
     domain: str
     arrived: float
+    state: State | None = State.QUEUED
+
+    @property
+    def in_vault(self) -> bool:
+        """Does a person decide what becomes of it?"""
+        return self.state in (State.PARKED, State.CONTENT_LOST, None)
 
 
 class Cursor(NamedTuple):
@@ -43,21 +52,60 @@ def place(record: Record, domain: Callable[[str], str]) -> Place | None:
     """The index entry of a `queue` record; `domain` makes one object of equal names. Raises Undecodable."""
     if record.value is None:
         return None
-    mail = mail_of(decode(record.value, QueueEntry))
-    return Place(record.partition, record.offset, domain(mail.domain), mail.arrived)
+    entry = decode(record.value, QueueEntry)
+    mail = mail_of(entry)
+    return Place(record.partition, record.offset, domain(mail.domain), mail.arrived, entry.progress.state)
+
+
+def unreadable(record: Record, domain: Callable[[str], str]) -> Place:
+    """The index entry of a record that cannot be decoded. Its mail may be readable all the same: a newer
+    version wrote another state."""
+    try:
+        mail = decode(bytes(decode(record.value or b"", OnlyMail).mail), Mail)
+    except Undecodable:
+        return Place(record.partition, record.offset, "", record.time, None)
+    return Place(record.partition, record.offset, domain(mail.domain), mail.arrived, None)
 
 
 def page(
-    places: Iterable[tuple[bytes, Place]], domain: str | None, after: Cursor | None, limit: int
+    places: Iterable[tuple[bytes, Place]], wanted: Callable[[Place], bool], after: Cursor | None, limit: int
 ) -> list[tuple[bytes, Place]]:
-    """Up to `limit` mails of `domain` (None: of all), oldest first, those after `after`."""
+    """Up to `limit` of the mails that are `wanted`, oldest first, those after `after`."""
     beyond = (-1.0, b"") if after is None else (after.arrived, after.id.encode())
-    wanted = (
+    found = (
         (place.arrived, key, place)
         for key, place in places
-        if (domain is None or place.domain == domain) and (place.arrived, key) > beyond
+        if wanted(place) and (place.arrived, key) > beyond
     )
-    return [(key, place) for _, key, place in nsmallest(limit, wanted)]
+    return [(key, place) for _, key, place in nsmallest(limit, found)]
+
+
+def vault_row(record: Record, place: Place, parked_s: float) -> Row:
+    """One mail of the vault. `since`: when it came there; `until`: when it ends by itself (0: never);
+    `cause`: why. What cannot be read has the fields that do not need it, and its place on the log."""
+    header = record.header("content")
+    try:
+        shown = row(record, None)
+        progress = decode(record.value or b"", QueueEntry).progress
+    except Undecodable as error:
+        size = 0
+        with suppress(Undecodable):
+            size = 0 if header is None else decode(header, ContentRef).size
+        return {
+            "queue_name": "unreadable",
+            "queue_id": record.key.decode("utf-8", "replace"),
+            "arrival_time": int(place.arrived),
+            "message_size": size,
+            "sender": "",
+            "recipients": [],
+            "domain": place.domain,
+            "since": record.time,
+            "until": 0.0,
+            "cause": f"{record.topic} {record.partition} {record.offset}: {error}",
+        }
+    until = progress.since + parked_s if progress.state is State.PARKED else 0.0
+    cause = progress.cause.value if progress.state is State.PARKED else progress.state.value
+    return shown | {"since": progress.since, "until": until, "cause": cause}
 
 
 def row(record: Record, primary: PrimaryState | None) -> Row:
@@ -99,7 +147,7 @@ def state(written: State, primary: PrimaryState | None) -> str:
 
 
 def summary(places: Iterable[Place]) -> Mapping[str, int]:
-    """How many mails each domain has."""
+    """How many mails each domain has, in whatever state."""
     counts: dict[str, int] = {}
     for each in places:
         counts[each.domain] = counts.get(each.domain, 0) + 1

@@ -96,11 +96,13 @@ class Ledger:
         if record.key in self._buried:
             return Todo.BURY
         new = _first(seen.progress, mark)
+        unread = self.unreadable(record.key)
+        lowest = self._readable(record.key, ref)
         if known is None:
-            if self.caught_up and not new:
+            if self.caught_up and not new and not unread:
                 # Our own write that overtook its tombstone needs nothing; anybody else's is stale.
                 return Todo.NOTHING if mark == self.mark else Todo.BURY
-            self._put(id_, record.offset, seen.progress, ref, seen.mail, min(ref.offsets))
+            self._put(id_, record.offset, seen.progress, ref, seen.mail, lowest)
             self._remember(id_, mark, seen.progress)
             return Todo.ADDED
         if mark == self.mark:
@@ -196,18 +198,34 @@ class Ledger:
         return Todo.NOTHING if known is None else Todo.LEFT
 
     def _unreadable(self, record: Record) -> Todo:
+        """What is known of the mail from before is over, for a newer version may have written this: nobody
+        acts on it. Its content is kept, too."""
+        id_ = record.key.decode("ascii", "replace")
+        before: list[Waiting | Unread] = []
+        if (mail := self.index.get(id_)) is not None:
+            self._written.pop(id_, None)
+            self.end(id_)
+            before.append(mail)
         try:
             ref = _reference(record)
         except Undecodable:
             self.blind.add(record.key)
             return Todo.UNREADABLE
-        known = self.unread.get(record.key)
-        if record.header(OWNER) == self.mark and known is not None:
-            self.rewrote(record.key, record.offset, ref)  # it was counted and said before
-            return Todo.NOTHING
-        lowest = min([*ref.offsets, *([] if known is None else [known.content])])
+        if (known := self.unread.get(record.key)) is not None:
+            if record.header(OWNER) == self.mark:
+                self.rewrote(record.key, record.offset, ref)  # it was counted and said before
+                return Todo.NOTHING
+            before.append(known)
+        lowest = min([*ref.offsets, *(each.content for each in before)])
         self.unread[record.key] = Unread(record.offset, lowest, min(ref.offsets), len(ref.offsets))
         return Todo.UNREADABLE
+
+    def _readable(self, key: bytes, ref: ContentRef) -> int:
+        """A record with `ref` came that can be read: the lowest content that it and, where that one could not
+        be read, the one before refer to."""
+        unread = self.unread.pop(key, None)
+        self.blind.discard(key)
+        return min(ref.offsets) if unread is None else min(*ref.offsets, unread.content)
 
     def _foreign(self, id_: str, mark: bytes, offset: int, progress: Progress, ref: ContentRef) -> Todo:
         """A record of a known mail that this claim did not write."""

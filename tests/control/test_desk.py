@@ -234,15 +234,25 @@ async def test_a_rewritten_mail_is_read_where_it_is_now(tmp_path: Path) -> None:
             assert (await at.desk.queue_show(MAIL.id))["queue_id"] == MAIL.id
 
 
-async def test_an_unreadable_record_is_counted_and_stepped_over(tmp_path: Path) -> None:
-    """Its neighbours are shown (rule 8)."""
+async def test_an_unreadable_record_is_counted_and_in_the_vault(tmp_path: Path) -> None:
+    """Its neighbours are shown (rule 8); a mail that was known is not shown as it was before."""
     async with office(tmp_path) as at:
-        await at.append("queue", "broken", b"\xc1", "office.example")
         queued = record()
+        await at.append("queue", "broken", queued.value, "office.example", headers=queued.headers)
+        await at.append("queue", "broken", b"\xc1", "office.example")
         await at.append("queue", MAIL.id, queued.value, "office.example", headers=queued.headers)
+        await at.log.sweep(lag_s=0)
         await at.until(lambda: at.desk.deps.metrics.quarantined.labels("queue")._value.get() == 1)
-        await at.until(lambda: b"broken" not in at.desk._queue.values and at.desk._queue.values)
-        assert len((await at.desk.queue_page(None, None, 10))["rows"]) == 1
+        await at.until(lambda: MAIL.id.encode() in at.desk._queue.values)
+        page = await at.desk.queue_page(None, None, 10)
+        assert [row["queue_id"] for row in page["rows"]] == [MAIL.id]
+        page = await at.desk.vault_page(None, None, 10)
+        assert [(row["queue_id"], row["queue_name"]) for row in page["rows"]] == [("broken", "unreadable")]
+        assert (await at.desk.vault_show("broken"))["queue_name"] == "unreadable"
+        with pytest.raises(Unknown, match="in the vault"):
+            await at.desk.vault_show(MAIL.id)
+        with pytest.raises(Unknown, match="in the vault"):
+            await at.desk.vault_delete(MAIL.id, "me")
 
 
 async def test_known_recipients_are_counted(tmp_path: Path) -> None:

@@ -106,6 +106,47 @@ async def test_mail_is_held_released_bounced_and_deleted(
         assert len(ids) == 3  # by id, and of all senders in two partitions
 
 
+@pytest.mark.parametrize("log", LOGS)
+async def test_what_is_in_the_vault(tmp_path: Path, log: str, request: pytest.FixtureRequest) -> None:
+    """Parked is what failed and whose sender may not be told; a person has it tried again, or deletes it."""
+    kafka = request.getfixturevalue("broker") if log == "kafka" else ()
+    async with (
+        Zone(ZONE.replace("ip4:127.0.0.1 -all", "-all")) as zone,  # nobody is who he says
+        Primary(address="127.0.0.2", known={ANN, BOB}) as primary,
+        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns", kafka=kafka) as running,
+    ):
+        await running.ask("domain", "add", "office.example")
+        assert await running.ask("vault", "list") == (0, "The vault is empty.\n", "")
+        async with Client(running.smtp_port) as client:
+            await client.greet()
+            assert (await client.mail(ANN)).startswith("250")
+            assert (await client.mail(BOB)).startswith("250")
+            await primary.got(2)
+            await primary.down()
+            assert (await client.mail(ANN)).startswith("250")
+            assert (await client.mail(BOB)).startswith("250")
+        rows = await states(running, dict.fromkeys((ANN, BOB), "waiting"))
+        ann, bob = (rows[name]["queue_id"] for name in (ANN, BOB))
+        said = await running.ask("vault", "delete", ann, "--yes")
+        assert said == (1, "", f"backupmx: there is no mail {ann} in the vault\n")
+        await running.ask("queue", "bounce", "--domain", "office.example", "--yes")
+        await states(running, dict.fromkeys((ANN, BOB), "parked"))
+
+        rows = {row["queue_id"]: row for row in (await running.ask("vault", "list", "--json")).rows}
+        assert [rows[id_]["cause"] for id_ in (ann, bob)] == ["given-up", "given-up"]
+        assert rows[ann]["until"] == rows[ann]["since"] + 7 * 86400
+        assert (await running.ask("vault", "list", "--domain", "office.example")).out.endswith("2 mails\n")
+        assert "cause: given-up\n" in (await running.ask("vault", "show", ann)).out
+        assert await running.ask("vault", "delete", bob, "--yes") == (0, f"{bob} is deleted.\n", "")
+        said = await running.ask("vault", "redeliver", "--sender", "@sender.example")
+        assert said == (0, "1 mail is taken up again.\n", "")
+        await primary.up()
+        await primary.got(3)
+        await states(running, {})
+        assert (await running.ask("vault", "list", "--json")).rows == []
+        assert len(primary.received) == 3
+
+
 async def test_a_domain_is_suspended_and_held(tmp_path: Path) -> None:
     """Suspended: 451 4.3.2 at RCPT, nothing is dialled. Held: mail is taken and waits. Resumed: both end."""
     async with (

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 from libs.log.contract import Record
 from libs.mail.codec import Undecodable, encode, new_entry, queue_headers
 from libs.mail.knowledge import Health, PrimaryState
-from libs.mail.records import Basis, ContentRef, Kind, Mail, Progress, Recipient, State
-from services.control.queue import Cursor, Place, page, place, row, summary
+from libs.mail.records import Basis, Cause, ContentRef, Kind, Mail, Progress, Recipient, State
+from services.control.queue import Cursor, Place, page, place, row, summary, unreadable, vault_row
 
 NOW = 1_800_000_000.0
 MAIL = Mail(
@@ -106,7 +106,7 @@ def test_pages_are_oldest_first_and_complete() -> None:
     """Turning pages shows each mail once, whatever arrived at the same moment."""
     found: list[bytes] = []
     after = None
-    while part := page(PLACES.items(), None, after, 1):
+    while part := page(PLACES.items(), lambda _: True, after, 1):
         (key, at), found = part[0], [*found, part[0][0]]
         after = Cursor(at.arrived, key.decode())
     assert found == [b"a", b"d", b"b", b"c"]
@@ -114,10 +114,46 @@ def test_pages_are_oldest_first_and_complete() -> None:
 
 def test_a_page_of_one_domain() -> None:
     """Only its mail."""
-    assert [key for key, _ in page(PLACES.items(), "a.example", None, 2)] == [b"a", b"b"]
-    assert page(PLACES.items(), "nix.example", None, 2) == []
+    found = page(PLACES.items(), lambda place: place.domain == "a.example", None, 2)
+    assert [key for key, _ in found] == [b"a", b"b"]
+    assert page(PLACES.items(), lambda _: False, None, 2) == []
 
 
 def test_the_summary_counts_each_domain() -> None:
     """How much waits for whom."""
     assert summary(PLACES.values()) == {"a.example": 3, "b.example": 1}
+
+
+def test_a_parked_mail_in_the_vault() -> None:
+    """Why, since when, and when it ends by itself."""
+    parked = Progress(State.PARKED, failed=(0, 1), since=NOW, last_reply="550 no", cause=Cause.EXPIRED)
+    held = record(progress=parked)
+    at = place(held, str)
+    assert at is not None
+    assert at.in_vault
+    shown = vault_row(held, at, 7 * 86400.0)
+    assert (shown["queue_name"], shown["cause"], shown["since"]) == ("parked", "expired", NOW)
+    assert shown["until"] == NOW + 7 * 86400
+    lost = record(progress=Progress(State.CONTENT_LOST, since=NOW))
+    shown = vault_row(lost, Place(3, 42, "office.example", NOW, State.CONTENT_LOST), 7 * 86400.0)
+    assert (shown["cause"], shown["until"]) == ("content-lost", 0.0)
+    for state in (State.QUEUED, State.DEFERRED, State.HELD):
+        assert not Place(0, 1, "a.example", 1.0, state).in_vault
+
+
+def test_what_a_newer_version_wrote() -> None:
+    """Its mail is read where its state cannot be; where nothing can be read, its place is what is known."""
+    old = encode(replace(new_entry(MAIL), progress=Progress()))
+    newer = old.removesuffix(b"\x80") + b"\x81\xa5state\xa5cloud"
+    odd = replace(record(), value=newer)
+    with pytest.raises(Undecodable):
+        place(odd, str)
+    at = unreadable(odd, str)
+    assert at == Place(3, 42, "office.example", NOW + 0.5, None)
+    shown = vault_row(odd, at, 1.0)
+    assert (shown["queue_name"], shown["domain"]) == ("unreadable", "office.example")
+    assert shown["message_size"] == 12345
+    assert shown["cause"].startswith("queue 3 42: ")
+    noise = replace(record(), value=b"\xc1")
+    assert unreadable(noise, str) == Place(3, 42, "", NOW, None)
+    assert vault_row(noise, unreadable(noise, str), 1.0)["until"] == 0.0

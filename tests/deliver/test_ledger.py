@@ -136,6 +136,26 @@ def test_unreadable() -> None:
     assert (ledger.lowest_content(0), ledger.blind) == (30, set())
 
 
+def test_what_a_newer_version_wrote_of_a_known_mail() -> None:
+    """Nobody acts on what was known before it: held there, done there, who knows? Its content stays pinned by
+    both. A record that can be read has the mail back, one that our own attempt wrote late, too."""
+    ledger = caught_up(record(0, "a", content=30))
+    assert ledger.fold(record(1, "a", value=b"\xc1", content=40), 0.0) is Todo.UNREADABLE
+    assert (ledger.index.get("a"), ledger.lowest_content(0)) == (None, 30)
+    assert ledger.fold(record(2, "a", DEFERRED, OURS, content=40), 0.0) is Todo.ADDED
+    assert ledger.index.get("a") is not None
+    assert not ledger.unreadable(b"a")
+    scanning = Ledger(OURS)
+    for each in (record(0, "a", content=30), record(1, "a", value=b"\xc1"), record(2, "a", DEFERRED, THEIRS)):
+        scanning.fold(each, 0.0)
+    assert scanning.scanned() == []
+    assert (known := scanning.index.get("a"))
+    assert known.offset == 2
+    scanning.fold(record(3, "a", value=b"\xc1"), 0.0)
+    scanning.fold(record(4, "a", None), 0.0)
+    assert (scanning.lowest_content(0), scanning.unreadable(b"a")) == (None, False)
+
+
 def test_unknown_state() -> None:
     """A state that this version does not know is quarantined, never guessed."""
     odd = encode(QueueEntry(new_entry(_mail()).mail, Progress())).replace(b"\x80", b"\x81\xa5state\xa5vault")
