@@ -82,6 +82,9 @@ class Metrics:
         self.queue_messages = gauge("queue_messages", "Waiting mails", "domain")
         self.queue_bytes = gauge("queue_bytes", "Octets of waiting mails", "domain")
         self.queue_oldest_seconds = gauge("queue_oldest_seconds", "Age of the oldest waiting mail", "domain")
+        self.queue_overdue = gauge(
+            "queue_overdue", "Mails past their lifetime that are held, or whose domain is stopped", "domain"
+        )
         self.primary_up = gauge("primary_up", "1: the primary takes mail, 0: it is away", "domain")
         self.primary_refusing = gauge(
             "primary_refusing", "1: the primary refuses mail from us whosesoever it is", "domain"

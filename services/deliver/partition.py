@@ -228,17 +228,24 @@ class Partition:
     def over_s(self, mail: Waiting, wall: float) -> float | None:
         """For how many seconds the mail's lifetime has been over; None: it is not, or it does not expire now
         (rule 10: no settings in force, held, suspended, braked)."""
-        hop = self.hop(mail.next_hop)
         setting: float | None = None
         if mail.kind is Kind.RELAYED:
             settings = self.settings(mail.domain)
-            stopped = settings is None or settings.held or settings.suspended or not settings.active
-            if settings is None or stopped or bounce_brake.braked(hop.brake, self.clock.mono()):
+            if settings is None or self.stopped(mail.domain):
                 return None
             setting = settings.lifetime_s
         over_s = over(mail.arrived, lifetime_s(mail.kind, setting), wall)
         again = self.taken_up.get(mail.id)
         return over_s if over_s is None or again is None else min(over_s, self.clock.mono() - again)
+
+    def stopped(self, domain: str) -> bool:
+        """Does no mail of this relay domain expire now? It is suspended or held, its brake is pulled, or
+        there are no settings in force."""
+        settings = self.settings(domain)
+        if settings is None or settings.held or settings.suspended or not settings.active:
+            return True
+        hop = self.hops.get(domain)
+        return hop is not None and bounce_brake.braked(hop.brake, self.clock.mono())
 
     def until(self, domain: str, arrived: float) -> float:
         """When the lifetime of a mail of `domain` ends that arrived at `arrived` (wall seconds)."""

@@ -10,7 +10,7 @@ from libs.log.contract import LogError, Misconfigured, NotOwner
 from libs.mail.codec import Undecodable, encode
 from libs.mail.event import EventType
 from libs.mail.knowledge import Health, PrimaryState
-from libs.mail.records import State
+from libs.mail.records import Kind, State
 from libs.mail.settings import DAY_S
 from services.deliver import brake as bounce_brake
 from services.deliver.carrier import Carriers
@@ -40,6 +40,7 @@ class Upkeep:
         self._late = Late(partition, settlement, carriers)
         self._published: dict[str, PrimaryState] = {}
         self._measured: set[str] = set()
+        self._overdue: dict[str, int] = {}  # by relay domain, as it was named last
         self._parked_until: dict[str, float] = {}  # wall seconds; what is not here ends no earlier by arrival
 
     async def run(self) -> None:
@@ -76,7 +77,29 @@ class Upkeep:
         for mail in [mail for mail in part.index if mail.state is State.PARKED]:
             if part.clock.wall() >= self._parked_until.get(mail.id, mail.arrived + kept_s):
                 await self._on(mail, self._end_parked)
+        self._name_overdue()
         await self._late.round()
+
+    def _name_overdue(self) -> None:
+        """What is past its lifetime and does not expire, because a person or the brake stopped it (rule
+        10)."""
+        part, wall = self._partition, self._partition.clock.wall()
+        counts = dict.fromkeys(self._overdue, 0)
+        limits: dict[str, float] = {}  # of arrival
+        stopped: dict[str, bool] = {}
+        for mail in part.index:
+            if mail.kind is not Kind.RELAYED or mail.state in (State.PARKED, State.CONTENT_LOST):
+                continue
+            domain = mail.domain
+            if domain not in limits:
+                limits[domain], stopped[domain] = wall - part.until(domain, 0.0), part.stopped(domain)
+            if mail.arrived < limits[domain] and (stopped[domain] or mail.state is State.HELD):
+                counts[domain] = counts.get(domain, 0) + 1
+        for domain, count in counts.items():
+            if count and not self._overdue.get(domain):
+                log.warning("mail is past its lifetime and does not expire", domain=domain, mails=count)
+            part.deps.metrics.queue_overdue.labels(domain).set(count)
+        self._overdue = counts
 
     def _expired(self, name: str) -> list[Waiting]:
         """Mail for a next hop whose lifetime is over, with witnesses (rule 10)."""
@@ -228,4 +251,7 @@ class Upkeep:
         for name in self._measured:
             for gauge in gauges:
                 gauge.remove(name)
+        for name in self._overdue:
+            metrics.queue_overdue.remove(name)
         self._measured.clear()
+        self._overdue.clear()

@@ -99,8 +99,11 @@ class House:
     def partition(self, domain: str) -> int:
         return topics.partition_of(domain, self.partitions)
 
-    async def domain(self, name: str, **overrides: Any) -> None:
-        record = Domain(name, self.clock.wall(), active_since=1.0, overrides=Overrides(**overrides))
+    async def domain(
+        self, name: str, *, held: bool = False, suspended: bool = False, **overrides: Any
+    ) -> None:
+        own = Overrides(**overrides)
+        record = Domain(name, self.clock.wall(), 1.0, suspended=suspended, held=held, overrides=own)
         await self.log.append(
             "domains", self.partition(name), name.encode(), encode(record), within=PATIENCE_S
         )

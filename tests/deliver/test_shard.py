@@ -4,6 +4,9 @@ import asyncio
 import email
 from pathlib import Path
 
+import pytest
+from msgspec.structs import replace
+
 from libs.log.contract import Gone
 from libs.mail.codec import decode, encode, queue_headers
 from libs.mail.event import EventType
@@ -269,6 +272,50 @@ async def test_expiry_needs_witnesses(tmp_path: Path) -> None:
             await until(lambda: primary.received)
         assert primary.received[0].recipients[0][0] == "eve@sender.example"
         assert b"Status: 4.4.7" in primary.received[0].content
+
+
+@pytest.mark.parametrize("stop", ["held", "suspended", "braked", "mail held"])
+async def test_what_is_stopped_does_not_expire(tmp_path: Path, stop: str) -> None:
+    """Rule 10: with all witnesses there are, mail stays that a person or the brake stopped, and is named;
+    when that ends, it expires as any other."""
+    clock = Clock()
+    async with (
+        Zone(ZONE) as zone,
+        Primary() as primary,
+        house(tmp_path, primary, zone.servers, clock, probe_s=15.0) as home,
+    ):
+        await home.domain(DOMAIN, lifetime_s=3600.0)
+        await primary.down()
+        async with home.sharing() as common, home.shard(common) as shard:
+            held = stop == "mail held"
+            await home.queue(progress=Progress(State.HELD, since=clock.wall()) if held else None)
+            await until(lambda: len(shard.partition.index))
+            part, hop = shard.partition, shard.partition.hop(DOMAIN)
+            clock.advance(7200.0)
+            hop.destination = replace(
+                hop.destination, failures=tuple(clock.mono() + n for n in (0, 900, 4000))
+            )
+            if stop in ("held", "suspended"):
+                await home.domain(DOMAIN, lifetime_s=3600.0, **{stop: True})
+                await until(lambda: getattr(part.settings(DOMAIN), stop))
+            elif stop == "braked":
+                hop.brake = replace(hop.brake, pulled=clock.mono())
+            clock.advance(4100.0)
+
+            async def swept() -> float:
+                await part.append("events", b"x", b"{}")
+                await shard.upkeep.sweep()
+                return home.metrics.queue_overdue.labels(DOMAIN)._value.get()
+
+            assert await swept() == 1
+            assert not home.events(EventType.EXPIRATION)
+            if held:
+                return
+            await home.domain(DOMAIN, lifetime_s=3600.0)
+            await until(lambda: not (now := part.settings(DOMAIN)) or not (now.held or now.suspended))
+            hop.brake = replace(hop.brake, pulled=None)
+            assert await swept() == 0
+            assert home.events(EventType.EXPIRATION)
 
 
 async def test_interrupted_notice(tmp_path: Path) -> None:
