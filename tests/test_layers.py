@@ -68,6 +68,7 @@ SHELL = {
     "services/control/cli_queue.py": "speaks to people",
     "services/control/cli_vault.py": "speaks to people",
     "services/control/cli_recipients.py": "speaks to people",
+    "services/control/digests.py": "follows and writes requests",
     "services/control/doing.py": "speaks to people",
     "services/control/desk.py": "follows tables, reads the log, writes requests",
     "services/control/register.py": "writes domains, asks DNS",

@@ -33,6 +33,7 @@ class EventType(StrEnum):
     QUARANTINED = "Quarantined"
     PRIMARY = "Primary"  # a primary's health changed
     RECIPIENT = "Recipient"  # what is known of a recipient changed
+    NOTICE = "Notice"  # a notice to a domain's contact was written
     REQUEST = "Request"  # a request was applied (request_id, counts)
     DOMAIN = "Domain"  # a relay domain was added, became active, was removed
     ACCESS = "Access"  # the operator blocked or allowed somebody, or no more

@@ -359,5 +359,16 @@ class Unbrake(Struct, frozen=True, tag="unbrake"):
     by: str
 
 
+class Notify(Struct, frozen=True, tag="notify"):
+    """Write to the contact of `domain` about `cause` ("parked": what is in its vault), once for `day` (UTC,
+    2026-12-01). `by`: who decided so."""
+
+    request_id: str
+    domain: str
+    by: str
+    cause: str
+    day: str
+
+
 MailRequest = Retry | Hold | Release | Delete | Bounce | Redeliver
-RequestRecord = Flush | Unbrake | MailRequest
+RequestRecord = Flush | Unbrake | Notify | MailRequest

@@ -35,6 +35,9 @@ AdmissionOption = Annotated[str | None, typer.Option(help="always, fallback (see
 UnverifiedOption = Annotated[str | None, typer.Option(help="accept, defer: who cannot be asked for.")]
 EnforceOption = Annotated[str | None, typer.Option(help="off, dmarc, spf: which failed mail is refused.")]
 LanguageOption = Annotated[str | None, typer.Option(help="en, de: of notices to its senders.")]
+ContactOption = Annotated[
+    str | None, typer.Option(help="Who reads once a day what could not be delivered: an address elsewhere.")
+]
 MaxSizeOption = Annotated[str | None, typer.Option(help="Octets of a mail.")]
 LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, at most 30.")]
 WaitingOption = Annotated[str | None, typer.Option(help="Mails that may wait for it.")]
@@ -59,6 +62,7 @@ def domain_add(
     unverified: UnverifiedOption = None,
     enforce: EnforceOption = None,
     language: LanguageOption = None,
+    contact: ContactOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -76,6 +80,7 @@ def domain_add(
         unverified=unverified,
         enforce=enforce,
         language=language,
+        contact=contact,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,
@@ -109,6 +114,7 @@ def domain_set(
     unverified: UnverifiedOption = None,
     enforce: EnforceOption = None,
     language: LanguageOption = None,
+    contact: ContactOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -125,6 +131,7 @@ def domain_set(
         unverified=unverified,
         enforce=enforce,
         language=language,
+        contact=contact,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,

@@ -32,6 +32,7 @@ from libs.topics import (
     partition_of,
 )
 from services.control import access, asking, domains, queue
+from services.control.digests import Digests
 from services.control.domains import Refused, Unknown
 from services.control.door import ANSWER_S, PAGE, WITHIN_S
 from services.control.register import Register
@@ -50,9 +51,11 @@ class Desk:
         self._queue: Table[queue.Place] = deps.table(QUEUE.name, self._place)
         self.rolls = Rolls(deps, self.register, self._primaries)
         self._trail = Trail(deps)
+        self.digests = Digests(deps, self.register, self._queue)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
-        return [self.register.table.run(), self._primaries.run(), self._queue.run(), self._trail.run()]
+        tables = (self.register.table, self._primaries, self._queue)
+        return [*(each.run() for each in tables), self._trail.run(), self.digests.run()]
 
     async def restored(self) -> None:
         for each in (self.register.table, self._primaries, self._queue):
@@ -147,6 +150,7 @@ class Desk:
             "unverified": settings.unverified.value,
             "enforce": settings.enforce.value,
             "lifetime_s": settings.lifetime_s,
+            "language": settings.language.value,
             "contact": settings.contact,
             "max_size": settings.max_size,
             "max_connections": settings.max_connections,

@@ -75,12 +75,20 @@ def _lifetime(text: str) -> float:
     return days * DAY_S
 
 
+def _contact(text: str) -> str:
+    try:
+        return str(mailbox(text))
+    except BadAddress as error:
+        raise ValueError(text) from error
+
+
 # What a person calls it -> the field of Overrides, what is right, and how it is read.
 SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
     "admission": ("admission", "always or fallback", Admission),
     "unverified": ("unverified", "accept or defer", Unverified),
     "enforce": ("enforce", "off, dmarc or spf", Enforce),
     "language": ("language", "en or de", Language),
+    "contact": ("contact", "the mail address of the owner, outside of the domain", _contact),
     "max_size": ("max_size", "a number of octets, 65536 or more", _size),
     "lifetime_days": ("lifetime_s", "a number of days, at most 30", _lifetime),
     "max_connections": ("max_connections", "a number, 1 or more", _count),
@@ -145,7 +153,7 @@ def changed(book: Book, name: str, given: Mapping[str, str]) -> Sequence[Step]:
     if not given:
         raise Malformed(f"nothing to set: give one of {', '.join(SETTINGS)}")
     domain = known(book, name)
-    return [replace(domain, overrides=settings(given, domain.overrides))]
+    return [replace(domain, overrides=_own(name, settings(given, domain.overrides)))]
 
 
 def stopped(book: Book, name: str, how: str) -> Sequence[Step]:
@@ -154,6 +162,13 @@ def stopped(book: Book, name: str, how: str) -> Sequence[Step]:
     if how not in ("suspended", "held", "active"):
         raise Malformed(f"{how!r} is neither suspended, held nor active")
     return [replace(known(book, name), suspended=how == "suspended", held=how == "held")]
+
+
+def _own(name: str, overrides: Overrides) -> Overrides:
+    """Settings that `name` may have. Raises Malformed."""
+    if overrides.contact and overrides.contact.rpartition("@")[2] == name:
+        raise Malformed(f"contact must be outside of {name}: its own server is away when there is news")
+    return overrides
 
 
 def own(domain: Domain) -> list[str]:
@@ -170,8 +185,8 @@ def add(
         raise Refused(f"{name} is a relay domain already")
     if name in book.closed:
         raise Refused(f"{name} cannot be a relay domain: it is ours or the operators' own")
-    since = now if active else 0.0
-    domain = Domain(domain=name, added=now, active_since=since, overrides=overrides, era=record.era)
+    since, own = now if active else 0.0, _own(name, overrides)
+    domain = Domain(domain=name, added=now, active_since=since, overrides=own, era=record.era)
     return domain, replace(record, count=len(book.domains) + 1)
 
 

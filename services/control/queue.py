@@ -27,6 +27,7 @@ class Place(NamedTuple):
     domain: str
     arrived: float
     state: State | None = State.QUEUED
+    parked: float = 0.0
 
     @property
     def in_vault(self) -> bool:
@@ -53,8 +54,10 @@ def place(record: Record, domain: Callable[[str], str]) -> Place | None:
     if record.value is None:
         return None
     entry = decode(record.value, QueueEntry)
-    mail = mail_of(entry)
-    return Place(record.partition, record.offset, domain(mail.domain), mail.arrived, entry.progress.state)
+    mail, progress = mail_of(entry), entry.progress
+    parked = progress.since if progress.state is State.PARKED else 0.0
+    where = record.partition, record.offset, domain(mail.domain), mail.arrived
+    return Place(*where, progress.state, parked)
 
 
 def unreadable(record: Record, domain: Callable[[str], str]) -> Place:

@@ -39,5 +39,6 @@ async def _tend(desk: Desk, life: Life) -> None:
     """For ever: what goes on by itself. A log that is away is no reason to start this process anew."""
     while True:
         await desk.register.tend()
+        await desk.digests.tend()
         life.progress()
         await asyncio.sleep(TEND_S)

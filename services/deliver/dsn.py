@@ -74,13 +74,13 @@ def build(
         _original(header, utf8=utf8),
     ]
     lines = [
-        _field("From", f"Mail Delivery System <mailer-daemon@{by.host}>"),
-        _field("To", f"<{_plain(mail.reverse_path)}>"),
-        _field("Subject", wording.subject(action, by.language)),
-        _field("Date", _date(by.now)),
-        _field("Message-ID", f"<{by.id}@{by.host}>"),
-        _field("Auto-Submitted", "auto-replied"),
-        _field("MIME-Version", "1.0"),
+        field("From", f"Mail Delivery System <mailer-daemon@{by.host}>"),
+        field("To", f"<{plain(mail.reverse_path)}>"),
+        field("Subject", wording.subject(action, by.language)),
+        field("Date", date(by.now)),
+        field("Message-ID", f"<{by.id}@{by.host}>"),
+        field("Auto-Submitted", "auto-replied"),
+        field("MIME-Version", "1.0"),
         f'Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary="{by.boundary}"\r\n',
         "Content-Transfer-Encoding: 8bit\r\n" if not all(part.isascii() for part in parts) else "",
         "\r\n",
@@ -96,15 +96,15 @@ def _human(
 ) -> bytes:
     said = []
     for report in reports:
-        said.append(f"<{_plain(mail.recipients[report.index].mailbox)}>")
+        said.append(f"<{plain(mail.recipients[report.index].mailbox)}>")
         if report.diagnostic:
-            said += _wrapped(
+            said += wrapped(
                 wording.said(report.remote, mail.next_hop, report.diagnostic, by.language), "    "
             )
         said.append("")
     opening = wording.opening(by.host, mail.domain, by.language)
     what = wording.what(action, cause, mail.next_hop, by.until, by.language)
-    lines = [*_wrapped(opening), "", *_wrapped(what), "", *said]
+    lines = [*wrapped(opening), "", *wrapped(what), "", *said]
     return text_part("\r\n".join(lines).rstrip("\r\n") + "\r\n", eightbit=utf8)
 
 
@@ -122,28 +122,28 @@ def text_part(text: str, *, eightbit: bool) -> bytes:
 
 def _status(mail: Mail, action: str, reports: Sequence[Report], by: Written, *, utf8: bool) -> bytes:
     """RFC 3464 section 2: the fields of the message, then a group of fields for each recipient."""
-    groups = [_field("Reporting-MTA", f"dns; {by.host}")]
+    groups = [field("Reporting-MTA", f"dns; {by.host}")]
     if mail.envid:
-        groups[0] = _field("Original-Envelope-Id", _plain(mail.envid)) + groups[0]
+        groups[0] = field("Original-Envelope-Id", plain(mail.envid)) + groups[0]
     if mail.helo:
-        groups[0] += _field("Received-From-MTA", f"dns; {_plain(mail.helo)}")
-    groups[0] += _field("Arrival-Date", _date(mail.arrived))
+        groups[0] += field("Received-From-MTA", f"dns; {plain(mail.helo)}")
+    groups[0] += field("Arrival-Date", date(mail.arrived))
     for report in reports:
         recipient = mail.recipients[report.index]
         kind = "rfc822" if recipient.mailbox.isascii() else "utf-8"
-        group = _field("Original-Recipient", _typed(recipient.orcpt, utf8=utf8)) if recipient.orcpt else ""
-        group += _field("Final-Recipient", f"{kind}; {_plain(recipient.mailbox)}")
-        group += _field("Action", action)
-        group += _field("Status", report.status)
+        group = field("Original-Recipient", _typed(recipient.orcpt, utf8=utf8)) if recipient.orcpt else ""
+        group += field("Final-Recipient", f"{kind}; {plain(recipient.mailbox)}")
+        group += field("Action", action)
+        group += field("Status", report.status)
         if report.remote:
-            group += _field("Remote-MTA", f"dns; {report.remote}")
+            group += field("Remote-MTA", f"dns; {report.remote}")
         if report.diagnostic:
-            group += _field("Diagnostic-Code", f"smtp; {report.diagnostic}")
+            group += field("Diagnostic-Code", f"smtp; {report.diagnostic}")
         if report.attempted:
-            group += _field("Last-Attempt-Date", _date(by.now))
-        group += _field("Final-Log-ID", mail.id)
+            group += field("Last-Attempt-Date", date(by.now))
+        group += field("Final-Log-ID", mail.id)
         if action == "delayed":
-            group += _field("Will-Retry-Until", _date(by.until))
+            group += field("Will-Retry-Until", date(by.until))
         groups.append(group)
     body = "\r\n".join(groups).encode()
     if not utf8:
@@ -185,7 +185,7 @@ def _quoted(line: bytes) -> bytes:
     return b2a_qp(line, istext=False).replace(b"=\n", b"=\r\n")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """What a stranger sent, safe inside a header field."""
     return escaped(text, 900)
 
@@ -193,23 +193,23 @@ def _plain(text: str) -> str:
 def _typed(orcpt: str, *, utf8: bool) -> str:
     """`rfc822;ann@office.example` -> `rfc822; ann@office.example`; where the notice is ASCII, an address of
     type utf-8 goes as utf-8-addr-xtext (RFC 6533 section 3)."""
-    kind, _, address = _plain(orcpt).partition(";")
+    kind, _, address = plain(orcpt).partition(";")
     if not utf8:
         address = "".join(each if each.isascii() else f"\\x{{{ord(each):X}}}" for each in address)
     return f"{kind}; {address}"
 
 
-def _date(seconds: float) -> str:
+def date(seconds: float) -> str:
     return format_datetime(datetime.fromtimestamp(int(seconds), UTC))
 
 
-def _field(name: str, value: str) -> str:
+def field(name: str, value: str) -> str:
     """One header field, folded at spaces; a single word longer than a line may be is left alone below 998."""
-    first, *rest = _wrapped(f"{name}: {value}", "\t")
+    first, *rest = wrapped(f"{name}: {value}", "\t")
     return "\r\n".join([first, *rest]) + "\r\n"
 
 
-def _wrapped(text: str, indent: str = "") -> list[str]:
+def wrapped(text: str, indent: str = "") -> list[str]:
     """`text` in lines of at most 76 characters where it has spaces; all but the first begin with `indent`."""
     lines = [""]
     for word in re.findall(r"\S+", text):

@@ -168,6 +168,10 @@ class Ledger:
         self.foreign.pop(id_, None)
         self.unfinished.discard(id_)
 
+    def met(self, id_: str) -> bool:
+        """Is there a mail of this id, or was there one within the last hour?"""
+        return self.index.get(id_) is not None or id_.encode() in self._buried
+
     def unreadable(self, key: bytes) -> bool:
         """Is the newest record of `key` one that cannot be decoded?"""
         return key in self.unread or key in self.blind

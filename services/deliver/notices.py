@@ -1,17 +1,20 @@
-"""Writes DSNs: content and queue record, on the partition of the mail that caused them."""
+"""Writes notices, DSNs and those to a domain's contact: content and queue record, on the partition of the
+mail that caused them."""
 
 from collections.abc import Mapping
 
+from libs.log.contract import Gone, Superseded
 from libs.mail.codec import encode, new_entry, queue_headers
-from libs.mail.event import EventType
-from libs.mail.records import Basis, Cause, ContentRef, Kind, Mail, Recipient
+from libs.mail.event import Event, EventType
+from libs.mail.records import Basis, Cause, ContentRef, Kind, Mail, Recipient, State
 from libs.mail.reply import Foreign, parse_line
-from services.deliver import dsn
+from services.deliver import digest, dsn
 from services.deliver.attempt import read_header
 from services.deliver.ledger import OWNER
-from services.deliver.notify import Action, Notice, sender_domain
+from services.deliver.notify import Action, Notice
 from services.deliver.outgoing import Job
 from services.deliver.partition import Partition
+from services.deliver.waiting import Waiting
 
 # RFC 3463: delivery time expired; other mail system status; no answer from host; other or undefined.
 EXPIRED, GIVEN_UP, NO_ANSWER, UNDEFINED = "4.4.7", "5.3.0", "4.4.1", "5.0.0"
@@ -23,6 +26,9 @@ class Notices:
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
+        self._digests: set[str] = (
+            set()
+        )  # written under this claim: the fold sees what we wrote a little later
 
     async def write(self, job: Job, notice: Notice, said: Mapping[int, Foreign], host: str) -> None:
         """The DSN `notice` about the mail of `job`: written twice it is one mail. `said`: what `host` said of
@@ -38,7 +44,8 @@ class Notices:
         reports = [
             report(index, notice.action, cause, said.get(index), job, host) for index in notice.recipients
         ]
-        await self._commit(job, notice, dsn.build(mail, notice.action, reports, header, written, cause))
+        content = dsn.build(mail, notice.action, reports, header, written, cause)
+        await self._commit(notice.id, mail.domain, Kind.DSN, mail.reverse_path, content)
         part.deps.metrics.dsns.labels(notice.action.value).inc()
         if notice.action in _EVENT:
             for index in notice.recipients:
@@ -46,24 +53,67 @@ class Notices:
                     _EVENT[notice.action], job, recipient=mail.recipients[index].mailbox, text=notice.id
                 )
 
-    async def _commit(self, job: Job, notice: Notice, content: bytes) -> None:
-        part, mail, key = self._partition, job.mail, notice.id.encode()
+    async def write_digest(self, domain: str, cause: str, day: str) -> bool:
+        """The notice to the contact of `domain` about what is parked; False where there is nobody to write
+        to, or nothing to say, or it was written. Raises NotOwner, LogError, Undecodable."""
+        part = self._partition
+        settings, id_ = part.settings(domain), digest.notice_id(domain, cause, day)
+        parked = [mail for mail in part.index if mail.state is State.PARKED and mail.domain == domain]
+        if settings is None or not settings.contact or not parked:
+            return False
+        if id_ in self._digests or part.ledger.met(id_):
+            return False
+        parked.sort(key=lambda mail: -mail.arrived)
+        found = [await self._parked(mail, settings.parked_s) for mail in parked[: digest.MOST]]
+        listed = [each for each in found if each is not None]
+        host, now = part.deps.config.host.name, part.clock.wall()
+        written = dsn.Written(id_, host, now, "", language=settings.language)
+        content = digest.build(domain, settings.contact, listed, len(parked), written)
+        await self._commit(id_, domain, Kind.NOTICE, settings.contact, content)
+        self._digests.add(id_)
+        part.deps.events.emit(
+            Event(
+                type=EventType.NOTICE,
+                id=id_,
+                domain=domain,
+                recipient=settings.contact,
+                text=f"{cause} {day}",
+            )
+        )
+        return True
+
+    async def _parked(self, waiting: Waiting, kept_s: float) -> digest.Parked | None:
+        """None: it has just been taken up again, or deleted."""
+        try:
+            job = await self._partition.read(waiting)
+        except (Gone, Superseded):
+            return None
+        mail, progress = job.mail, job.entry.progress
+        names = tuple(mail.recipients[index].mailbox for index in progress.failed)
+        until = progress.since + kept_s
+        return digest.Parked(
+            mail.id, mail.reverse_path, names, mail.arrived, until, progress.cause, progress.last_reply
+        )
+
+    async def _commit(self, id_: str, domain: str, kind: Kind, to: str, content: bytes) -> None:
+        """A mail of our own to `to`: it is tried like any other, and nobody is told when it fails."""
+        part, key = self._partition, id_.encode()
         stored = await part.append("content", key, content, (("index", b"0"), ("by", b"deliver")))
-        about = Mail(
-            id=notice.id,
-            domain=mail.domain,
-            next_hop=sender_domain(mail),
-            kind=Kind.DSN,
+        mail = Mail(
+            id=id_,
+            domain=domain,
+            next_hop=to.rpartition("@")[2],
+            kind=kind,
             reverse_path="",
-            recipients=(Recipient(mail.reverse_path, Basis.DSN, ("NEVER",)),),
+            recipients=(Recipient(to, Basis.DSN, ("NEVER",)),),
             prepend=b"",
             arrived=stored.time,
             may_notify=False,
-            smtputf8=not content.isascii() and not mail.reverse_path.isascii(),
+            smtputf8=not content.isascii() and not to.isascii(),
         )
         ref = ContentRef(part.number, (stored.offset,), len(content), not content.isascii())
         headers = (*queue_headers(ref), (OWNER, part.ledger.mark))
-        await part.append("queue", key, encode(new_entry(about)), headers)
+        await part.append("queue", key, encode(new_entry(mail)), headers)
 
 
 def report(

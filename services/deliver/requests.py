@@ -14,7 +14,7 @@ from typing import NamedTuple
 from libs.log.contract import LogError, NotOwner, Record
 from libs.mail.codec import Undecodable
 from libs.mail.event import Event, EventType
-from libs.mail.records import Delete, Flush, MailRequest, Redeliver, Retry, Unbrake
+from libs.mail.records import Delete, Flush, MailRequest, Notify, Redeliver, Retry, Unbrake
 from libs.mail.states import bury
 from services.deliver import brake as bounce_brake
 from services.deliver.asked import DONE, Applied, Ended, GivenUp, Moved, Unchanged, concerns, meaning, perhaps
@@ -72,6 +72,19 @@ class Requests:
             part.rebrake(hop, bounce_brake.released(hop.brake, part.clock.mono()))
             part.index.hurry_all(request.domain)
             part.stir(request.domain)
+
+    async def notify(self, request: Notify) -> None:
+        """Write to the contact of a domain. What cannot be read now is in the next notice. Raises
+        NotOwner."""
+        try:
+            written = await self._settlement.notices.write_digest(request.domain, request.cause, request.day)
+        except NotOwner:
+            raise
+        except (LogError, Undecodable) as error:
+            self._say(request, f"no notice of {request.day}: {error}", Counter({What.BUSY: 1}))
+            return
+        what = What.CHANGED if written else What.UNCHANGED
+        self._say(request, f"notice about {request.cause} of {request.day}", Counter({what: 1}))
 
     async def apply(self, record: Record, request: MailRequest, *, unseen: bool = False) -> None:
         """`record`: which `request` was read from; `unseen`: the queue is not read to its end. A request that
@@ -190,7 +203,9 @@ class Requests:
                 part.saw(hop, Flushed())
                 part.stir(name)
 
-    def _say(self, request: Flush | MailRequest, text: str, counts: Counter[What] | None = None) -> None:
+    def _say(
+        self, request: Flush | Notify | MailRequest, text: str, counts: Counter[What] | None = None
+    ) -> None:
         numbers = {} if counts is None else {what.value: counts[what] for what in What if what in _SAID}
         self._partition.deps.events.emit(
             Event(

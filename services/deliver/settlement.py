@@ -51,7 +51,7 @@ class Settlement:
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
-        self._notices = Notices(partition)
+        self.notices = Notices(partition)
 
     def judge(self, hop: Hop, job: Job, got: Answers, *, best: bool) -> dict[int, Outcome]:
         """The outcome for each recipient; the next hop and its brake learn from it at once. `best`: a server
@@ -142,7 +142,7 @@ class Settlement:
             job = await part.write(job, steps.before, accepted=accepted)
         for notice in steps.notices:
             try:
-                await self._notices.write(job, notice, said, by.host)
+                await self.notices.write(job, notice, said, by.host)
             except Missing:
                 await self.content_lost(job)
                 return
@@ -208,7 +208,7 @@ class Settlement:
         if notice is None:
             return
         try:
-            await self._notices.write(job, notice, {}, "")
+            await self.notices.write(job, notice, {}, "")
         except Missing:
             await self.content_lost(job)
             return

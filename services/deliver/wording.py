@@ -81,6 +81,64 @@ _SOMEBODY: Mapping[Language, str] = {
     Language.DE: "Der Mailserver von {next_hop}",
 }
 
+_DIGEST_SUBJECT: Mapping[Language, str] = {
+    Language.EN: "Mail for {domain} that could not be delivered: {count}",
+    Language.DE: "Nicht zustellbare Mail an {domain}: {count}",
+}
+_DIGEST: Mapping[Language, str] = {
+    Language.EN: (
+        "The mail below for {domain} could not be delivered, and its senders could not be told: nobody "
+        "knows whether they are who they say. It is kept here until the day given, and then deleted. "
+        "Whoever runs {host} can have it delivered after all, or deleted before. You get such a list once a "
+        "day at most, and only when there is something new."
+    ),
+    Language.DE: (
+        "Die folgenden Mails an {domain} konnten nicht zugestellt werden, und ihre Absender durften davon "
+        "nichts erfahren: Niemand weiß, ob sie sind, wer sie zu sein behaupten. Sie werden hier bis zum "
+        "angegebenen Tag aufbewahrt und dann gelöscht. Der Betreiber von {host} kann sie doch noch "
+        "zustellen lassen oder vorher löschen. Eine solche Liste kommt höchstens einmal am Tag, und nur "
+        "wenn es Neues gibt."
+    ),
+}
+_DIGEST_ROW: Mapping[Language, str] = {
+    Language.EN: "from <{sender}> of {arrived}, kept until {until}: {why}",
+    Language.DE: "von <{sender}> am {arrived}, aufbewahrt bis {until}: {why}",
+}
+_DIGEST_MORE: Mapping[Language, str] = {
+    Language.EN: "and {count} more.",
+    Language.DE: "und {count} weitere.",
+}
+_WHY: Mapping[tuple[Language, Cause], str] = {
+    (Language.EN, Cause.REFUSED): "it was refused",
+    (Language.EN, Cause.EXPIRED): "it could not be delivered in time",
+    (Language.EN, Cause.GIVEN_UP): "the operator gave it up",
+    (Language.DE, Cause.REFUSED): "sie wurde abgelehnt",
+    (Language.DE, Cause.EXPIRED): "sie konnte nicht rechtzeitig zugestellt werden",
+    (Language.DE, Cause.GIVEN_UP): "der Betreiber hat sie aufgegeben",
+}
+
+
+def digest_subject(domain: str, count: int, language: Language) -> str:
+    """May be over-long; ASCII."""
+    return _DIGEST_SUBJECT[language].format(domain=domain, count=count)
+
+
+def digest_opening(domain: str, host: str, language: Language) -> str:
+    return _DIGEST[language].format(domain=domain, host=host)
+
+
+def digest_row(
+    sender: str, arrived: float, until: float, cause: Cause, reply: str, language: Language
+) -> str:
+    """One mail; `reply`: what its server said last, "" for nothing."""
+    why = _WHY[language, cause] + (f" ({reply})" if reply else "")
+    moments = {"arrived": _moment(arrived), "until": _moment(until)}
+    return _DIGEST_ROW[language].format(sender=sender, why=why, **moments)
+
+
+def digest_more(count: int, language: Language) -> str:
+    return _DIGEST_MORE[language].format(count=count)
+
 
 def subject(action: str, language: Language) -> str:
     """`action`: failed, delayed or relayed."""

@@ -107,12 +107,18 @@ class Office:
 
 @asynccontextmanager
 async def office(
-    folder: Path, activation: str = "trusted", text: str = NAMED, *, installation: Installation | None = None
+    folder: Path,
+    activation: str = "trusted",
+    text: str = NAMED,
+    *,
+    installation: Installation | None = None,
+    log_clock: Clock | None = None,
 ) -> AsyncIterator[Office]:
-    clock, metrics, lines = Clock(), Metrics(), StringIO()
+    """`log_clock`: of the log and the desk, where a test moves it."""
+    clock, metrics, lines = log_clock or Clock(), Metrics(), StringIO()
     async with (
         Zone(text) as zone,
-        SqliteLog(folder / "log.sqlite", partitions=PARTITIONS, clock=SystemClock()) as log,
+        SqliteLog(folder / "log.sqlite", partitions=PARTITIONS, clock=log_clock or SystemClock()) as log,
     ):
         await write_installation(log, installation or Installation(ID, PARTITIONS, 0))
         dns = Dns(zone.servers, clock, 2.0)

@@ -189,7 +189,7 @@ async def test_interrupted_while_a_success_is_told(tmp_path: Path) -> None:
         async with home.sharing() as common:
             async with home.shard(common) as shard:
                 never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                shard.settlement._notices.write = lambda *_: never  # type: ignore[method-assign, assignment, return-value]
+                shard.settlement.notices.write = lambda *_: never  # type: ignore[method-assign, assignment, return-value]
                 id_ = await home.queue(notify=("SUCCESS",))
                 await until(lambda: primary.received)
 

@@ -1,0 +1,45 @@
+"""When a domain's contact is written to about what is parked for it: once a day at most, and only with
+news."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from libs.mail.records import Domain
+from services.control.queue import Place
+
+PARKED = "parked"
+HOUR = 6  # UTC: from then on a day's notice is written; it has what came until then
+
+
+class Told(NamedTuple):
+    """The newest notice that was asked for: its day, and when that was, by the log's clock."""
+
+    day: str
+    at: float
+
+
+def newest(places: Iterable[Place]) -> Mapping[str, float]:
+    """When the newest parked mail of each domain was parked."""
+    found: dict[str, float] = {}
+    for place in places:
+        if place.parked:
+            found[place.domain] = max(place.parked, found.get(place.domain, 0.0))
+    return found
+
+
+def due(
+    parked: Mapping[str, float], domains: Mapping[str, Domain], told: Mapping[str, Told], now: float
+) -> Iterator[tuple[str, str]]:
+    """Domains whose contact is to be written to now, with the day. `parked`: see newest(); `now`: by the
+    log's clock."""
+    moment = datetime.fromtimestamp(now, UTC)
+    day = moment.date().isoformat()
+    if moment.hour < HOUR:
+        return
+    for name, since in sorted(parked.items()):
+        domain, last = domains.get(name), told.get(name)
+        if domain is None or not domain.overrides.contact:
+            continue
+        if last is None or (last.day < day and last.at < since):
+            yield name, day

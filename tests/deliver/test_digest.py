@@ -1,0 +1,97 @@
+"""The daily notice to a domain's contact: its octets, and that deliver writes it once."""
+
+import email
+import email.policy
+import os
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+
+from libs.mail.event import EventType
+from libs.mail.records import Cause, Language, Notify, Progress, State
+from services.deliver.digest import Parked, build, notice_id
+from services.deliver.dsn import Written
+from tests.deliver.house import ZONE, house
+from tests.deliver.test_requests import said
+from tests.helpers.patience import until
+from tests.helpers.primary import Primary
+from tests.helpers.zone import Zone
+
+NOW, DAY_S = 1_800_000_000.0, 86_400.0
+DOMAIN, CONTACT = "office.example", "owner@sender.example"
+ELSEWHERE = ZONE + "elsewhere.example MX 10 mx.sender.example\n"
+PARKED = [
+    Parked(
+        "mail000001", "eve@sender.example", ("ann@office.example",), NOW - DAY_S, NOW + 6 * DAY_S,
+        Cause.REFUSED, "550 5.1.1 <ann@office.example>: no such user",
+    ),
+    Parked(
+        "mail000002", "bjørn@sender.example", ("bob@office.example", "eva@office.example"),
+        NOW - 30 * DAY_S, NOW + 7 * DAY_S, Cause.EXPIRED, "",
+    ),
+    Parked("mail000003", "x\r\nBcc: y@z.example", ("ann@office.example",), NOW, NOW, Cause.GIVEN_UP, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", Language)
+def test_octets(language: Language) -> None:
+    """As in digests/: `GOLDEN=1 pytest tests/deliver/test_digest.py` writes them again. ASCII only, and what
+    strangers wrote adds no field and no line."""
+    by = Written(notice_id(DOMAIN, "parked", "2027-01-15"), "mx1.backup.example", NOW, "", language=language)
+    octets = build(DOMAIN, CONTACT, PARKED, 1234, by)
+    golden = Path(__file__).parent / "digests" / f"{language}.eml"
+    if os.environ.get("GOLDEN"):
+        golden.write_bytes(octets)
+    assert octets == golden.read_bytes()
+    assert octets.isascii()
+    assert max(map(len, octets.split(b"\r\n"))) <= 78
+    message = email.message_from_bytes(octets, policy=email.policy.default)
+    assert isinstance(message, EmailMessage)
+    assert (message["Bcc"], message["To"].addresses[0].addr_spec) == (None, CONTACT)
+    assert "bjørn@sender.example" in message.get_content()
+    assert "\nBcc" not in message.get_content()
+
+
+async def test_a_notice_is_written_once(tmp_path: Path) -> None:
+    """For a day, however often it is asked for, before and after it was delivered; another day's is
+    another."""
+    async with Zone(ELSEWHERE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await home.domain(DOMAIN, contact="owner@elsewhere.example", language=Language.DE)
+        parked = Progress(
+            State.PARKED, 1, failed=(0,), last_reply="550 5.1.1 nobody", since=home.clock.wall()
+        )
+        id_ = await home.queue(progress=parked)
+        await home.queue(progress=Progress(State.HELD, since=home.clock.wall()))
+        async with home.delivering():
+            for number in range(3):
+                await home.ask(Notify(f"r{number}", DOMAIN, "a test", "parked", "2027-01-15"))
+                event = await said(home, f"r{number}")
+                assert event.counts["changed"] == (1 if number == 0 else 0)
+                await primary.got(1)
+            await home.ask(Notify("next", DOMAIN, "a test", "parked", "2027-01-16"))
+            await primary.got(2)
+            await until(lambda: len(home.events(EventType.DELIVERY)) == 2)
+        first, second = primary.received
+        assert first.recipients[0][0] == "owner@elsewhere.example"
+        assert first.reverse_path == ""
+        message = email.message_from_bytes(first.content, policy=email.policy.default)
+        assert isinstance(message, EmailMessage)
+        assert message["Subject"] == "Nicht zustellbare Mail an office.example: 1"
+        assert id_ in message.get_content()
+        assert "550 5.1.1 nobody" in message.get_content()
+        assert first.content != second.content
+        assert (await home.state())[id_] == parked
+
+
+@pytest.mark.parametrize("contact", ["", "owner@elsewhere.example"])
+async def test_no_notice(tmp_path: Path, contact: str) -> None:
+    """Without a contact, and with nothing parked, there is none, and the answer says so."""
+    async with Zone(ELSEWHERE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await home.domain(DOMAIN, contact=contact)
+        progress = Progress(State.HELD if contact else State.PARKED, since=home.clock.wall())
+        await home.queue(progress=progress)
+        async with home.delivering():
+            await home.ask(Notify("one", DOMAIN, "a test", "parked", "2027-01-15"))
+            assert (await said(home, "one")).counts == {"changed": 0, "already": 0, "unchanged": 1, "busy": 0}
+        assert not primary.received
