@@ -29,17 +29,21 @@ class Clocks:
     def __init__(self, clock: Clock, trusted: Callable[[], bool] = lambda: True) -> None:
         self._clock, self._trusted = clock, trusted
         self._agreed_at: float | None = None
+        self._ahead_s = 0.0  # wall time minus monotonic time at that moment
         self.difference_s = 0.0
 
     def heard(self, log_time: float) -> None:
         self.difference_s = self._clock.wall() - log_time
         if abs(self.difference_s) <= AGREE_S:
             self._agreed_at = self._clock.mono()
+            self._ahead_s = self._clock.wall() - self._agreed_at
         else:
             self._agreed_at = None
 
     @property
     def agree(self) -> bool:
-        """Did they agree at an acknowledgement of the last two minutes?"""
-        at = self._agreed_at
-        return at is not None and self._clock.mono() - at <= FRESH_S and self._trusted()
+        """Did they agree at an acknowledgement of the last two minutes, and did ours not jump since?"""
+        at, now = self._agreed_at, self._clock.mono()
+        if at is None or now - at > FRESH_S or not self._trusted():
+            return False
+        return abs(self._clock.wall() - now - self._ahead_s) <= AGREE_S

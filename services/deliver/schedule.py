@@ -9,12 +9,18 @@ FIRST_S, LONGEST_S = 300.0, 7200.0
 LIFETIME_S = 30 * DAY_S  # of mail for the operators
 OWN_LIFETIME_S = 5 * DAY_S  # of a DSN and a notice
 TRIES, SPAN_S = 3, 3600.0
+TRUSTED_S = 4 * 3600.0  # what is due later than any backoff was written by a clock that has jumped back since
 
 
 def backoff_s(attempts: int, jitter: float) -> float:
     """Seconds after attempt number `attempts` (1 the first): 5 min, doubled up to 2 h, ±10 % by `jitter` in
     [-1, 1]."""
     return min(LONGEST_S, FIRST_S * 2.0 ** min(max(attempts - 1, 0), 16)) * (1 + 0.1 * jitter)
+
+
+def is_due(moment: float, wall: float) -> bool:
+    """Is a mail due at `wall` whose next attempt is at `moment`?"""
+    return moment <= wall or moment > wall + TRUSTED_S
 
 
 def lifetime_s(kind: Kind, setting: float | None) -> float | None:

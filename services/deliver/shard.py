@@ -24,6 +24,7 @@ from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, 
 from services.deliver.ledger import Todo, confirmed_domain, facts_of
 from services.deliver.partition import Hop, Partition, Shared
 from services.deliver.requests import Requests
+from services.deliver.schedule import is_due
 from services.deliver.settlement import Settlement
 from services.deliver.upkeep import Upkeep
 
@@ -281,7 +282,7 @@ class Shard:
         """Do what is permitted for one next hop now, or note when to look again."""
         part = self.partition
         now, pace = part.clock.mono(), part.pace(hop)
-        due = part.index.next_due(hop.name)
+        next_due = part.index.next_due(hop.name)
         match permit(hop.destination, part.gates(hop), now, pace):
             case Shut(until):
                 if until != float("inf"):
@@ -292,10 +293,10 @@ class Shard:
                 part.saw(hop, Probing())
                 self.carriers.probe(hop)
             case Send(connections, single):
-                if due is None:
+                if next_due is None:
                     self._leave(hop)
-                elif due > part.clock.wall():
-                    self._look_at(hop, now + due - part.clock.wall())
+                elif not is_due(next_due, part.clock.wall()):
+                    self._look_at(hop, now + next_due - part.clock.wall())
                 elif hop.next_mail > now:
                     self._look_at(hop, hop.next_mail)
                 elif not single:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from libs.mail.records import Kind, State
+from services.deliver.schedule import is_due
 
 
 class Place(StrEnum):
@@ -126,7 +127,7 @@ class Index:
         if hop is None:
             return None
         self._prune(hop)
-        deferred = hop.slow[0][1] if hop.slow and hop.slow[0][0] <= now else None
+        deferred = hop.slow[0][1] if hop.slow and is_due(hop.slow[0][0], now) else None
         if deferred is not None and (slow or not hop.ready):
             heappop(hop.slow)
             mail = deferred

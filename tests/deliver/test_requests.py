@@ -1,6 +1,7 @@
 """What a person asks for, applied by the owner of the partition: once, to mail that was there before."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -134,7 +135,8 @@ async def test_a_mail_that_is_not_read_yet(
             gate.set()
 
 
-DEFERRED = Progress(State.DEFERRED, attempts=3, next_attempt=9e9, last_reply="450 4.2.0 later", since=5.0)
+# Due in an hour.
+DEFERRED = Progress(State.DEFERRED, 3, time.time() + 3600, last_reply="450 4.2.0 later", since=5.0)
 
 
 async def test_retry_attempts_what_was_deferred(tmp_path: Path) -> None:

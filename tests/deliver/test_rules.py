@@ -175,6 +175,10 @@ def test_clocks() -> None:
     assert not clocks.agree
     clocks.heard(clock.wall())
     assert clocks.agree
+    clock.jump_wall(130)
+    assert not clocks.agree  # ours jumped, though no acknowledgement has shown it yet
+    clock.jump_wall(-130)
+    assert clocks.agree
     assert not Clocks(clock, lambda: False).agree
 
 
