@@ -40,6 +40,7 @@ if os.getppid() != int(sys.argv.pop(1)):
     sys.exit("the test is gone")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv[0] = "backupmx"
+{first}
 from services.main import main
 main()
 """
@@ -176,16 +177,18 @@ class Running:
 
     # --- processes ---
 
-    async def start(self, name: str, **settings: str) -> None:
-        """Start `solo` or one service; `ready` waits for it."""
+    async def start(self, name: str, *, first: str = "", **settings: str) -> None:
+        """Start `solo` or one service; `ready` waits for it. `first`: Python that the process runs before it
+        begins, such as one that has it die at some moment."""
         self._starts += 1
         out = self.folder / f"{name}.{self._starts}.out"
         self._outputs.setdefault(name, []).append(out)
         environment = self.environment | {f"BACKUPMX_{key.upper()}": text for key, text in settings.items()}
         with out.open("wb") as lines, out.with_suffix(".err").open("wb") as errors:
             self._processes[name] = await asyncio.create_subprocess_exec(
-                *self._command(name), stdin=asyncio.subprocess.DEVNULL, stdout=lines, stderr=errors,
-                env=environment, cwd=ROOT, start_new_session=True,
+                *self._command(name, first=first),
+                stdin=asyncio.subprocess.DEVNULL, stdout=lines, stderr=errors, env=environment,
+                cwd=ROOT, start_new_session=True,
             )  # fmt: skip
 
     async def kill(self, name: str) -> None:
@@ -300,8 +303,9 @@ class Running:
 
     # --- the product's own commands ---
 
-    def _command(self, *words: str) -> list[str]:
-        return [sys.executable, "-c", _LEASHED, str(os.getpid()), *words, "--config", str(self.config)]
+    def _command(self, *words: str, first: str = "") -> list[str]:
+        code = _LEASHED.replace("{first}", first)
+        return [sys.executable, "-c", code, str(os.getpid()), *words, "--config", str(self.config)]
 
     async def begin(self, *words: str, stderr: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
         """Start `backupmx WORDS --config ...`; `stderr`: a file descriptor of its own. Killed at the end."""
