@@ -96,7 +96,7 @@ def test_only_mail_that_arrived_before() -> None:
     """By the log's time of the request and of the content; of another domain not at all."""
 
     def waiting(arrived: float, domain: str = "office.example") -> Waiting:
-        return Waiting(arrived, "a", domain, domain, Kind.RELAYED, State.QUEUED, 0.0, 1, 1, 1)
+        return Waiting(arrived, "a", domain, domain, Kind.RELAYED, State.QUEUED, 0.0, 1, 1, 1, 1, 1)
 
     every = Hold("r", "office.example", "", "a test")
     assert perhaps(every, waiting(99.0), 100.0)
