@@ -154,7 +154,7 @@ async def test_a_trusted_domain_is_active_at_once(tmp_path: Path) -> None:
         await until(lambda: '"type":"Domain"' in at.events.getvalue())
         assert at.desk.domain_list() == [row]
         await at.desk.domain_remove("office.example")
-        assert await read_installation(at.log) == Installation(ID, PARTITIONS, 0)
+        assert await read_installation(at.log) == Installation(ID, PARTITIONS, 0, era=1)
         assert at.desk.domain_list() == []
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.scene import scene
 from tests.helpers.primary import CAPABILITIES
 
@@ -18,6 +20,7 @@ OFFERS = (
 )
 
 
+@pytest.mark.long
 async def test_other_capabilities_on_each_connection(tmp_path: Path) -> None:
     """RFC 5321 section 4.1.1.1: nothing is remembered from one to the next, and each mail arrives once."""
     async with scene(tmp_path) as at:

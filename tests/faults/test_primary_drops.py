@@ -14,6 +14,7 @@ NO_PIPELINING = tuple(line for line in CAPABILITIES if line != "PIPELINING")
 YES = "250 2.0.0 accepted\r\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("capabilities", [CAPABILITIES, NO_PIPELINING], ids=["pipelining", "one by one"])
 async def test_at_each_command(tmp_path: Path, capabilities: tuple[str, ...]) -> None:
     """Whatever was answered until then: the mail was not taken, and is sent once more."""

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults.scene import ANN, BOB, scene
 
 SAID = {
@@ -14,6 +16,7 @@ SAID = {
 }
 
 
+@pytest.mark.long
 async def test_not_now_at_each_stage(tmp_path: Path) -> None:
     """RFC 5321 section 4.2.1: all of it is temporary, and the mail arrives once."""
     async with scene(tmp_path) as at:
