@@ -28,7 +28,7 @@ from services.control.terminal import (
     console,
     do_to_domain,
     only,
-    print_pairs,
+    print_mail,
     run,
     sure,
     when,
@@ -77,14 +77,7 @@ def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fals
     if json:
         print_rows([row])
         return
-    for key in ("arrival_time", "next_attempt"):
-        row[key] = when(row[key])
-    recipients = row.pop("recipients")
-    print_pairs(row)
-    for each in recipients:
-        print(
-            f"recipient: {each['address']}" + (f" ({each['delay_reason']})" if each["delay_reason"] else "")
-        )
+    print_mail(row)
 
 
 @queue.command("flush")

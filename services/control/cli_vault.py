@@ -30,7 +30,7 @@ from services.control.terminal import (
     console,
     formed,
     only,
-    print_pairs,
+    print_mail,
     run,
     sure,
     when,
@@ -82,15 +82,7 @@ def vault_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fals
     if json:
         print_rows([row])
         return
-    for key in ("arrival_time", "next_attempt", "since", "until"):
-        if key in row:
-            row[key] = when(row[key])
-    recipients = row.pop("recipients")
-    print_pairs(row)
-    for each in recipients:
-        print(
-            f"recipient: {each['address']}" + (f" ({each['delay_reason']})" if each["delay_reason"] else "")
-        )
+    print_mail(row)
 
 
 @vault.command("redeliver")

@@ -102,5 +102,15 @@ def print_pairs(row: dict[str, Any]) -> None:
         print(f"{name.replace('_', ' ')}: {shown if shown != '' else '-'}")
 
 
+def print_mail(row: dict[str, Any]) -> None:
+    """A row of the queue or of the vault."""
+    recipients = row.pop("recipients")
+    times = {key: when(row[key]) for key in ("arrival_time", "next_attempt", "since", "until") if key in row}
+    print_pairs(row | times)
+    for each in recipients:
+        reason = f" ({each['delay_reason']})" if each["delay_reason"] else ""
+        print(f"recipient: {each['address']}{reason}")
+
+
 def when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds else "-"
