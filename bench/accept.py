@@ -31,7 +31,7 @@ def rounds(mode: str, size: str) -> Rounds:
     if size == "10MB":
         return Rounds(1, 8, 4)
     if mode == "kept":
-        return {"10kB": Rounds(5, 3000), "1kB": Rounds(2, 3000), "100kB": Rounds(2, 600, 20)}[size]
+        return {"10kB": Rounds(8, 3000), "1kB": Rounds(2, 3000), "100kB": Rounds(2, 600, 20)}[size]
     return {"10kB": Rounds(2, 600), "1kB": Rounds(1, 600), "100kB": Rounds(1, 300, 20)}[size]
 
 
