@@ -279,7 +279,7 @@ class Flush(Struct, frozen=True, tag="flush"):
     by: str
 
 
-class Which(Struct, frozen=True, omit_defaults=True):
+class Which(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """The mails that a request is about: those for which all that is given holds. `sender`: reverse-path, <>
     for the null one; `recipient`: one that needs something still; either is a mailbox in normal form, or `@`
     and a domain; `older_s`: it arrived so long before the request. Empty: every mail of the domain."""

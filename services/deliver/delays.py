@@ -11,21 +11,26 @@ class Delays:
     """Ids by the slice of time in which they become due."""
 
     def __init__(self) -> None:
-        self._slices: dict[int, list[str]] = {}
+        self._slices: dict[int, dict[str, None]] = {}
 
     def add(self, id_: str, at: float) -> None:
         """`at`: when it is due, wall seconds; it comes up to SLICE_S later."""
-        self._slices.setdefault(int(at // SLICE_S) + 1, []).append(id_)
+        self._slices.setdefault(int(at // SLICE_S) + 1, {})[id_] = None
+
+    def drop(self, id_: str, at: float) -> None:
+        """A mail that was to be looked at then has ended."""
+        if (ids := self._slices.get(int(at // SLICE_S) + 1)) is not None:
+            ids.pop(id_, None)
 
     def due(self, now: float, most: int) -> list[str]:
         """Up to `most` ids that are due at `now`, the oldest first; they are not known here any more."""
         found: list[str] = []
         for number in sorted(number for number in self._slices if number * SLICE_S <= now):
-            ids = self._slices[number]
+            ids = list(self._slices[number])
             room = most - len(found)
             found += ids[:room]
             if len(ids) > room:
-                self._slices[number] = ids[room:]
+                self._slices[number] = dict.fromkeys(ids[room:])
                 break
             del self._slices[number]
         return found

@@ -87,14 +87,14 @@ class Ledger:
         """One record of the queue, in order; `now` monotonic seconds."""
         if record.value is None:
             return self._tombstone(record, now)
+        if record.key in self._buried:
+            return Todo.BURY
         try:
             seen, ref, id_ = _read(record)
         except Undecodable:
             return self._unreadable(record)
         mark = record.header(OWNER) or b""
         known = self.index.get(id_)
-        if record.key in self._buried:
-            return Todo.BURY
         new = _first(seen.progress, mark)
         unread = self.unreadable(record.key)
         lowest = self._readable(record.key, ref)

@@ -283,6 +283,8 @@ class Partition:
     async def end(self, id_: str, *, accepted: bool = False) -> None:
         """The mail's tombstone. Raises NotOwner."""
         await self._insist("queue", id_.encode(), None, ((OWNER, self.ledger.mark),), accepted=accepted)
+        if (mail := self.index.get(id_)) is not None:
+            self.delays.drop(id_, mail.arrived + AFTER_S)
         self.ledger.end(id_)
         self.tries.pop(id_, None)
         self.taken_up.pop(id_, None)

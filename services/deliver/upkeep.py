@@ -119,6 +119,8 @@ class Upkeep:
 
     async def _end_parked(self, job: Job) -> None:
         part = self._partition
+        if job.mail.id in part.ledger.foreign:
+            return  # somebody may have taken it up again
         progress, kept_s = job.entry.progress, part.deps.config.defaults.settings().parked_s
         self._parked_until[job.mail.id] = progress.since + kept_s
         agree = part.shared.clocks.agree
@@ -128,12 +130,15 @@ class Upkeep:
             del self._parked_until[job.mail.id]
 
     async def _on(self, mail: Waiting, work: Callable[[Job], Awaitable[None]]) -> None:
-        """Do `work` with a mail that is not out; it is out meanwhile."""
+        """Do `work` with a mail that is not out; it is out meanwhile. What became of it since it was looked
+        at is for the next round."""
         part = self._partition
-        if part.index.take_this(mail.id) is None:
+        taken = part.index.take_this(mail.id)
+        if taken is None:
             return
         try:
-            await work(await part.read(mail))
+            if taken.offset == mail.offset:
+                await work(await part.read(taken))
         except NotOwner:
             raise
         except (LogError, Undecodable) as error:

@@ -67,9 +67,10 @@ class Reach:
         race = _Race(self._dialer, self._slots)
         try:
             async with asyncio.timeout(BESIDE_S):
-                route = await look_up(self._dns, domain, self._ours, random.shuffle, self._place(domain))
+                place = self._place(domain)
+                route = await look_up(self._dns, domain, self._ours, random.shuffle, place)
                 worse = [target for targets in route.preferences[1:] for target in targets]
-                found = await race.run(worse, await self._demands.of(domain, route), BESIDE_S)
+                found = await race.run(worse, await self._demands.of(domain, route, place), BESIDE_S)
                 return found if isinstance(found, Connection) else None
         except TimeoutError:
             return None

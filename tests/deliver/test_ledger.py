@@ -225,3 +225,11 @@ def test_tombstones_stay_final(steps: list[tuple[str, int, bool]]) -> None:
         elif todo is Todo.ADDED:
             alive.add(key)
         assert {mail.id for mail in ledger.index} == alive
+
+
+def test_an_unreadable_record_behind_its_tombstone() -> None:
+    """A tombstone is final for what cannot be decoded, too: deleted mail does not come back to the vault."""
+    ledger = caught_up(record(0, "b", value=b"\xc1", content=20))
+    ledger.fold(record(1, "b", None), 0.0)
+    assert ledger.fold(record(2, "b", owner=OURS, value=b"\xc1", content=80), 0.0) is Todo.BURY
+    assert ledger.unread == {}
