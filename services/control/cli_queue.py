@@ -29,6 +29,7 @@ from services.control.terminal import (
     do_to_domain,
     only,
     print_mail,
+    print_total,
     run,
     sure,
     when,
@@ -66,8 +67,7 @@ def queue_list(
             first["delay_reason"],
         )
     console().print(table)
-    total = f"{page['total']} mail" + ("" if page["total"] == 1 else "s")
-    print(f"{len(page['rows'])} of {total}" if page["after"] else total)
+    print_total(page)
 
 
 @queue.command("show")

@@ -31,6 +31,7 @@ from services.control.terminal import (
     formed,
     only,
     print_mail,
+    print_total,
     run,
     sure,
     when,
@@ -71,8 +72,7 @@ def vault_list(
             when(row["until"]),
         )
     console().print(table)
-    total = f"{page['total']} mail" + ("" if page["total"] == 1 else "s")
-    print(f"{len(page['rows'])} of {total}" if page["after"] else total)
+    print_total(page)
 
 
 @vault.command("show")

@@ -112,5 +112,11 @@ def print_mail(row: dict[str, Any]) -> None:
         print(f"recipient: {each['address']}{reason}")
 
 
+def print_total(page: dict[str, Any]) -> None:
+    """Below a page of mails: how many there are."""
+    total = f"{page['total']} mail" + ("" if page["total"] == 1 else "s")
+    print(f"{len(page['rows'])} of {total}" if page["after"] else total)
+
+
 def when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if seconds else "-"

@@ -7,7 +7,7 @@ outcome is acknowledged (rule 11).
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -218,6 +218,25 @@ class Carriers:
         if held:
             self.finishing.add(_this())
         return held
+
+    async def hold(self, id_: str, work: Callable[[Waiting, Job], Awaitable[None]]) -> bool:
+        """Do `work` with a mail as its newest record has it; it is out meanwhile, so that nobody attempts or
+        changes it. Was that done? Not where it is out already, gone, or cannot be read now. Raises
+        NotOwner."""
+        part = self._partition
+        mail = part.index.take_this(id_)
+        if mail is None:
+            return False
+        try:
+            await work(mail, await part.read(mail))
+        except NotOwner:
+            raise
+        except (LogError, Undecodable) as error:
+            log.warning("a mail cannot be read or written now", id=id_, error=str(error))
+            return False
+        finally:
+            self.back(id_)
+        return True
 
     def back(self, id_: str, due: float | None = None) -> None:
         """A mail that was out waits again."""

@@ -15,11 +15,11 @@ class Delays:
 
     def add(self, id_: str, at: float) -> None:
         """`at`: when it is due, wall seconds; it comes up to SLICE_S later."""
-        self._slices.setdefault(int(at // SLICE_S) + 1, {})[id_] = None
+        self._slices.setdefault(_slice(at), {})[id_] = None
 
     def drop(self, id_: str, at: float) -> None:
         """A mail that was to be looked at then has ended."""
-        if (ids := self._slices.get(int(at // SLICE_S) + 1)) is not None:
+        if (ids := self._slices.get(_slice(at))) is not None:
             ids.pop(id_, None)
 
     def due(self, now: float, most: int) -> list[str]:
@@ -34,3 +34,7 @@ class Delays:
                 break
             del self._slices[number]
         return found
+
+
+def _slice(at: float) -> int:
+    return int(at // SLICE_S) + 1

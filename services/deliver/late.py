@@ -2,21 +2,16 @@
 
 import asyncio
 
-import structlog
-
-from libs.log.contract import LogError, NotOwner
-from libs.mail.codec import Undecodable
 from libs.mail.records import State
 from services.deliver.carrier import Carriers
 from services.deliver.delays import AFTER_S
 from services.deliver.partition import Partition
 from services.deliver.settlement import Settlement
+from services.deliver.waiting import Place
 
 MOST = 1000  # mails in a round
 AT_ONCE = 50
 LATER_S = 3600.0  # until one that cannot be told now is looked at again
-
-log = structlog.get_logger()
 
 
 class Late:
@@ -45,15 +40,7 @@ class Late:
         if waiting.state is State.HELD:
             part.delays.add(id_, part.clock.wall() + LATER_S)  # a person looks at it, or it is a loop
             return
-        if part.index.take_this(id_) is None:
+        if part.index.place(id_) is Place.OUT:
             part.delays.add(id_, waiting.arrived + AFTER_S)  # being attempted: looked at in the next round
-            return
-        try:
-            await self._settlement.delay(await part.read(waiting))
-        except NotOwner:
-            raise
-        except (LogError, Undecodable) as error:
-            log.warning("a sender cannot be told of a delay now", id=id_, error=str(error))
+        elif not await self._carriers.hold(id_, lambda _, job: self._settlement.delay(job)):
             part.delays.add(id_, part.clock.wall() + LATER_S)
-        finally:
-            self._carriers.back(id_)

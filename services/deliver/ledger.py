@@ -135,19 +135,19 @@ class Ledger:
         due = progress.next_attempt if progress.state is State.DEFERRED else 0.0
         self.index.put(
             Waiting(
-                base.arrived,
-                id_,
-                base.domain,
-                base.next_hop,
-                base.kind,
-                progress.state,
-                due,
-                ref.size,
-                offset,
-                content,
-                min(ref.offsets),
-                len(ref.offsets),
-                progress.delay_told,
+                arrived=base.arrived,
+                id=id_,
+                domain=base.domain,
+                next_hop=base.next_hop,
+                kind=base.kind,
+                state=progress.state,
+                due=due,
+                size=ref.size,
+                offset=offset,
+                content=content,
+                first=min(ref.offsets),
+                chunks=len(ref.offsets),
+                delay_told=progress.delay_told,
             )
         )
         if progress.dsn_id:

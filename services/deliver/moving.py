@@ -5,7 +5,6 @@ both places count. Never a mail that is out with an attempt.
 """
 
 import secrets
-from collections.abc import Awaitable, Callable
 
 import structlog
 from msgspec.structs import replace
@@ -15,6 +14,7 @@ from libs.mail.codec import Undecodable, decode, queue_headers
 from libs.mail.records import ContentRef
 from services.deliver.carrier import Carriers
 from services.deliver.ledger import OWNER, Unread
+from services.deliver.outgoing import Job
 from services.deliver.partition import Partition
 from services.deliver.retention import OLD_S, QUIET_S, Live, pins, younger_than
 from services.deliver.settlement import Settlement
@@ -73,44 +73,35 @@ class Moving:
         last, moved, octets = lives[count - 1].content, 0, 0
         for key, each in unread.items():
             if each.needs(begin) <= last:
-                moved += await self._guarded(key.decode("ascii", "replace"), self._move_unread, key, each)
+                moved += await self._copy(key, each)
         for mail in mails:
             if octets >= ROUND_OCTETS or mail.needs(begin) > last:
                 break
-            moved += await self._move_mail(mail)
+            moved += await self._carriers.hold(mail.id, self._move)
             octets += mail.size
         return moved
 
-    async def _move_mail(self, mail: Waiting) -> bool:
-        """The mail is out meanwhile, so that nobody attempts or changes it."""
-        taken = self._partition.index.take_this(mail.id)
-        if taken is None:
-            return False
-        try:
-            return await self._guarded(mail.id, self._move, taken)
-        finally:
-            self._carriers.back(mail.id)
+    async def _move(self, mail: Waiting, job: Job) -> None:
+        part = self._partition
+        if mail.first == mail.content:  # else it moved already, and the record of that is not ours
+            job = replace(job, ref=await self._appended(mail.id.encode(), job.ref))
+        await part.write(job, self._settlement.current(job))
+        part.deps.metrics.contents_moved.inc()
 
-    async def _guarded(self, id_: str, work: Callable[..., Awaitable[None]], *what: object) -> bool:
-        """Did `work` come to its end? Raises NotOwner."""
+    async def _copy(self, key: bytes, unread: Unread) -> bool:
+        """Did it work? Raises NotOwner."""
         try:
-            await work(*what)
+            await self._move_unread(key, unread)
         except NotOwner:
             raise
         except Superseded:
             return False  # a newer record is on its way to the fold
         except (LogError, Undecodable) as error:
-            log.warning("a content cannot be written again now", id=id_, error=str(error))
+            log.warning(
+                "a content cannot be written again now", id=key.decode("ascii", "replace"), error=str(error)
+            )
             return False
-        self._partition.deps.metrics.contents_moved.inc()
         return True
-
-    async def _move(self, mail: Waiting) -> None:
-        part = self._partition
-        job = await part.read(mail)
-        if mail.first == mail.content:  # else it moved already, and the record of that is not ours
-            job = replace(job, ref=await self._appended(mail.id.encode(), job.ref))
-        await part.write(job, self._settlement.current(job))
 
     async def _move_unread(self, key: bytes, unread: Unread) -> None:
         """A record that no version here can decode is copied octet for octet; only where its content is
@@ -124,6 +115,7 @@ class Moving:
             "queue", key, record.value or b"", (*kept, content, (OWNER, part.ledger.mark))
         )
         part.ledger.rewrote(key, stored.offset, ref)
+        part.deps.metrics.contents_moved.inc()
 
     async def _appended(self, key: bytes, ref: ContentRef) -> ContentRef:
         """The content once more, at the end. Raises NotOwner, LogError."""

@@ -176,18 +176,8 @@ class Shard:
 
     async def _rewrite(self, id_: str) -> None:
         """Another owner wrote of this mail: write what both know (rule 3), or its notice."""
-        part = self.partition
-        mail = part.index.take_this(id_)
-        if mail is None:
-            return  # out with an attempt, which merges when it is written down; or gone
-        try:
-            await self.settlement.resume(await part.read(mail))
-        except (LogError, Undecodable) as error:
-            if isinstance(error, NotOwner):
-                raise
-            log.warning("a mail's states could not be merged yet", id=id_, error=str(error))
-        finally:
-            self.carriers.back(id_)
+        # One that is out is with an attempt, which merges when it is written down; or it is gone.
+        await self.carriers.hold(id_, lambda _, job: self.settlement.resume(job))
 
     # --- callouts and requests ---
 

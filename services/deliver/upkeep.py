@@ -7,7 +7,7 @@ from contextlib import suppress
 import structlog
 
 from libs.log.contract import LogError, Misconfigured, NotOwner
-from libs.mail.codec import Undecodable, encode
+from libs.mail.codec import encode
 from libs.mail.event import EventType
 from libs.mail.knowledge import Health, PrimaryState
 from libs.mail.records import Kind, State
@@ -130,21 +130,14 @@ class Upkeep:
             del self._parked_until[job.mail.id]
 
     async def _on(self, mail: Waiting, work: Callable[[Job], Awaitable[None]]) -> None:
-        """Do `work` with a mail that is not out; it is out meanwhile. What became of it since it was looked
-        at is for the next round."""
-        part = self._partition
-        taken = part.index.take_this(mail.id)
-        if taken is None:
-            return
-        try:
-            if taken.offset == mail.offset:
-                await work(await part.read(taken))
-        except NotOwner:
-            raise
-        except (LogError, Undecodable) as error:
-            log.warning("a mail cannot be read now", id=mail.id, error=str(error))
-        finally:
-            self._carriers.back(mail.id)
+        """Do `work` with a mail that is not out; what became of it since it was looked at is for the next
+        round."""
+
+        async def unchanged(now: Waiting, job: Job) -> None:
+            if now.offset == mail.offset:
+                await work(job)
+
+        await self._carriers.hold(mail.id, unchanged)
 
     # --- truncation ---
 

@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.mail.records import Kind, State
 from services.deliver.schedule import is_due
@@ -279,9 +280,7 @@ class Index:
     def _with(self, mail: Waiting, due: float) -> Waiting:
         domain = self._names.setdefault(mail.domain, mail.domain)
         next_hop = self._names.setdefault(mail.next_hop, mail.next_hop)
-        content = mail.content, mail.first, mail.chunks
-        rest = (mail.kind, mail.state, due, mail.size, mail.offset, *content, mail.delay_told)
-        return Waiting(mail.arrived, mail.id, domain, next_hop, *rest)
+        return replace(mail, domain=domain, next_hop=next_hop, due=due)
 
     def _count(self, mail: Waiting, sign: int) -> None:
         hop = self._hops.get(mail.next_hop)
