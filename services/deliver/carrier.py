@@ -221,18 +221,26 @@ class Carriers:
 
     async def hold(self, id_: str, work: Callable[[Waiting, Job], Awaitable[None]]) -> bool:
         """Do `work` with a mail as its newest record has it; it is out meanwhile, so that nobody attempts or
-        changes it. Was that done? Not where it is out already, gone, or cannot be read now. Raises
-        NotOwner."""
+        changes it. Was that done? Not where it is out already, gone, or cannot be read now; nor where another
+        owner wrote of it: that is merged instead, and what the mail is then is for the next look. Raises
+        NotOwner; a bug about one mail ends nothing else."""
         part = self._partition
         mail = part.index.take_this(id_)
         if mail is None:
             return False
         try:
-            await work(mail, await part.read(mail))
+            job = await part.read(mail)
+            if id_ in part.ledger.foreign:
+                await self._settlement.resume(job)
+                return False
+            await work(mail, job)
         except NotOwner:
             raise
         except (LogError, Undecodable) as error:
             log.warning("a mail cannot be read or written now", id=id_, error=str(error))
+            return False
+        except Exception:
+            log.exception("a mail is left as it is by a bug", id=id_)
             return False
         finally:
             self.back(id_)

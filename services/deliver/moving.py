@@ -101,6 +101,9 @@ class Moving:
                 "a content cannot be written again now", id=key.decode("ascii", "replace"), error=str(error)
             )
             return False
+        except Exception:
+            log.exception("a content is left where it is by a bug", id=key.decode("ascii", "replace"))
+            return False
         return True
 
     async def _move_unread(self, key: bytes, unread: Unread) -> None:
@@ -109,6 +112,8 @@ class Moving:
         part = self._partition
         record = await part.deps.log.read("queue", part.number, unread.offset, key)
         ref = await self._appended(key, decode(record.header("content") or b"", ContentRef))
+        if part.ledger.unread.get(key) != unread:
+            raise Superseded(f"queue {part.number} {unread.offset}")  # a newer one was folded meanwhile
         (_, content) = queue_headers(ref)
         kept = tuple(header for header in record.headers if header[0] not in ("content", OWNER))
         stored = await part.append(

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
+import structlog
+
 from libs.log.contract import LogError, NotOwner, Record
 from libs.mail.codec import Undecodable
 from libs.mail.event import Event, EventType
@@ -27,6 +29,8 @@ from services.deliver.settlement import Settlement
 AT_ONCE = 50  # mails in hand of one request
 _AGAIN_S, _ROUNDS = 0.1, 30  # mails that are being attempted are tried so often
 _LOOK = 5000  # entries of the index looked at before others get their turn
+
+log = structlog.get_logger()
 
 
 class What(StrEnum):
@@ -153,6 +157,9 @@ class Requests:
             raise
         except (LogError, Undecodable) as error:
             return Came(What.BUSY, f"mail {id_} cannot be read now: {error}")
+        except Exception:
+            log.exception("a request for a mail failed by a bug", id=id_, request_id=request.request_id)
+            return Came(What.BUSY, f"mail {id_}: a fault of ours")
         finally:
             self._carriers.back(id_)
 

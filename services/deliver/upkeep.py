@@ -119,8 +119,6 @@ class Upkeep:
 
     async def _end_parked(self, job: Job) -> None:
         part = self._partition
-        if job.mail.id in part.ledger.foreign:
-            return  # somebody may have taken it up again
         progress, kept_s = job.entry.progress, part.deps.config.defaults.settings().parked_s
         self._parked_until[job.mail.id] = progress.since + kept_s
         agree = part.shared.clocks.agree

@@ -11,7 +11,8 @@ from libs.log.contract import Gone
 from libs.mail.codec import decode, encode, queue_headers
 from libs.mail.event import EventType
 from libs.mail.knowledge import Health, RecipientStatus, Status
-from libs.mail.records import ContentRef, Progress, QueueEntry, State
+from libs.mail.records import ContentRef, Progress, QueueEntry, Retry, State
+from libs.mail.settings import DAY_S
 from services.deliver.waiting import Place
 from tests.deliver.house import ZONE, House, TestClaim, house
 from tests.helpers.clock import Clock
@@ -112,6 +113,64 @@ async def test_foreign_state_is_merged(tmp_path: Path) -> None:
             await until(deferred)
             await write(home, both, Progress(State.DEFERRED, 3, 9e9, done=(1,)), b"another")
             await home.ended([both])
+
+
+async def test_news_is_not_dropped_by_who_looks_first(tmp_path: Path) -> None:
+    """Rule 3: whoever takes a mail of which another owner's news is pending merges and writes it first, also
+    where what he wants to do then comes to nothing (nobody to tell of a delay)."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await primary.down()
+        async with home.sharing() as common, home.shard(common) as shard:
+            both = await home.queue("ann@office.example", "bob@office.example", may_notify=False)
+            await until(
+                lambda: (
+                    shard.partition.index.place(both) is Place.READY
+                    and not shard.partition.hops[DOMAIN].carriers
+                )
+            )
+            shard.partition.ledger.foreign[both] = Progress(State.DEFERRED, 3, 9e9, done=(1,))
+            assert not await shard.carriers.hold(both, lambda _, job: shard.settlement.delay(job))
+            progress = (await home.state())[both]
+            assert progress is not None
+            assert progress.done == (1,)
+            assert await shard.carriers.hold(both, lambda _, job: shard.settlement.delay(job))
+
+
+async def test_a_bug_about_one_mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 8: an error of ours about one mail, in whatever is done beside the attempts, ends nothing else:
+    the mail stays as it is, its neighbours go on."""
+    clock = Clock()
+    async with (
+        Zone(ZONE) as zone,
+        Primary() as primary,
+        house(tmp_path, primary, zone.servers, clock) as home,
+    ):
+        id_ = await home.queue(progress=Progress(State.PARKED, since=clock.wall(), failed=(0,)))
+        async with home.sharing() as common, home.shard(common) as shard:
+            broken = Broken()
+            monkeypatch.setattr(shard.upkeep, "_end_parked", broken)
+            monkeypatch.setattr(shard.requests, "_do", broken)
+            clock.advance(8 * DAY_S)
+            await shard.partition.append("events", b"x", b"{}")
+            await shard.upkeep.sweep()
+            assert broken.called
+            await home.ask(Retry("r1", DOMAIN, id_, "a test"))
+            swept = broken.called
+            await until(lambda: broken.called > swept)
+            await home.ended([await home.queue()])
+            assert shard.partition.index.place(id_) is Place.STILL
+            monkeypatch.undo()
+            await until(lambda: home.events(EventType.REQUEST))
+
+
+class Broken:
+    """A step with a bug; `called`: how often it was taken."""
+
+    called = 0
+
+    async def __call__(self, *_: object) -> None:
+        self.called += 1
+        raise ZeroDivisionError
 
 
 async def test_held_stays_held(tmp_path: Path) -> None:
