@@ -18,7 +18,7 @@ run: $(READY)  ## the embedded service on run/backupmx.toml, which the first run
 
 test: $(READY)  ## all tests, the Kafka parts against a real Kafka
 	$(BIN)/python -m deploy.kafka.run --prepare
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/real $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/real $(ARGS)
 
 test-real: $(READY)  ## real mail programs of Debian as senders and as primaries (needs root, Debian, apt; else it skips)
 	$(BIN)/python -m tests.real.debian

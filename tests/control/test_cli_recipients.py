@@ -1,8 +1,11 @@
 """`domain recipients` against real processes: imported, listed, exported, allowed, forgotten."""
 
+import asyncio
 import os
 import pty
 import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 from tests.helpers.client import Client
 from tests.helpers.patience import until
 from tests.helpers.primary import Primary
-from tests.helpers.running import Running
+from tests.helpers.running import Running, Said
 from tests.helpers.zone import Zone
 
 ZONE = """
@@ -20,6 +23,7 @@ ZONE = """
     pending.example      MX 10 mail.office.example
     sender.example       TXT "v=spf1 ip4:127.0.0.1 -all"
 """
+BACKUPMX = Path(sys.executable).with_name("backupmx")
 ANN, BOB, EVE = "ann@office.example", "bob@office.example", "eve@office.example"
 
 
@@ -141,22 +145,30 @@ async def test_addresses_that_the_locale_cannot_write(tmp_path: Path) -> None:
     """What programs read is UTF-8 in every locale; what people read says with \\x what theirs lacks."""
     zoe, file = "zoë@office.example", tmp_path / "list"
     async with office(tmp_path, ANN) as (_, running):
-        running.environment |= {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
         recipients = ("domain", "recipients")
+
+        async def ask(*words: str) -> Said:
+            process = await asyncio.create_subprocess_exec(
+                BACKUPMX, *words, "--config", running.config, stdout=PIPE, stderr=PIPE,
+                env=running.environment | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+            )  # fmt: skip
+            out, err = await process.communicate()
+            return Said(process.returncode or 0, out.decode(), err.decode())
+
         file.write_text(f"{zoe}\nwoe@other.example\nweh ë\n", encoding="utf-8")
-        said = await running.ask(*recipients, "import", "office.example", str(file))
+        said = await ask(*recipients, "import", "office.example", str(file))
         assert (said.code, said.err.count("\n")) == (2, 3)
-        await running.ask(*recipients, "allow", "office.example", ANN)
-        assert (await running.ask(*recipients, "allow", "office.example", zoe)).code == 0
-        said = await running.ask(*recipients, "export", "office.example")
+        await ask(*recipients, "allow", "office.example", ANN)
+        assert (await ask(*recipients, "allow", "office.example", zoe)).code == 0
+        said = await ask(*recipients, "export", "office.example")
         assert said == (0, f"{ANN}\n{zoe}\n", "")
-        said = await running.ask(*recipients, "list", "office.example", "--json")
+        said = await ask(*recipients, "list", "office.example", "--json")
         assert [row["address"] for row in said.rows] == [ANN, zoe]
-        said = await running.ask(*recipients, "list", "office.example")
+        said = await ask(*recipients, "list", "office.example")
         assert (said.code, [line.split()[0] for line in said.out.splitlines()]) == (
             0, ["recipient", ANN, "zo\\xeb@office.example"]
         )  # fmt: skip
-        said = await running.ask(*recipients, "forget", "office.example", zoe)
+        said = await ask(*recipients, "forget", "office.example", zoe)
         assert said == (0, "zo\\xeb@office.example is forgotten.\n", "")
 
 

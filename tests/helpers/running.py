@@ -16,7 +16,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,25 +24,12 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
+from tests.helpers import forked
+from tests.helpers.forked import Child
 from tests.helpers.patience import PATIENCE_S, until
 
-ROOT = Path(__file__).parent.parent.parent
 SERVICES = ("ingest", "verify", "deliver", "control")
 HOSTS = ("mx1.backup.example", "mx2.backup.example")
-
-# Ends with the process that started it, however that one ends: nothing outlives a test. It hears Ctrl-C, as
-# on a terminal: what a script runs with `&` ignores it, and so does all that it starts.
-_LEASHED = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv.pop(1)):
-    sys.exit("the test is gone")
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.argv[0] = "backupmx"
-{first}
-from services.main import main
-main()
-"""
 
 CONFIG = """\
 state_directory = "state"
@@ -77,6 +63,7 @@ listen = "127.0.0.1:0"
 
 [timing]
 settle_s = 0.0
+probe_s = 1.0
 """
 
 
@@ -122,8 +109,8 @@ class Running:
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._holder.bind(("127.0.0.1", 0))
         self.smtp_port = int(self._holder.getsockname()[1])
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
-        self._commands: list[asyncio.subprocess.Process] = []
+        self._processes: dict[str, Child] = {}
+        self._commands: list[Child] = []
         self._outputs: dict[str, list[Path]] = {}
         self._starts = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -185,11 +172,9 @@ class Running:
         self._outputs.setdefault(name, []).append(out)
         environment = self.environment | {f"BACKUPMX_{key.upper()}": text for key, text in settings.items()}
         with out.open("wb") as lines, out.with_suffix(".err").open("wb") as errors:
-            self._processes[name] = await asyncio.create_subprocess_exec(
-                *self._command(name, first=first),
-                stdin=asyncio.subprocess.DEVNULL, stdout=lines, stderr=errors, env=environment,
-                cwd=ROOT, start_new_session=True,
-            )  # fmt: skip
+            self._processes[name] = await forked.begin(
+                self._words(name), environment, forked.ROOT, out=lines, err=errors, first=first
+            )
 
     async def kill(self, name: str) -> None:
         """kill -9, and wait for the end."""
@@ -303,16 +288,12 @@ class Running:
 
     # --- the product's own commands ---
 
-    def _command(self, *words: str, first: str = "") -> list[str]:
-        code = _LEASHED.replace("{first}", first)
-        return [sys.executable, "-c", code, str(os.getpid()), *words, "--config", str(self.config)]
+    def _words(self, *words: str) -> list[str]:
+        return [*words, "--config", str(self.config)]
 
-    async def begin(self, *words: str, stderr: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
+    async def begin(self, *words: str, stderr: int | None = None) -> Child:
         """Start `backupmx WORDS --config ...`; `stderr`: a file descriptor of its own. Killed at the end."""
-        command = await asyncio.create_subprocess_exec(
-            *self._command(*words), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=stderr, env=self.environment, cwd=ROOT,
-        )  # fmt: skip
+        command = await forked.begin(self._words(*words), self.environment, forked.ROOT, err=stderr)
         self._commands.append(command)
         return command
 

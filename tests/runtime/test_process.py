@@ -19,10 +19,11 @@ from libs.mail.codec import encode
 from libs.mail.records import Installation
 from libs.topics import INSTALLATION_KEY
 from tests.helpers.client import Client
+from tests.helpers.forked import ROOT
 from tests.helpers.kafka import broker, log_on  # noqa: F401 broker is a fixture
 from tests.helpers.patience import PATIENCE_S
 from tests.helpers.primary import Primary
-from tests.helpers.running import ROOT, Running
+from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 
 ZONE = """
