@@ -38,6 +38,11 @@ class EventType(StrEnum):
     DOMAIN = "Domain"  # a relay domain was added, became active, was removed
     ACCESS = "Access"  # the operator blocked or allowed somebody, or no more
     TICK = "Tick"
+    UNKNOWN = "unknown"  # of a newer version
+
+    @classmethod
+    def _missing_(cls, value: object) -> "EventType":
+        return cls.UNKNOWN
 
 
 class Response(Struct, frozen=True, omit_defaults=True):

@@ -21,6 +21,7 @@ from libs.smtp.sts_policy import LONGEST, BadPolicy, Mode, Policy, policy_id, re
 from libs.smtp.tls import trusting
 
 FETCH_S = 10.0  # for all of it: somebody's mail waits
+BRIEFLY_S = 1.0  # likewise, where an older policy is in force
 AGAIN_S = 300.0  # a policy that could not be fetched is asked for again after this (section 3.3)
 FRESH_S = 86_400.0  # a kept one is fetched again after a day, or half of its time
 _ROOM = 10_000  # domains remembered; the one put in first goes first
@@ -58,6 +59,7 @@ class Policies:
         }
         self._failed: dict[str, tuple[str, float]] = {}  # domain -> the id that was wanted, when it failed
         self._fetching: dict[str, asyncio.Task[None]] = {}
+        self._saving = asyncio.Lock()  # each save reads what is there
 
     async def of(self, domain: str) -> Policy | None:
         """The policy in force for `domain` (lower-case A-label), None where there is none. Never raises for
@@ -69,7 +71,10 @@ class Policies:
             if task is None:
                 task = self._fetching[domain] = asyncio.create_task(self._fetch(domain, announced))
                 task.add_done_callback(lambda _: self._fetching.pop(domain, None))
-            await asyncio.shield(task)
+            await asyncio.wait({task}, timeout=None if self._in_force(domain) is None else BRIEFLY_S)
+        return self._in_force(domain)
+
+    def _in_force(self, domain: str) -> Policy | None:
         kept = self._kept.get(domain)
         return kept.policy if kept is not None and kept.ends > self._clock.mono() else None
 
@@ -102,7 +107,8 @@ class Policies:
         _put(self._kept, domain, _Kept(announced, policy, now + policy.max_age, now + fresh_s))
         wall = self._clock.wall()
         entry = sts_file.Entry(announced, policy, wall + policy.max_age, wall + fresh_s)
-        await asyncio.to_thread(sts_file.save, self._file, {domain: entry}, wall)
+        async with self._saving:
+            await asyncio.to_thread(sts_file.save, self._file, {domain: entry}, wall)
         if policy.mode is Mode.TESTING:
             log.info("an MTA-STS policy is being tested and not enforced", domain=domain)
 

@@ -82,11 +82,13 @@ Meaning = Moved | GivenUp | Ended | Applied | Unchanged
 
 
 def perhaps(request: MailRequest, mail: Waiting, asked_at: float) -> bool:
-    """Can `request`, which the log took at `asked_at`, be about this entry of the index?"""
+    """Can `request`, which the log took at `asked_at`, be about this entry of the index? A selection is never
+    about mail of our own making, which somebody asks for by its id."""
     if request.id:
         return mail.id == request.id
     return (
         mail.state in FROM[type(request)]
+        and not mail.kind.ours
         and (not request.domain or mail.domain == request.domain)
         and mail.arrived < asked_at - request.which.older_s
     )

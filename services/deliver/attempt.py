@@ -11,7 +11,7 @@ from libs.smtp.client import Connection, Dialer, Fault
 from libs.smtp.commands import Visitor, oversize
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Found, Place
-from libs.smtp.tls_policy import Barred
+from libs.smtp.tls_policy import Barred, Tls
 from services.deliver import outgoing
 from services.deliver.destination import Closed, Seen, patient
 from services.deliver.outcome import Lost, Unable, broken_off, of_hosts, probed, unreached
@@ -37,14 +37,21 @@ class Unreachable(Exception):  # noqa: N818
 
 class Kept:
     """A connection that carries one mail after the other. `used`: transactions so far; `best`: its server is
-    of the best preference, which alone knows the recipients; `expires`: when DNS is to be asked again whether
-    it still is the right one (monotonic seconds)."""
+    of the best preference, which alone knows the recipients; `tls`: what was asked of it; `expires`: when DNS
+    is to be asked again whether it still is the right one (monotonic seconds)."""
 
     def __init__(
-        self, connection: Connection, room: AsyncExitStack, place: Place | None, expires: float, *, best: bool
+        self,
+        connection: Connection,
+        room: AsyncExitStack,
+        place: Place | None,
+        tls: Tls,
+        expires: float,
+        *,
+        best: bool,
     ) -> None:
         self.connection, self.best, self.expires = connection, best, expires
-        self._room, self._place = room, place
+        self._room, self._place, self._tls = room, place, tls
         self.used = 0
 
     async def current(self, partition: Partition, hop: Hop) -> bool:
@@ -59,7 +66,10 @@ class Kept:
         if route.found is not Found.OK:
             return False
         known = route.preferences[0] if self.best else route.targets
-        return self.connection.target in known
+        target = self.connection.target
+        if target not in known:
+            return False
+        return (await partition.shared.demands.of(hop.name, route, place))[target.host] == self._tls
 
     async def quit(self) -> None:
         if self.connection.usable:
@@ -92,7 +102,7 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
             connection = await dialer.connect(target, tls)
             hop.slow = partition.clock.mono() - began >= partition.deps.config.dial.greeting_s
             best = target in route.preferences[0]
-            return Kept(connection, room, place, route.expires, best=best)
+            return Kept(connection, room, place, tls, route.expires, best=best)
         except Fault as fault:
             await room.aclose()
             hop.slow = False
@@ -171,7 +181,7 @@ async def _together(
 
 async def _introduced(
     kept_: Kept, partition: Partition, visitor: Visitor | None
-) -> tuple[str, Foreign] | None:
+) -> tuple[str, Foreign | Lost] | None:
     """The server knows whose mail comes; what it said where it wants none of his. Raises Stale, Fault."""
     connection = kept_.connection
     if not connection.takes(visitor):
@@ -181,9 +191,10 @@ async def _introduced(
     try:
         await connection.introduce(visitor, partition.deps.config.host.name)
     except Fault as fault:
-        if fault.reply is None or (kept_.used > 1 and fault.reply.code == 421):
-            raise
-        return Stage.DATA, fault.reply  # it speaks of this mail's client, and not of us
+        if kept_.used > 1 and (fault.reply is None or fault.reply.code == 421):
+            raise  # it had been closed meanwhile
+        # It speaks of this mail's client, and not of us; so does a server that hangs up on him.
+        return Stage.DATA, fault.reply or Lost(f"{fault.stage}: {fault.reason}")
     return None
 
 

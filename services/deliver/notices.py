@@ -58,8 +58,10 @@ class Notices:
         to, or nothing to say, or it was written. Raises NotOwner, LogError, Undecodable."""
         part = self._partition
         settings, id_ = part.settings(domain), digest.notice_id(domain, cause, day)
-        parked = [mail for mail in part.index if mail.state is State.PARKED and mail.domain == domain]
-        if settings is None or not settings.contact or not parked:
+        if settings is None or not settings.contact:
+            return False
+        parked = [mail async for mail in part.each() if mail.state is State.PARKED and mail.domain == domain]
+        if not parked:
             return False
         if id_ in self._digests or part.ledger.met(id_):
             return False

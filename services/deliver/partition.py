@@ -6,6 +6,7 @@ claim is held: the mail's slot stays taken meanwhile (rule 11), so that few mail
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -36,6 +37,7 @@ from services.deliver.schedule import lifetime_s, over
 from services.deliver.waiting import Waiting
 
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries of a write that the log does not take
+_LOOK = 5000  # mails looked at before others get their turn
 WITHOUT_CLAIM_S = 30.0  # so long an acceptance is tried to be written after the claim was lost
 
 log = structlog.get_logger()
@@ -259,6 +261,13 @@ class Partition:
         """A person had a parked mail taken up again: what failed before is no witness any more (rule 10)."""
         self.tries.pop(id_, None)
         self.taken_up[id_] = self.clock.mono()
+
+    async def each(self) -> AsyncIterator[Waiting]:
+        """Every mail that is here now; others get their turn meanwhile, and may change them."""
+        for count, mail in enumerate(list(self.index), 1):
+            yield mail
+            if count % _LOOK == 0:
+                await asyncio.sleep(0)
 
     # --- records ---
 

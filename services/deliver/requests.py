@@ -28,7 +28,6 @@ from services.deliver.settlement import Settlement
 
 AT_ONCE = 50  # mails in hand of one request
 _AGAIN_S, _ROUNDS = 0.1, 30  # mails that are being attempted are tried so often
-_LOOK = 5000  # entries of the index looked at before others get their turn
 
 log = structlog.get_logger()
 
@@ -117,13 +116,7 @@ class Requests:
 
     async def _selected(self, record: Record, request: MailRequest) -> list[str]:
         """The ids of the mails that it may be about, by what the index knows."""
-        found = []
-        for count, mail in enumerate(list(self._partition.index), 1):
-            if perhaps(request, mail, record.time):
-                found.append(mail.id)
-            if count % _LOOK == 0:
-                await asyncio.sleep(0)
-        return found
+        return [mail.id async for mail in self._partition.each() if perhaps(request, mail, record.time)]
 
     async def _to_mails(self, record: Record, request: MailRequest, ids: list[str]) -> list[Came]:
         """Do it to these mails, some at a time. Raises NotOwner."""

@@ -74,20 +74,23 @@ class Upkeep:
         for mail in [mail for name in part.index.hops() for mail in self._expired(name)]:
             await self._on(mail, self._settlement.expire)
         kept_s = part.deps.config.defaults.settings().parked_s
-        for mail in [mail for mail in part.index if mail.state is State.PARKED]:
-            if part.clock.wall() >= self._parked_until.get(mail.id, mail.arrived + kept_s):
+        parked = [mail async for mail in part.each() if mail.state is State.PARKED]
+        until = {mail.id: self._parked_until.get(mail.id, mail.arrived + kept_s) for mail in parked}
+        self._parked_until = {id_: at for id_, at in self._parked_until.items() if id_ in until}
+        for mail in parked:
+            if part.clock.wall() >= until[mail.id]:
                 await self._on(mail, self._end_parked)
-        self._name_overdue()
+        await self._name_overdue()
         await self._late.round()
 
-    def _name_overdue(self) -> None:
+    async def _name_overdue(self) -> None:
         """What is past its lifetime and does not expire, because a person or the brake stopped it (rule
         10)."""
         part, wall = self._partition, self._partition.clock.wall()
         counts = dict.fromkeys(self._overdue, 0)
         limits: dict[str, float] = {}  # of arrival
         stopped: dict[str, bool] = {}
-        for mail in part.index:
+        async for mail in part.each():
             if mail.kind is not Kind.RELAYED or mail.state in (State.PARKED, State.CONTENT_LOST):
                 continue
             domain = mail.domain
@@ -99,6 +102,9 @@ class Upkeep:
             if count and not self._overdue.get(domain):
                 log.warning("mail is past its lifetime and does not expire", domain=domain, mails=count)
             part.deps.metrics.queue_overdue.labels(domain).set(count)
+        for domain in [domain for domain in counts if not counts[domain] and not self._overdue.get(domain)]:
+            part.deps.metrics.queue_overdue.remove(domain)  # it was said a round ago that there is none
+            del counts[domain]
         self._overdue = counts
 
     def _expired(self, name: str) -> list[Waiting]:

@@ -12,6 +12,7 @@ from libs.smtp.client import CALLOUT, Dialer
 from services.deliver.partition import Dialers
 from tests.deliver.house import ZONE, House, house
 from tests.helpers.patience import until
+from tests.helpers.policy_server import PolicyServer
 from tests.helpers.primary import CAPABILITIES, Primary
 from tests.helpers.zone import Zone
 
@@ -117,11 +118,16 @@ async def test_it_is_told_only_where_it_is_wanted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "health"),
-    [("554 5.7.1 that client is blocked", None), ("450 4.7.1 not now", None), ("!drop", "down")],
+    ("reply", "said"),
+    [
+        ("554 5.7.1 that client is blocked", "554 5.7.1 that client is blocked"),
+        ("450 4.7.1 not now", "450 4.7.1 not now"),
+        ("!drop", "xclient: closed"),
+    ],
 )
-async def test_the_client_is_refused(tmp_path: Path, reply: str, health: str | None) -> None:
-    """What it says to XCLIENT is about that client's mail, which waits; others go on. Silence is its own."""
+async def test_the_client_is_refused(tmp_path: Path, reply: str, said: str) -> None:
+    """What it says to XCLIENT is about that client's mail, which waits; others go on. So it is where it hangs
+    up on him: his mail would be the first in line after each probe, and nobody's would come through."""
     async with (
         Zone(ZONE) as zone,
         Primary(capabilities=(*CAPABILITIES, XCLIENT)) as primary,
@@ -131,19 +137,15 @@ async def test_the_client_is_refused(tmp_path: Path, reply: str, health: str | N
         async with home.delivering():
             primary.say("XCLIENT", reply, times=1)
             bad = await home.queue(client="192.0.2.9", helo="a.example")
-            if health is None:
-                await until(lambda: home.events(EventType.TRANSIENT_FAILURE))
-                good = await home.queue(client="192.0.2.1", helo="b.example")
-                await home.ended([good])
-                state = (await home.state())[bad]
-                assert state is not None
-                assert state.last_reply == reply
-                assert not home.events(EventType.PRIMARY)
-                await home.flush("1")
+            await until(lambda: home.events(EventType.TRANSIENT_FAILURE))
+            good = await home.queue(client="192.0.2.1", helo="b.example")
+            await home.ended([good])
+            state = (await home.state())[bad]
+            assert state is not None
+            assert state.last_reply == said
+            await home.flush("1")
             await home.ended([bad])
-        assert not home.events(EventType.BOUNCE)
-        if health is not None:
-            assert f"up -> {health}" in home.events(EventType.PRIMARY)[0].text
+        assert not home.events(EventType.BOUNCE, EventType.PRIMARY)
 
 
 async def test_mx_changes_are_noticed(tmp_path: Path) -> None:
@@ -172,6 +174,27 @@ async def test_mx_changes_are_noticed(tmp_path: Path) -> None:
             zone.set(moved)
             await home.ended(waiting)
         assert "DNS: trouble" in home.events(EventType.PRIMARY)[0].text
+
+
+async def test_a_policy_that_comes_is_noticed(tmp_path: Path) -> None:
+    """A connection that never idles is left, too, when the domain begins to ask for TLS (RFC 8461)."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.cert_pem.write_to_path(tmp_path / "authorities.pem")
+    authority.issue_cert("mta-sts.office.example").configure_cert(context)
+    policy = "version: STSv1\nmode: enforce\nmx: mx.office.example\nmax_age: 86400\n"
+    records = '_mta-sts.office.example TXT "v=STSv1; id=1;"\nmta-sts.office.example A 127.0.0.1\n'
+    async with Zone(ZONE) as zone, Primary() as primary, PolicyServer(context, policy) as policies:
+        dial = {"policy_port": policies.port, "authorities": tmp_path / "authorities.pem"}
+        async with house(tmp_path, primary, zone.servers, dial=dial) as home, home.delivering():
+            await home.ended([await home.queue()])
+            zone.set(ZONE + records)
+
+            async def down() -> bool:
+                await home.queue()
+                return bool(home.events(EventType.PRIMARY))
+
+            await until(down)
+            assert "MTA-STS" in home.events(EventType.PRIMARY)[0].text
 
 
 async def test_where_the_owner_says_that_it_is(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from libs.mail.records import (
     Bounce,
     Delete,
     Hold,
+    Kind,
     MailRequest,
     Progress,
     Redeliver,
@@ -185,6 +186,21 @@ async def test_a_selection_by_sender_recipient_and_age(tmp_path: Path) -> None:
         assert len(primary.received) == 1
         state = await home.state()
         assert [state[id_].state for id_ in (*eves, null, joes)] == [State.HELD] * 4  # type: ignore[union-attr]
+
+
+async def test_a_selection_leaves_our_own_mail(tmp_path: Path) -> None:
+    """A domain's mail is what its senders wrote: a DSN about it is meant by its id only."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await primary.down()
+        mail = await home.queue()
+        dsn = await home.queue("eve@sender.example", kind=Kind.DSN, reverse_path="")
+        async with home.delivering():
+            await home.ask(Hold("all", DOMAIN, "", "a test", Which()))
+            assert (await said(home, "all")).counts["changed"] == 1
+            await home.ask(Hold("one", DOMAIN, dsn, "a test"))
+            assert (await said(home, "one")).counts["changed"] == 1
+        held = [(event.id, event.request_id) for event in home.events(EventType.HELD)]
+        assert held == [(mail, "all"), (dsn, "one")]
 
 
 async def test_held_through_a_change_of_owner(tmp_path: Path) -> None:

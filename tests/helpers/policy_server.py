@@ -3,6 +3,7 @@
 async with PolicyServer(context, POLICY) as server:     # server.port
     server.policy = OTHER; server.status = 404; server.headers = {...}
     await server.stop(); await server.start()           # the same port
+    server.answering.clear(); server.answering.set()    # takes questions and is silent meanwhile
     server.asked                                        # the Host of each request
 """
 
@@ -26,6 +27,8 @@ class PolicyServer:
     def __init__(self, context: ssl.SSLContext, policy: str, *, address: str = "127.0.0.1") -> None:
         self.context, self.policy, self.address, self.port = context, policy, address, 0
         self.status, self.headers = 200, {"content-type": "text/plain"}
+        self.answering = asyncio.Event()  # while it is not set, questions are taken and not answered
+        self.answering.set()
         self.asked: list[tuple[str, str]] = []
         self._server: uvicorn.Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -33,6 +36,7 @@ class PolicyServer:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         self.asked.append((request.headers["host"], request.url.path))
+        await self.answering.wait()
         await Response(self.policy, self.status, self.headers)(scope, receive, send)
 
     async def start(self) -> Self:

@@ -12,7 +12,7 @@ import trustme
 
 from libs.runtime.config import DialPart
 from libs.runtime.dns import Dns
-from libs.smtp.sts import AGAIN_S, FRESH_S, Policies
+from libs.smtp.sts import AGAIN_S, FETCH_S, FRESH_S, Policies
 from libs.smtp.sts_file import NAME, Entry, load, save
 from libs.smtp.sts_policy import Mode, read_policy
 from tests.helpers.clock import Clock
@@ -111,6 +111,35 @@ async def test_kept_whatever_fails(tmp_path: Path, trouble: str) -> None:
         assert await at.mode() is Mode.ENFORCE
         at.clock.advance(2)
         assert await at.mode() is None
+
+
+async def test_who_does_not_answer_holds_nobody(tmp_path: Path) -> None:
+    """While a policy is in force, mail does not wait for a server that takes the question and is silent."""
+    async with scene(tmp_path) as at:
+        assert await at.mode() is Mode.ENFORCE
+        at.clock.advance(FRESH_S + 1)
+        at.server.answering.clear()
+        async with asyncio.timeout(FETCH_S / 2):
+            assert await at.mode() is Mode.ENFORCE
+        at.server.policy = TESTING
+        at.server.answering.set()
+        async with asyncio.timeout(FETCH_S):
+            while await at.mode() is not Mode.TESTING:
+                await asyncio.sleep(0)
+
+
+async def test_fetched_at_once_and_all_kept(tmp_path: Path) -> None:
+    """Policies of many domains that come at the same moment are all in the file for the next process."""
+    names = [f"d{number}.example" for number in range(12)]
+    hosts = [f"mta-sts.{name}" for name in names]
+    records = [
+        f'_mta-sts.{name} TXT "v=STSv1; id=1;"\n{host} A 127.0.0.1'
+        for name, host in zip(names, hosts, strict=True)
+    ]
+    async with scene(tmp_path, *hosts) as at:
+        at.zone.set("\n".join(records))
+        assert None not in await asyncio.gather(*(at.policies.of(name) for name in names))
+        assert set(load(tmp_path / NAME, at.clock.wall())) == set(names)
 
 
 async def test_kept_over_a_restart(tmp_path: Path) -> None:
