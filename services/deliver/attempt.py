@@ -194,7 +194,7 @@ async def _introduced(
         if kept_.used > 1 and (fault.reply is None or fault.reply.code == 421):
             raise  # it had been closed meanwhile
         # It speaks of this mail's client, and not of us; so does a server that hangs up on him.
-        return Stage.DATA, fault.reply or Lost(f"{fault.stage}: {fault.reason}")
+        return Stage.DATA, fault.reply or Lost(f"XCLIENT: {fault.reason}")
     return None
 
 

@@ -122,7 +122,7 @@ async def test_it_is_told_only_where_it_is_wanted(tmp_path: Path) -> None:
     [
         ("554 5.7.1 that client is blocked", "554 5.7.1 that client is blocked"),
         ("450 4.7.1 not now", "450 4.7.1 not now"),
-        ("!drop", "xclient: closed"),
+        ("!drop", "XCLIENT: closed"),
     ],
 )
 async def test_the_client_is_refused(tmp_path: Path, reply: str, said: str) -> None:
