@@ -16,6 +16,7 @@ from libs.smtp.sts import AGAIN_S, FETCH_S, FRESH_S, Policies
 from libs.smtp.sts_file import NAME, Entry, load, save
 from libs.smtp.sts_policy import Mode, read_policy
 from tests.helpers.clock import Clock
+from tests.helpers.patience import until
 from tests.helpers.policy_server import PATH, PolicyServer
 from tests.helpers.zone import Zone
 
@@ -123,9 +124,11 @@ async def test_who_does_not_answer_holds_nobody(tmp_path: Path) -> None:
             assert await at.mode() is Mode.ENFORCE
         at.server.policy = TESTING
         at.server.answering.set()
-        async with asyncio.timeout(FETCH_S):
-            while await at.mode() is not Mode.TESTING:
-                await asyncio.sleep(0)
+
+        async def renewed() -> bool:
+            return await at.mode() is Mode.TESTING
+
+        await until(renewed)
 
 
 async def test_fetched_at_once_and_all_kept(tmp_path: Path) -> None:
