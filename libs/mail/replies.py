@@ -150,6 +150,7 @@ ANOTHER_DOMAIN = Reply(452, "4.5.3", "One recipient domain a transaction, send t
 DOMAIN_NOT_READY = Reply(451, "4.3.5", "Domain not ready here, try again later")
 DOMAIN_SUSPENDED = Reply(451, "4.3.2", "Domain suspended, try again later")
 DOMAINS_NOT_READY = Reply(451, "4.3.2", "Not ready to answer for this domain, try again later")
+NO_PRIMARY = Reply(451, "4.4.4", "This domain has no mail server now, try again later")
 DNS_TROUBLE = Reply(451, "4.4.3", "Temporary DNS trouble, try again later")
 CANNOT_VERIFY = Reply(451, "4.4.1", "Recipient cannot be verified now, try again later")
 RECIPIENT_IN_DOUBT = Reply(451, "4.2.1", "Recipient in doubt, try again later")

@@ -86,7 +86,7 @@ async def connect(partition: Partition, hop: Hop, *, probe: bool = False) -> Kep
     route = await look_up(shared.deps.dns, hop.name, shared.ours, random.shuffle, place)
     if route.found is not Found.OK:
         raise Unreachable(Closed(f"DNS: {route.found}"), route.found)
-    hop.mx, hop.mx_seen = route.hosts, partition.clock.wall()
+    partition.routed(hop, route.hosts)
     demands = await shared.demands.of(hop.name, route, place)
     dialer = _dialer(shared, hop, probe=probe)
     seen: Seen = Closed("no address")

@@ -38,6 +38,7 @@ from services.deliver.waiting import Waiting
 
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries of a write that the log does not take
 _LOOK = 5000  # mails looked at before others get their turn
+MX_SEEN_S = 3600.0  # a working MX set is said to be one at least so often
 WITHOUT_CLAIM_S = 30.0  # so long an acceptance is tried to be written after the claim was lost
 
 log = structlog.get_logger()
@@ -116,6 +117,13 @@ class Partition:
         self.draining = False
 
     # --- next hops ---
+
+    def routed(self, hop: Hop, hosts: tuple[str, ...]) -> None:
+        """DNS names these hosts for `hop`; published when they change, and from time to time."""
+        wall = self.clock.wall()
+        if set(hosts) != set(hop.mx) or wall - hop.mx_seen >= MX_SEEN_S:
+            hop.mx, hop.mx_seen = hosts, wall
+            self.changed.add(hop.name)
 
     def hop(self, name: str, *, primary: bool = False) -> Hop:
         """The next hop `name`, as it was recorded by its owner before, or new: up until it is seen."""

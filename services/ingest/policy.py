@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from libs.mail import replies
 from libs.mail.address import Mailbox
-from libs.mail.knowledge import Callouts, RecipientStatus, Status
+from libs.mail.knowledge import Callouts, Health, RecipientStatus, Status
 from libs.mail.records import Action, Admission, Basis, Kind, Unverified, Verdict
 from libs.mail.reply import Reply
 from libs.mail.settings import DAY_S, DomainSettings
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 OWN = frozenset({"postmaster", "abuse", "mailer-daemon"})  # RFC 5321 section 4.5.1, RFC 2142
 NEGATIVE_S = 3 * HOUR_S  # while the primary is up an older negative is asked again before a 550
+HOMELESS_S = 30 * DAY_S  # so long a domain without a usable MX counts as down
 CLOCKS_S = 120.0  # the clocks of two processes may differ by so much (rule 10)
 NEGATIVE_LATE_S = DAY_S  # when it cannot be asked, an older one is not enough for a 550
 
@@ -61,6 +62,7 @@ def at_rcpt(
         return replies.ANOTHER_DOMAIN
     answer = (
         _unready(f.settings)
+        or _homeless(f, now)
         or (replies.STORAGE_TROUBLE if f.load.failed else None)
         or _full(f, envelope)
         or _incapable(f, envelope)
@@ -205,6 +207,15 @@ def _unready(settings: DomainSettings) -> Reply | None:
     if settings.suspended:
         return replies.DOMAIN_SUSPENDED
     return None if settings.active else replies.DOMAIN_NOT_READY
+
+
+def _homeless(f: Facts, now: float) -> Reply | None:
+    """DNS alone never costs a mail for as long as the last working MX set is remembered; a domain that has
+    had none since, or ever, has no server to keep mail for."""
+    state = f.primary
+    if state is None or state.health is not Health.DOWN:
+        return None
+    return replies.NO_PRIMARY if now - max(state.mx_seen, state.confirmed) > HOMELESS_S else None
 
 
 def _full(f: Facts, envelope: Envelope) -> Reply | None:

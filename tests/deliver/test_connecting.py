@@ -1,16 +1,20 @@
 """How a next hop is reached: patience, addresses, routes."""
 
 import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trustme
 
+from libs.mail.codec import decode
 from libs.mail.event import EventType
-from libs.mail.knowledge import Health
+from libs.mail.knowledge import Health, PrimaryState
 from libs.smtp.client import CALLOUT, Dialer
 from services.deliver.partition import Dialers
 from tests.deliver.house import ZONE, House, house
+from tests.helpers.clock import Clock
 from tests.helpers.patience import until
 from tests.helpers.policy_server import PolicyServer
 from tests.helpers.primary import CAPABILITIES, Primary
@@ -195,6 +199,45 @@ async def test_a_policy_that_comes_is_noticed(tmp_path: Path) -> None:
 
             await until(down)
             assert "MTA-STS" in home.events(EventType.PRIMARY)[0].text
+
+
+async def test_when_dns_named_it_last_is_told(tmp_path: Path) -> None:
+    """The time of the last working MX set goes on while the domain has one, and stops with it."""
+    clock = Clock()
+    async with (
+        Zone(ZONE) as zone,
+        Primary() as primary,
+        house(tmp_path, primary, zone.servers, clock) as home,
+        home.delivering(),
+    ):
+
+        async def told() -> PrimaryState:
+            records = [record async for record in home.records("primaries", "office.example")]
+            return decode(records[-1].value, PrimaryState)
+
+        await home.ended([await home.queue()])
+        begin = clock.wall()
+        await until_true(told, lambda state: state.mx_seen == begin)
+        clock.advance(2 * 3600)
+        await home.ended([await home.queue()])
+        await until_true(told, lambda state: state.mx_seen == begin + 2 * 3600)
+        zone.set("office.example !servfail")
+        clock.advance(31 * 86400)
+        await home.queue()
+        state = await until_true(told, lambda state: state.health is Health.DOWN)
+        assert state.mx_seen == begin + 2 * 3600
+
+
+async def until_true(
+    ask: Callable[[], Awaitable[PrimaryState]], true: Callable[[PrimaryState], bool]
+) -> PrimaryState:
+    """What `ask` says once that is true."""
+
+    async def found() -> PrimaryState | None:
+        said = await ask()
+        return said if true(said) else None
+
+    return cast(PrimaryState, await until(found))
 
 
 async def test_where_the_owner_says_that_it_is(tmp_path: Path) -> None:

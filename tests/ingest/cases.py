@@ -180,6 +180,7 @@ def _primary(case: Case, words: list[str]) -> None:
         case.now - float(given.get("since", "60")),
         confirmed=case.now - float(given["confirmed"]) if "confirmed" in given else 0.0,
         mx=(given["mx"],) if "mx" in given else (),
+        mx_seen=case.now - float(given.get("mx-seen", "0")),
         waiting=int(given.get("waiting", "0")),
         bytes=int(given.get("bytes", "0")),
     )
