@@ -7,6 +7,7 @@ die with the process that started them, however that one ends.
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -43,16 +44,20 @@ os.execv(sys.argv[2], sys.argv[2:])
 _LOGGING = """<Configuration status="OFF"><Loggers><Root level="OFF"/></Loggers></Configuration>"""
 
 
+# Below those that the system gives to whoever asks for any: a broker takes seconds until it listens.
+_PORTS = range(20_000, 32_000)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports on loopback that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    with contextlib.ExitStack() as held:
+        found: list[int] = []
+        while len(found) < count:
+            each = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                each.bind(("127.0.0.1", random.choice(_PORTS)))
+                found.append(each.getsockname()[1])
+        return found
 
 
 class Broker:

@@ -75,9 +75,10 @@ async def main(args: argparse.Namespace) -> int:
             return 0
         starting.result()
         line = ",".join(cluster.bootstrap)
-        print(f"bootstrap {line}", flush=True)
         if args.while_locked:
             args.while_locked.write_text(line, "ascii")
+        print(f"bootstrap {line}", flush=True)
+        if args.while_locked:
             left = asyncio.ensure_future(unwanted(args.while_locked))
             await asyncio.wait({stopping, left}, return_when=asyncio.FIRST_COMPLETED)
         while not stop.is_set() and not args.while_locked:

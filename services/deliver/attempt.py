@@ -65,6 +65,7 @@ class Kept:
         self.expires = route.expires
         if route.found is not Found.OK:
             return False
+        partition.routed(hop, route.hosts)
         known = route.preferences[0] if self.best else route.targets
         target = self.connection.target
         if target not in known:

@@ -1,9 +1,8 @@
 """How a next hop is reached: patience, addresses, routes."""
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 import trustme
@@ -211,33 +210,22 @@ async def test_when_dns_named_it_last_is_told(tmp_path: Path) -> None:
         home.delivering(),
     ):
 
-        async def told() -> PrimaryState:
+        async def told(true: Callable[[PrimaryState], bool]) -> PrimaryState | None:
             records = [record async for record in home.records("primaries", "office.example")]
-            return decode(records[-1].value, PrimaryState)
+            state = decode(records[-1].value, PrimaryState) if records else None
+            return state if state is not None and true(state) else None
 
         await home.ended([await home.queue()])
         begin = clock.wall()
-        await until_true(told, lambda state: state.mx_seen == begin)
+        await until(lambda: told(lambda state: state.mx_seen == begin))
         clock.advance(2 * 3600)
         await home.ended([await home.queue()])
-        await until_true(told, lambda state: state.mx_seen == begin + 2 * 3600)
+        await until(lambda: told(lambda state: state.mx_seen == begin + 2 * 3600))
         zone.set("office.example !servfail")
         clock.advance(31 * 86400)
         await home.queue()
-        state = await until_true(told, lambda state: state.health is Health.DOWN)
+        state = await until(lambda: told(lambda state: state.health is Health.DOWN))
         assert state.mx_seen == begin + 2 * 3600
-
-
-async def until_true(
-    ask: Callable[[], Awaitable[PrimaryState]], true: Callable[[PrimaryState], bool]
-) -> PrimaryState:
-    """What `ask` says once that is true."""
-
-    async def found() -> PrimaryState | None:
-        said = await ask()
-        return said if true(said) else None
-
-    return cast(PrimaryState, await until(found))
 
 
 async def test_where_the_owner_says_that_it_is(tmp_path: Path) -> None:
