@@ -16,6 +16,7 @@ from typing import Any
 import trustme
 
 from deploy.kafka.cluster import Cluster
+from tests.helpers import executed
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 
@@ -142,6 +143,7 @@ async def house(folder: Path, cluster: Cluster | None = None, more: str = "") ->
                 dns=zone.servers,
                 dial_port=primary.port,
                 kafka=cluster.bootstrap if cluster else (),
+                begin=executed.begin,
                 smtp__tls_certificate=str(certificate),
                 smtp__tls_key=str(key),
             ) as running,

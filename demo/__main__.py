@@ -13,6 +13,7 @@ from pathlib import Path
 from demo.story import HEAD, ZONE, Story
 from deploy.kafka.cluster import Cluster, prepared
 from deploy.kafka.jars import Unusable, class_path
+from tests.helpers import executed
 from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
@@ -45,6 +46,7 @@ async def tell(kafka: bool) -> bool:
                 kafka=cluster.bootstrap if cluster else (),
                 replication=3,
                 activation="dns",
+                begin=executed.begin,
             )
         )
         story = Story(backup, office, isp, cluster, begun)

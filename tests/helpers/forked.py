@@ -28,6 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 _NURSERY = """
 import services.process, services.control.service, services.ingest.service
 import services.verify.service, services.deliver.service, services.control.caller
+import anyio._backends._asyncio, httpcore  # what httpx imports late
 from services.main import main
 from tests.helpers.forked import serve
 exec(serve())  # returns in a child

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self
 
 import httpx
 
@@ -67,6 +67,24 @@ probe_s = 1.0
 """
 
 
+Process = Child | asyncio.subprocess.Process
+
+
+class Begin(Protocol):
+    """forked.begin, or executed.begin."""
+
+    async def __call__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path,
+        *,
+        out: BinaryIO | int | None = None,
+        err: BinaryIO | int | None = None,
+        first: str = "",
+    ) -> Process: ...
+
+
 class Said(NamedTuple):
     """What a command answered."""
 
@@ -84,7 +102,7 @@ class Running:
     """One host of an installation in `folder`. `start_all` and `ready` have happened inside the context.
 
     `kafka`: bootstrap servers, else the embedded log; `join`: a host whose log and installation this one
-    shares (over Kafka)."""
+    shares (over Kafka); `begin`: how its processes are started."""
 
     def __init__(
         self,
@@ -97,6 +115,7 @@ class Running:
         activation: str = "trusted",
         host: str = HOSTS[0],
         join: "Running | None" = None,
+        begin: Begin = forked.begin,
         **settings: str,
     ) -> None:
         self.folder, self.host = folder, host
@@ -109,8 +128,9 @@ class Running:
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._holder.bind(("127.0.0.1", 0))
         self.smtp_port = int(self._holder.getsockname()[1])
-        self._processes: dict[str, Child] = {}
-        self._commands: list[Child] = []
+        self._begin = begin
+        self._processes: dict[str, Process] = {}
+        self._commands: list[Process] = []
         self._outputs: dict[str, list[Path]] = {}
         self._starts = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +192,7 @@ class Running:
         self._outputs.setdefault(name, []).append(out)
         environment = self.environment | {f"BACKUPMX_{key.upper()}": text for key, text in settings.items()}
         with out.open("wb") as lines, out.with_suffix(".err").open("wb") as errors:
-            self._processes[name] = await forked.begin(
+            self._processes[name] = await self._begin(
                 self._words(name), environment, forked.ROOT, out=lines, err=errors, first=first
             )
 
@@ -291,9 +311,9 @@ class Running:
     def _words(self, *words: str) -> list[str]:
         return [*words, "--config", str(self.config)]
 
-    async def begin(self, *words: str, stderr: int | None = None) -> Child:
+    async def begin(self, *words: str, stderr: int | None = None) -> Process:
         """Start `backupmx WORDS --config ...`; `stderr`: a file descriptor of its own. Killed at the end."""
-        command = await forked.begin(self._words(*words), self.environment, forked.ROOT, err=stderr)
+        command = await self._begin(self._words(*words), self.environment, forked.ROOT, err=stderr)
         self._commands.append(command)
         return command
 
