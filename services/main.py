@@ -9,6 +9,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,23 @@ app.add_typer(topics, name="topics")
 app.command("suspend")(cli.suspend)
 app.command("resume")(cli.resume)
 app.command("trace")(cli.trace)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"backupmx {metadata.version('backupmx')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Say which version this is."),
+    ] = False,
+) -> None:
+    """The one command; `version` has been said by its callback."""
 
 
 def _serve(config: Config, names: Sequence[str]) -> None:

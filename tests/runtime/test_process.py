@@ -9,6 +9,7 @@ import socket
 import sys
 import tomllib
 from collections.abc import AsyncIterator, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,12 @@ async def test_a_newcomer_runs_it(tmp_path: Path) -> None:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+async def test_which_version_it_is() -> None:
+    """`--version` needs no configuration and tells what the distribution is called."""
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("backupmx"), "--version", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert (process.returncode, out.decode()) == (0, f"backupmx {metadata.version('backupmx')}\n")
