@@ -9,6 +9,7 @@ from libs.mail.records import Domain
 from services.control.queue import Place
 
 PARKED = "parked"
+CLOCKS_S = 120.0  # the clocks of deliver, which parks, and of the log differ by so much at most (rule 10)
 HOUR = 6  # UTC: from then on a day's notice is written; it has what came until then
 
 
@@ -41,5 +42,5 @@ def due(
         domain, last = domains.get(name), told.get(name)
         if domain is None or not domain.overrides.contact:
             continue
-        if last is None or (last.day < day and last.at < since):
+        if last is None or (last.day < day and last.at < since + CLOCKS_S):
             yield name, day

@@ -1,10 +1,13 @@
 """Writes notices, DSNs and those to a domain's contact: content and queue record, on the partition of the
 mail that caused them."""
 
+import asyncio
 from collections.abc import Mapping
 
-from libs.log.contract import Gone, Superseded
-from libs.mail.codec import encode, new_entry, queue_headers
+import structlog
+
+from libs.log.contract import Gone, Stored, Superseded
+from libs.mail.codec import Undecodable, encode, new_entry, queue_headers
 from libs.mail.event import Event, EventType
 from libs.mail.records import Basis, Cause, ContentRef, Kind, Mail, Recipient, State
 from libs.mail.reply import Foreign, parse_line
@@ -18,7 +21,10 @@ from services.deliver.waiting import Waiting
 
 # RFC 3463: delivery time expired; other mail system status; no answer from host; other or undefined.
 EXPIRED, GIVEN_UP, NO_ANSWER, UNDEFINED = "4.4.7", "5.3.0", "4.4.1", "5.0.0"
+COMMIT_S = 3600.0
 _EVENT = {Action.DELAYED: EventType.DELAYED, Action.RELAYED: EventType.RELAYED}
+
+log = structlog.get_logger()
 
 
 class Notices:
@@ -85,10 +91,13 @@ class Notices:
         return True
 
     async def _parked(self, waiting: Waiting, kept_s: float) -> digest.Parked | None:
-        """None: it has just been taken up again, or deleted."""
+        """None: it was just taken up again or deleted; or nobody can read it, and it is counted only."""
         try:
             job = await self._partition.read(waiting)
         except (Gone, Superseded):
+            return None
+        except Undecodable as error:
+            log.warning("a parked mail cannot be read for a notice", id=waiting.id, error=str(error))
             return None
         mail, progress = job.mail, job.entry.progress
         names = tuple(mail.recipients[index].mailbox for index in progress.failed)
@@ -98,9 +107,21 @@ class Notices:
         )
 
     async def _commit(self, id_: str, domain: str, kind: Kind, to: str, content: bytes) -> None:
-        """A mail of our own to `to`: it is tried like any other, and nobody is told when it fails."""
+        """A mail of our own to `to`: it is tried like any other, and nobody is told when it fails. Content
+        that no record refers to is deleted after two hours (rule 5): no record is written long after it."""
         part, key = self._partition, id_.encode()
-        stored = await part.append("content", key, content, (("index", b"0"), ("by", b"deliver")))
+        while True:
+            stored = await part.append("content", key, content, (("index", b"0"), ("by", b"deliver")))
+            try:
+                async with asyncio.timeout(COMMIT_S):
+                    return await self._commit_at(stored, id_, domain, kind, to, content)
+            except TimeoutError:
+                log.warning("the content of a notice is too old, written again", id=id_)
+
+    async def _commit_at(
+        self, stored: Stored, id_: str, domain: str, kind: Kind, to: str, content: bytes
+    ) -> None:
+        part, key = self._partition, id_.encode()
         mail = Mail(
             id=id_,
             domain=domain,

@@ -294,7 +294,10 @@ class Partition:
         headers = (*queue_headers(job.ref), (OWNER, self.ledger.mark))
         key, value = job.mail.id.encode(), encode(entry)
         stored = await self._insist("queue", key, value, headers, accepted=accepted)
+        known = self.index.get(job.mail.id)
         self.ledger.wrote(job.mail.id, stored.offset, progress, job.ref)
+        if known is not None and not known.due and progress.next_attempt == job.entry.progress.next_attempt:
+            self.index.hurry(job.mail.id)  # its backoff is void, and this was written for another reason
         return replace(job, entry=entry)
 
     async def end(self, id_: str, *, accepted: bool = False) -> None:

@@ -108,14 +108,17 @@ class Contents:
         self._ids = Ids()
         self.tasks: set[asyncio.Task[Any]] = set()
 
-    async def receive(self, wire: Wire, trace: Trace, max_size: int, min_rate: int = 0) -> ContentEnd:
-        """Read to the end of data and store what came; with a content its verdict is expected. `min_rate`:
-        octets a second. Raises ConnectionError when the client is gone before that."""
+    async def receive(
+        self, wire: Wire, trace: Trace, room: tuple[int, Reply], min_rate: int = 0
+    ) -> ContentEnd:
+        """Read to the end of data and store what came; with a content its verdict is expected. `room`: so
+        many octets, and what is said of more; `min_rate`: octets a second. Raises ConnectionError when the
+        client is gone before that."""
         chunks = Chunks(self, self._ids.new(), trace)
         end = ContentEnd(None, replies.OUR_FAULT)
         parse = Unstuff(reject_bare_lf=self._reject_bare_lf)
         try:
-            stopped = await self._read(wire, parse, chunks, max_size, min_rate)
+            stopped = await self._read(wire, parse, chunks, room, min_rate)
             if stopped is not None:
                 end = stopped
             else:
@@ -137,11 +140,12 @@ class Contents:
         return end
 
     async def _read(
-        self, wire: Wire, parse: Unstuff, chunks: "Chunks", max_size: int, min_rate: int
+        self, wire: Wire, parse: Unstuff, chunks: "Chunks", room: tuple[int, Reply], min_rate: int
     ) -> ContentEnd | None:
         """Read to the end of data. None: all of it is held or stored. What is refused is read all the same:
         no client looks for a reply before its final dot."""
         refused: Reply | None = None
+        max_size, too_large = room
         until = self.mono() + DATA_S
         waited_s = 0.0
         while True:
@@ -150,7 +154,7 @@ class Contents:
                 if parse.fault:
                     return ContentEnd(None, replies.BARE_LINE_END, close=True)
                 if parse.size > max_size:
-                    refused = replies.TOO_LARGE
+                    refused = too_large
                 elif chunks.failed:
                     refused = replies.NOT_STORED
                 if refused is not None:

@@ -6,11 +6,13 @@ import math
 from libs import topics
 from libs.log.contract import Record
 from libs.log.table import Table
+from libs.mail import replies
 from libs.mail.address import Mailbox, mailbox
 from libs.mail.codec import Undecodable, decode
 from libs.mail.knowledge import PrimaryFacts, PrimaryState, RecipientRecord, RecipientStatus, RecipientTry
 from libs.mail.records import Access, Admission, Domain, Installation
 from libs.mail.remembered import counting, unpack
+from libs.mail.reply import Reply
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.deps import Deps
 from services.ingest import fallback
@@ -160,12 +162,15 @@ class Known:
         found = None if kept is None else unpack(key, kept)
         return found if found is not None and found.era == era else None
 
-    def max_size(self, domain: str) -> int:
-        """Octets of a content for `domain`; for our own names and as a fallback the installation's."""
+    def room(self, domain: str) -> tuple[int, Reply]:
+        """Octets of a content for `domain` (for our own names and as a fallback the installation's), and what
+        is said of one that is larger: for good only by a table that is fresh and whole (rule 7)."""
         settings = self.domains.get(domain.encode())
-        if isinstance(settings, DomainSettings):
-            return settings.max_size
-        return self._deps.config.defaults.max_size
+        size = (
+            settings.max_size if isinstance(settings, DomainSettings) else self._deps.config.defaults.max_size
+        )
+        whole = self.whole(self.partition(domain))
+        return size, replies.TOO_LARGE if whole else replies.DOMAINS_NOT_READY
 
     def largest_size(self) -> int:
         """The most octets that any domain takes; 0 while nobody knows, as domains are missing or stale."""

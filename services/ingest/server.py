@@ -170,10 +170,6 @@ class Server:
             self._answered[code, source] = counter
         counter.inc()
 
-    def max_size(self, domain: str) -> int:
-        """Octets of a content for `domain`."""
-        return self.known.max_size(domain)
-
 
 class Dialogue(Connection):
     """A connection and the loop that performs effects."""
@@ -281,9 +277,9 @@ class Dialogue(Connection):
                 self.out.append(wire(effect.reply))
                 await self.flush()
                 trace = upstream.trace(effect.envelope, self._client, state.helo)
-                max_size = self._server.max_size(effect.envelope.domain)
+                room = self._server.known.room(effect.envelope.domain)
                 rate = self._server.connections.data_rate(self._peer)
-                return await self._server.contents.receive(self, trace, max_size, rate)
+                return await self._server.contents.receive(self, trace, room, rate)
             case Commit():
                 return await self._server.committer.commit(
                     state, effect.envelope, effect.content, self._client

@@ -29,6 +29,7 @@ DOMAINS = {NAME: Domain(NAME, 1.0, 1.0, overrides=Overrides(contact="owner@elsew
         (NOON - 60, None, NOON - 7 * 3600, None),  # not in the night
         (NOON - 60, Told("2027-01-15", NOON - 90), NOON, None),  # once a day
         (NOON - 60, Told("2027-01-14", NOON - DAY_S), NOON, "2027-01-15"),
+        (NOON - DAY_S - 60, Told("2027-01-14", NOON - DAY_S), NOON, "2027-01-15"),  # a clock was late
         (NOON - 2 * DAY_S, Told("2027-01-14", NOON - DAY_S), NOON, None),  # nothing new
         (NOON - 60, Told("2027-01-16", NOON - 90), NOON, None),  # a clock went back
     ],

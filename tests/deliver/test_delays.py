@@ -14,6 +14,17 @@ def test_due_after_its_moment_and_once() -> None:
     assert delays.due(9 * SLICE_S, 10) == []
 
 
+def test_what_has_ended_is_not_due() -> None:
+    """A mail that ended is looked at no more; one that is not known is none of ours."""
+    delays = Delays()
+    delays.add("a", SLICE_S)
+    delays.add("b", SLICE_S)
+    delays.drop("a", SLICE_S)
+    delays.drop("c", SLICE_S)
+    delays.drop("b", 9 * SLICE_S)
+    assert delays.due(3 * SLICE_S, 10) == ["b"]
+
+
 def test_many_come_in_parts() -> None:
     """Who asks says how many; the others come next time, the oldest first."""
     delays = Delays()

@@ -6,6 +6,7 @@ import os
 from email.message import EmailMessage
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from libs.mail.event import EventType
@@ -82,6 +83,27 @@ async def test_a_notice_is_written_once(tmp_path: Path) -> None:
         assert "550 5.1.1 nobody" in message.get_content()
         assert first.content != second.content
         assert (await home.state())[id_] == parked
+
+
+async def test_a_parked_mail_that_nobody_can_read(tmp_path: Path) -> None:
+    """It is counted, and keeps nobody from hearing of the others."""
+    async with Zone(ELSEWHERE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await home.domain(DOMAIN, contact="owner@elsewhere.example")
+        parked = Progress(State.PARKED, failed=(0,), since=home.clock.wall())
+        good, bad = await home.queue(progress=parked), await home.queue(progress=parked)
+        [record] = [each async for each in home.records("queue", DOMAIN) if each.key == bad.encode()]
+        fields = msgspec.msgpack.decode(record.value)
+        fields["mail"]["recipients"][0]["basis"] = "of a newer version"
+        octets = msgspec.msgpack.encode(fields)
+        await home.log.append("queue", record.partition, record.key, octets, within=5, headers=record.headers)
+        async with home.delivering():
+            await home.ask(Notify("one", DOMAIN, "a test", "parked", "2027-01-15"))
+            assert (await said(home, "one")).counts["changed"] == 1
+            await primary.got(1)
+        text = primary.received[0].content.decode()
+        assert good in text
+        assert bad not in text
+        assert "Mail for office.example that could not be delivered: 2" in text
 
 
 @pytest.mark.parametrize("contact", ["", "owner@elsewhere.example"])

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from libs.log.contract import Gone
+from libs.log.contract import Gone, Headers, Stored
 from libs.mail.codec import decode, encode, queue_headers
 from libs.mail.event import EventType
 from libs.mail.knowledge import Health, RecipientStatus, Status
-from libs.mail.records import ContentRef, Progress, QueueEntry, Retry, State
+from libs.mail.records import ContentRef, Kind, Progress, QueueEntry, Retry, State
 from libs.mail.settings import DAY_S
-from services.deliver.waiting import Place
+from services.deliver import notices
+from services.deliver.outgoing import Job
+from services.deliver.waiting import Place, Waiting
 from tests.deliver.house import ZONE, House, TestClaim, house
 from tests.helpers.clock import Clock
 from tests.helpers.patience import PATIENCE_S, until
@@ -171,6 +173,48 @@ class Broken:
     async def __call__(self, *_: object) -> None:
         self.called += 1
         raise ZeroDivisionError
+
+
+async def test_a_void_backoff_stays_void(tmp_path: Path) -> None:
+    """A deferred mail that was made due (a flush, the primary's first 250) stays so when its record is
+    written again for another reason: its content moved, its sender was told."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await home.domain(DOMAIN, held=True)
+        later = Progress(State.DEFERRED, 1, home.clock.wall() + 3600.0)
+        async with home.sharing() as common:
+            id_ = await home.queue(progress=later)
+            async with home.shard(common) as shard:
+                index = shard.partition.index
+
+                async def told(_: Waiting, job: Job) -> None:
+                    await shard.partition.write(job, replace(job.entry.progress, delay_told=True))
+
+                index.hurry(id_)
+                assert await shard.carriers.hold(id_, told)
+                assert (mail := index.get(id_)) is not None
+                assert (mail.delay_told, mail.due, index.place(id_)) == (True, 0.0, Place.READY)
+
+                async def deferred(_: Waiting, job: Job) -> None:
+                    await shard.partition.write(job, replace(later, next_attempt=later.next_attempt + 60))
+
+                assert await shard.carriers.hold(id_, deferred)
+                assert index.place(id_) is Place.SLOW
+
+
+async def test_a_record_that_changed_since_it_was_looked_at(tmp_path: Path) -> None:
+    """A sweep acts on no older record than the newest: what it saw may have been taken up again since."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await home.domain(DOMAIN, held=True)
+        async with home.sharing() as common, home.shard(common) as shard:
+            id_ = await home.queue()
+            seen = await until(lambda: shard.partition.index.get(id_))
+            job = await shard.partition.read(seen)
+            await shard.partition.write(job, Progress(State.DEFERRED, 1, home.clock.wall() + 60.0))
+            broken = Broken()
+            await shard.upkeep._on(seen, broken)
+            assert not broken.called
+            await shard.upkeep._on(await until(lambda: shard.partition.index.get(id_)), broken)
+            assert broken.called == 1
 
 
 async def test_held_stays_held(tmp_path: Path) -> None:
@@ -375,6 +419,38 @@ async def test_what_is_stopped_does_not_expire(tmp_path: Path, stop: str) -> Non
             hop.brake = replace(hop.brake, pulled=None)
             assert await swept() == 0
             assert home.events(EventType.EXPIRATION)
+
+
+async def test_content_that_waited_too_long_for_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 5: content that nothing refers to goes after two hours. A notice whose record the log does not
+    take for half of that is written again from its content on."""
+    monkeypatch.setattr(notices, "COMMIT_S", 0.2)
+    async with (
+        Zone(ZONE) as zone,
+        Primary(known=set()) as primary,
+        house(tmp_path, primary, zone.servers) as home,
+        home.sharing() as common,
+        home.shard(common) as shard,
+    ):
+        append, tried = shard.partition.append, list[str]()
+
+        async def stuck(topic: str, key: bytes, value: bytes, headers: Headers = ()) -> Stored:
+            if topic in ("content", "queue"):
+                tried.append(topic)
+            if tried == ["content", "queue"]:
+                await asyncio.get_running_loop().create_future()
+            return await append(topic, key, value, headers)
+
+        monkeypatch.setattr(shard.partition, "append", stuck)
+        await home.queue("bob@office.example")
+        await until(lambda: tried == ["content", "queue"] * 2)
+        await until(lambda: any(mail.kind is Kind.DSN for mail in shard.partition.index))
+        first, second = [each async for each in home.records("content", DOMAIN) if each.header("by")]
+        assert first.key == second.key
+        states = [each async for each in home.records("queue", DOMAIN) if each.key == second.key]
+        assert decode(states[0].header("content") or b"", ContentRef).offsets == (second.offset,)
 
 
 async def test_interrupted_notice(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from libs.mail import replies
 from libs.mail.records import Trace
 from services.ingest.content import Contents
 from services.ingest.effects import Interrupted
@@ -43,7 +44,7 @@ async def test_a_drip_feed_stays_small(tmp_path: Path, drop: bytes) -> None:
         tracemalloc.start()
         try:
             with pytest.raises(ConnectionResetError):
-                await contents.receive(wire, trace, 2**20)
+                await contents.receive(wire, trace, (2**20, replies.TOO_LARGE))
         finally:
             tracemalloc.stop()
         assert wire.held < 2 * 2 * DROPS + 300_000  # the header is held, too, and the log lives meanwhile
