@@ -25,6 +25,7 @@ import dns.query
 import dns.rcode
 import dns.rdata
 import dns.rdatatype
+import dns.rdtypes.ANY.CNAME
 import dns.rdtypes.ANY.MX
 import dns.rdtypes.ANY.PTR
 import dns.rdtypes.ANY.TLSA
@@ -43,7 +44,7 @@ _AT_ONCE = 256  # queries in flight: each holds a socket
 _PAYLOAD = 1232
 _RECORDS = 128  # of an answer that is read: each costs some 50 us, and a stranger has written them
 
-_TYPES = {name: dns.rdatatype.from_text(name) for name in ("A", "AAAA", "MX", "TXT", "PTR", "TLSA")}
+_TYPES = {name: dns.rdatatype.from_text(name) for name in ("A", "AAAA", "CNAME", "MX", "TXT", "PTR", "TLSA")}
 
 
 class Kind(StrEnum):
@@ -60,7 +61,8 @@ Record = str | tuple[int, str]
 
 
 class Answer(NamedTuple):
-    """`records`: A and AAAA addresses; MX (preference, host), host a lower-case A-label without final dot, ""
+    """`records`: A and AAAA addresses; CNAME where an alias leads, one step;
+    MX (preference, host), host a lower-case A-label without final dot, ""
     for the null MX "."; TXT the joined character-strings, each octet one character (latin-1); PTR the host;
     TLSA "usage selector matching-type data", the data in hexadecimal.
     `expires`: monotonic seconds; `authentic`: a resolver on loopback set AD (RFC 6840 section 5.8)."""
@@ -95,7 +97,7 @@ class Dns:
         self._backend = dns.asyncbackend.get_backend("asyncio")
 
     async def ask(self, name: str, rtype: str) -> Answer:
-        """The answer for `name` (with or without the final dot); `rtype` one of A AAAA MX TXT TLSA
+        """The answer for `name` (with or without the final dot); `rtype` one of A AAAA CNAME MX TXT TLSA
         PTR (the name for PTR: `ipaddress.ip_address(...).reverse_pointer`).
 
         Never raises for trouble of DNS or for a name that no DNS can hold: that one is NXDOMAIN.

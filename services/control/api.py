@@ -22,8 +22,9 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /vault, /vault/ID,
-    /trace/ID; POST /vault/ID/delete; GET and POST /domains/NAME/recipients; POST /domains/NAME/flush,
-    .../release and .../stop, /requests/VERB; GET and POST /access; POST /access/remove."""
+    /trace/ID, /domains/NAME/doctor; POST /vault/ID/delete; GET and POST /domains/NAME/recipients; POST
+    /domains/NAME/flush, .../release and .../stop, /requests/VERB; GET and POST /access; POST
+    /access/remove."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
@@ -40,6 +41,10 @@ def application(desk: Desk) -> Starlette:
 
     async def domain_remove(request: Request) -> Any:
         return await desk.domain_remove(request.path_params["name"])
+
+    async def doctor(request: Request) -> Any:
+        language = request.query_params.get("language", "en")
+        return await desk.consulting.about(request.path_params["name"], language)
 
     async def recipients(request: Request) -> Any:
         after = request.query_params.get("after")
@@ -107,6 +112,7 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}", _page(desk, domain_remove), methods=["DELETE"]),
             Route("/domains/{name}/recipients", _page(desk, recipients), methods=["GET"]),
             Route("/domains/{name}/recipients", _page(desk, recipients_tell), methods=["POST"]),
+            Route("/domains/{name}/doctor", _page(desk, doctor), methods=["GET"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
             Route("/domains/{name}/release", _page(desk, release), methods=["POST"]),
             Route("/domains/{name}/stop", _page(desk, stop), methods=["POST"]),

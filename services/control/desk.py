@@ -32,6 +32,7 @@ from libs.topics import (
     partition_of,
 )
 from services.control import access, asking, domains, queue
+from services.control.consulting import Consulting
 from services.control.digests import Digests
 from services.control.domains import Refused, Unknown
 from services.control.door import ANSWER_S, PAGE, WITHIN_S
@@ -52,6 +53,7 @@ class Desk:
         self.rolls = Rolls(deps, self.register, self._primaries)
         self._trail = Trail(deps)
         self.digests = Digests(deps, self.register, self._queue)
+        self.consulting = Consulting(deps, self.register, self.rolls, self._primaries)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         tables = (self.register.table, self._primaries, self._queue)

@@ -121,6 +121,14 @@ def named(text: str) -> str:
     return name
 
 
+def language(text: str) -> Language:
+    """Raises Malformed."""
+    try:
+        return Language(text)
+    except ValueError as error:
+        raise Malformed(f"language must be {SETTINGS['language'][1]}, not {text!r}") from error
+
+
 def mailbox_of(domain: str, text: str) -> Mailbox:
     """The mailbox of `domain` (normal form) that `text` is. Raises Malformed."""
     try:

@@ -15,7 +15,7 @@ from libs.topics import CALLOUTS, RECIPIENTS, partition_of
 from services.control import domains
 from services.control.domains import Malformed, Refused
 from services.control.door import SAID, WITHIN_S
-from services.control.recipients import Change, Roll, change, told
+from services.control.recipients import Change, Roll, change, deliverable, told
 from services.control.register import Register
 
 READ_S = 30.0
@@ -53,6 +53,10 @@ class Rolls:
     async def learnt(self, name: str) -> tuple[int, PrimaryFacts | None]:
         """How many recipients of `name` are known, and what callouts learnt of its primary. Raises
         Refused, LogError."""
+        roll, facts = await self._all(name)
+        return roll.known(), facts
+
+    async def _all(self, name: str) -> tuple[Roll, PrimaryFacts | None]:
         roll, era = Roll(), domains.known(self._register.book(), name).era
         facts: PrimaryFacts | None = None
 
@@ -66,7 +70,13 @@ class Rolls:
             return batch.position >= batch.end
 
         await self._read(name, BEGIN, enough)
-        return roll.known(), facts
+        return roll, facts
+
+    async def deliverable(self, name: str) -> tuple[list[str], PrimaryFacts | None]:
+        """The recipients of `name` that are known to exist, and what callouts learnt of its primary. Raises
+        Refused, LogError."""
+        roll, facts = await self._all(name)
+        return deliverable(roll.rows()), facts
 
     async def tell(self, text: str, verb: str, addresses: Sequence[str], by: str) -> dict[str, Any]:
         """Tell verify what the operator says of recipients. `after`: where to read on what came of it. Raises

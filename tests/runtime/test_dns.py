@@ -49,6 +49,8 @@ async def test_records_of_each_type() -> None:
         assert sorted((await dns.ask("mx1.office.example", "A")).records) == ["192.0.2.1", "192.0.2.2"]
         assert (await dns.ask("mx1.office.example", "AAAA")).records == ("2001:db8::1",)
         assert sorted((await dns.ask("www.office.example", "A")).records) == ["192.0.2.1", "192.0.2.2"]
+        assert (await dns.ask("www.office.example", "CNAME")).records == ("mx1.office.example",)
+        assert (await dns.ask("mx1.office.example", "CNAME")).kind is Kind.NODATA
         assert (await dns.ask("null.example", "MX")).records == ((0, ""),)
         assert (await dns.ask("office.example", "TXT")).records == ("v=spf1 include:b\xf6h -all",)
         pointer = ipaddress.ip_address("192.0.2.1").reverse_pointer

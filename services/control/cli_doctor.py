@@ -1,0 +1,45 @@
+"""The command `domain doctor`: five lights, and what to do about each thing that is wrong."""
+
+import textwrap
+from typing import Annotated, Any
+
+import typer
+
+from libs.runtime.terminal import AsJson, print_rows
+from services.control.caller import ask
+from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured, named_domain, run
+
+_MARKS = {"good": "+", "note": "-", "warning": "!", "wrong": "X"}
+_WIDTH = 100
+
+
+def doctor(
+    name: str,
+    language: Annotated[str, typer.Option(help="en, de: of what is said.")] = "en",
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: AsJson = False,
+) -> None:
+    """See whether all is as it should be with a domain: DNS, its server, what that says of recipients.
+
+    Nothing is left at the server: no mail is sent. Exit code 1 where something is wrong.
+    Example: backupmx domain doctor office.example --language de"""
+    path = f"/domains/{named_domain(name)}/doctor"
+    found = run(ask(configured(config), "GET", path, params={"language": language}))
+    if json:
+        print_rows([found])
+    else:
+        _print(found)
+    raise typer.Exit(1 if found["wrong"] else 0)
+
+
+def _print(found: dict[str, Any]) -> None:
+    print(found["domain"])
+    for light in found["lights"]:
+        print(f"  {_MARKS[light['level']]} {light['says']}")
+    for each in found["findings"]:
+        print()
+        lines = textwrap.wrap(each["what"], _WIDTH - 2)
+        print(f"{_MARKS[each['level']]} " + "\n  ".join(lines))
+        for sentence in (each["why"], each["remedy"]):
+            print(textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="  ",
+                                break_long_words=False, break_on_hyphens=False))  # fmt: skip

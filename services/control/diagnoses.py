@@ -1,0 +1,108 @@
+"""What each finding means for people: what is so, why that matters, what to do; in English and German.
+
+The remedy at a mail server itself is libs/mail/hints.py's, with our addresses in it, for pasting; {hint} is
+its place here.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from libs.mail.hints import Us, hint
+from libs.mail.records import Language
+from libs.mail.reply import escaped, parse_line
+from libs.mail.stance import Stance
+from libs.mail.trouble import Trouble, before, server, trouble
+from services.control import diagnoses_de, diagnoses_en
+from services.control.examined import Examined, Visit
+from services.control.findings import Finding, Kind, Level, Light, findings, lights
+
+
+class Diagnosis(NamedTuple):
+    """Sentences."""
+
+    what: str
+    why: str
+    remedy: str
+
+
+WORDS: Mapping[Language, Mapping[Kind, tuple[str, str, str]]] = {
+    Language.EN: diagnoses_en.WORDS,
+    Language.DE: diagnoses_de.WORDS,
+}
+LIGHTS: Mapping[Language, Mapping[Light, str]] = {
+    Language.EN: diagnoses_en.LIGHTS,
+    Language.DE: diagnoses_de.LIGHTS,
+}
+_REPLY = re.compile(r"(?:[A-Z]+: )?([245]\d\d(?: .*)?)")  # behind the stage that it was said at
+# What stands in our way where no reply says it.
+_TROUBLES = {
+    Kind.SPF_CHECKED: Trouble.SPF,
+    Kind.GREYLISTED: Trouble.GREYLIST,
+    Kind.ACCEPTS_ALL: Trouble.CATCH_ALL,
+    Kind.REFUSES_LATE: Trouble.LATE,
+    Kind.SILENT: Trouble.DROPPED,
+    Kind.REFUSED: Trouble.DROPPED,
+    Kind.HUNG_UP: Trouble.DROPPED,
+}
+
+
+def diagnosis(finding: Finding, seen: Examined, us: Us, language: Language) -> Diagnosis:
+    """The sentences for one finding."""
+    filled = {
+        "domain": seen.domain,
+        "at": finding.at,
+        "detail": escaped(finding.detail),
+        "hosts": ", ".join(seen.us),
+        "records": "; ".join(f"{seen.domain}. MX {_worse(seen)} {host}." for host in seen.us),
+        "name": us.name,
+        "hint": _hint(finding, seen, us),
+        "size": str(seen.known.max_size),
+    }
+    what, why, remedy = WORDS[language][finding.kind]
+    return Diagnosis(what.format(**filled), why.format(**filled), remedy.format(**filled))
+
+
+def report(seen: Examined, us: Us, language: Language) -> dict[str, Any]:
+    """What was found, as plain data: five lights, then each finding with its sentences."""
+    found = findings(seen)
+    worst = lights(found, seen)
+    return {
+        "domain": seen.domain,
+        "wrong": any(each.level is Level.WRONG for each in found),
+        "lights": [
+            {
+                "light": light.value,
+                "level": "good" if level in (None, Level.NOTE) else level.value,
+                "says": LIGHTS[language][light],
+            }
+            for light, level in worst.items()
+        ],
+        "findings": [
+            {
+                "kind": each.kind.value,
+                "level": each.level.value,
+                "light": each.light.value,
+                "at": each.at,
+                "detail": each.detail,
+                **diagnosis(each, seen, us, language)._asdict(),
+            }
+            for each in found
+        ],
+    }
+
+
+def _worse(seen: Examined) -> int:
+    """A preference below that of every server which is not ours."""
+    return max((each.preference for each in seen.exchanges if not each.ours), default=10) + 10
+
+
+def _hint(finding: Finding, seen: Examined, us: Us) -> str:
+    """What the owner pastes where: by the server's own words, as far as they are known."""
+    visit = next((each for each in seen.visits if each.address == finding.at), Visit("", ""))
+    match = _REPLY.fullmatch(finding.detail)
+    reply = None if match is None else parse_line(match[1])
+    stuck = _TROUBLES.get(finding.kind)
+    if stuck is None:
+        stuck = trouble(Stance.BLOCKING, reply, "") if reply else Trouble.ADDRESS
+    return hint(stuck or Trouble.ADDRESS, before(server(visit.greeting, None), server("", reply)), us)

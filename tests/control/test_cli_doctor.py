@@ -1,0 +1,74 @@
+"""`domain doctor` by the real command, while services run: over both logs."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.client import Client
+from tests.helpers.primary import Primary
+from tests.helpers.running import Running
+from tests.helpers.zone import Zone
+
+ZONE = """
+    office.example       MX 10 mail.office.example
+                         MX 20 mx1.backup.example
+    mail.office.example  A 127.0.0.2
+    mx1.backup.example   A 192.0.2.1
+    spf-test.mx1.backup.example TXT "v=spf1 -all"
+    sender.example       TXT "v=spf1 ip4:127.0.0.1 -all"
+"""
+BOTH = ZONE.replace(
+    "MX 20 mx1.backup.example", "MX 20 mx1.backup.example\n                         MX 20 mx2.backup.example"
+)
+ANN = "ann@office.example"
+
+
+@pytest.mark.parametrize("log", ["sqlite", "kafka"])
+async def test_a_domain_is_mended_step_by_step(
+    tmp_path: Path, log: str, request: pytest.FixtureRequest
+) -> None:
+    """What is said first, what is left after each remedy, exit code 1 as long as something is wrong."""
+    kafka = request.getfixturevalue("broker") if log == "kafka" else ()
+
+    async with (
+        Zone(ZONE) as zone,
+        Primary(address="127.0.0.2", known={ANN, "postmaster@office.example"}) as primary,
+        Running(tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns", kafka=kafka) as running,
+    ):
+
+        async def kinds() -> tuple[int, list[str]]:
+            said = await running.ask("domain", "doctor", "Office.Example", "--json")
+            return said.code, [each["kind"] for each in said.rows[0]["findings"]]
+
+        assert await kinds() == (1, ["not-registered", "host-missing", "no-starttls"])
+        await running.ask("domain", "add", "office.example")
+        assert await kinds() == (0, ["host-missing", "no-starttls", "nobody-known"])
+        async with Client(running.smtp_port) as client:
+            await client.greet()
+            assert (await client.mail(ANN)).startswith("250")
+        zone.set(BOTH)
+        await running.until(lambda: primary.received)
+        code, found = await kinds()
+        while "host-missing" in found:  # the time to live of the record
+            code, found = await kinds()
+        assert (code, found) == (0, ["no-starttls"])
+
+        primary.say("RCPT", "450 4.2.0 Greylisted")
+        said = await running.ask("domain", "doctor", "office.example", "--language", "de")
+        assert said.code == 1
+        assert "  + Wir kennen Ihre Empfänger\n" in said.out
+        assert "  X Er sagt, welche Empfänger es gibt\n" in said.out
+        assert "wendet Greylisting auf uns an: 450 4.2.0 Greylisted" in said.out
+        await primary.down()
+        assert await kinds() == (1, ["refused"])
+
+
+async def test_wrong_use(tmp_path: Path) -> None:
+    running = Running(tmp_path, dns=[("127.0.0.1", 53)], dial_port=25)
+    try:
+        said = await running.ask("domain", "doctor", "a b")
+        assert said == (2, "", "backupmx: 'a b' is no domain name\n")
+        said = await running.ask("domain", "doctor", "office.example", "--language", "fr")
+        assert said == (2, "", "backupmx: language must be en or de, not 'fr'\n")
+    finally:
+        await running.close()
