@@ -22,9 +22,9 @@ _Page = Callable[[Request], Awaitable[Any]]
 
 def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /vault, /vault/ID,
-    /trace/ID, /domains/NAME/doctor; POST /vault/ID/delete; GET and POST /domains/NAME/recipients; POST
-    /domains/NAME/flush, .../release and .../stop, /requests/VERB; GET and POST /access; POST
-    /access/remove."""
+    /trace/ID, /domains/NAME/doctor, /export; POST /apply, /vault/ID/delete; GET and POST
+    /domains/NAME/recipients; POST /domains/NAME/flush, .../release and .../stop, /requests/VERB; GET and POST
+    /access; POST /access/remove."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
@@ -41,6 +41,15 @@ def application(desk: Desk) -> Starlette:
 
     async def domain_remove(request: Request) -> Any:
         return await desk.domain_remove(request.path_params["name"])
+
+    async def apply(request: Request) -> Any:
+        wanted = await _wanted(request)
+        if wanted.dry:
+            return desk.declaring.planned(wanted.domains, prune=wanted.prune)
+        return await desk.declaring.apply(wanted.domains, prune=wanted.prune)
+
+    async def export(request: Request) -> Any:
+        return desk.declaring.export(request.query_params.get("format", "toml"))
 
     async def doctor(request: Request) -> Any:
         language = request.query_params.get("language", "en")
@@ -112,6 +121,8 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}", _page(desk, domain_remove), methods=["DELETE"]),
             Route("/domains/{name}/recipients", _page(desk, recipients), methods=["GET"]),
             Route("/domains/{name}/recipients", _page(desk, recipients_tell), methods=["POST"]),
+            Route("/apply", _page(desk, apply), methods=["POST"]),
+            Route("/export", _page(desk, export), methods=["GET"]),
             Route("/domains/{name}/doctor", _page(desk, doctor), methods=["GET"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
             Route("/domains/{name}/release", _page(desk, release), methods=["POST"]),
@@ -177,6 +188,22 @@ class Said(Struct):
     verb: str
     addresses: list[str]
     by: str
+
+
+class Wanted(Struct, frozen=True, forbid_unknown_fields=True):
+    """`domains`: name -> settings as they are typed; `dry`: only say what would be done."""
+
+    domains: dict[str, dict[str, str]]
+    prune: bool = False
+    dry: bool = False
+
+
+async def _wanted(request: Request) -> Wanted:
+    """Raises Malformed."""
+    try:
+        return msgspec.json.decode(await request.body(), type=Wanted)
+    except msgspec.MsgspecError as error:
+        raise Malformed(f"the request is malformed: {error}") from error
 
 
 async def _said(request: Request) -> Said:

@@ -9,6 +9,7 @@ import typer
 from libs.runtime.terminal import AsJson, print_rows
 from services.control import access as permissions
 from services.control.caller import ask
+from services.control.cli_apply import apply, export
 from services.control.cli_doctor import doctor
 from services.control.cli_recipients import recipients
 from services.control.terminal import (
@@ -30,6 +31,8 @@ from services.control.terminal import (
 domain = typer.Typer(no_args_is_help=True, help="The relay domains.")
 domain.add_typer(recipients, name="recipients")
 domain.command("doctor")(doctor)
+domain.command("apply")(apply)
+domain.command("export")(export)
 access = typer.Typer(no_args_is_help=True, help="Who may send mail here, and who may not.")
 
 # Text as it was typed: the service says what is wrong with it.

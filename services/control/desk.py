@@ -33,6 +33,7 @@ from libs.topics import (
 )
 from services.control import access, asking, domains, queue
 from services.control.consulting import Consulting
+from services.control.declaring import Declaring
 from services.control.digests import Digests
 from services.control.domains import Refused, Unknown
 from services.control.door import ANSWER_S, PAGE, WITHIN_S
@@ -53,6 +54,7 @@ class Desk:
         self.rolls = Rolls(deps, self.register, self._primaries)
         self._trail = Trail(deps)
         self.digests = Digests(deps, self.register, self._queue)
+        self.declaring = Declaring(self.register, lambda: queue.summary(self._queue.values.values()))
         self.consulting = Consulting(deps, self.register, self.rolls, self._primaries)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:

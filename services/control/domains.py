@@ -157,22 +157,22 @@ def settings(given: Mapping[str, str], before: Overrides = NO_OVERRIDES) -> Over
 
 def changed(book: Book, name: str, given: Mapping[str, str]) -> Sequence[Step]:
     """The steps that give `name` other settings. Raises Refused."""
-    _writable(book)
+    writable(book)
     if not given:
         raise Malformed(f"nothing to set: give one of {', '.join(SETTINGS)}")
     domain = known(book, name)
-    return [replace(domain, overrides=_own(name, settings(given, domain.overrides)))]
+    return [replace(domain, overrides=own_of(name, settings(given, domain.overrides)))]
 
 
 def stopped(book: Book, name: str, how: str) -> Sequence[Step]:
     """The steps that make `name` suspended, held or active. Raises Refused."""
-    _writable(book)
+    writable(book)
     if how not in ("suspended", "held", "active"):
         raise Malformed(f"{how!r} is neither suspended, held nor active")
     return [replace(known(book, name), suspended=how == "suspended", held=how == "held")]
 
 
-def _own(name: str, overrides: Overrides) -> Overrides:
+def own_of(name: str, overrides: Overrides) -> Overrides:
     """Settings that `name` may have. Raises Malformed."""
     if overrides.contact and overrides.contact.rpartition("@")[2] == name:
         raise Malformed(f"contact must be outside of {name}: its own server is away when there is news")
@@ -188,25 +188,54 @@ def add(
     book: Book, name: str, now: float, *, active: bool, overrides: Overrides = NO_OVERRIDES
 ) -> Sequence[Step]:
     """The steps that add `name` (lower-case A-label). Raises Refused."""
-    record = _writable(book)
+    record = writable(book)
     if name in book.domains:
         raise Refused(f"{name} is a relay domain already")
+    domain = new(book, name, now, active=active, overrides=overrides)
+    return domain, replace(record, count=len(book.domains) + 1)
+
+
+def new(book: Book, name: str, now: float, *, active: bool, overrides: Overrides) -> Domain:
+    """The record of a domain that is added now. Raises Refused."""
+    may_be(book, name)
+    since, own = now if active else 0.0, own_of(name, overrides)
+    return Domain(domain=name, added=now, active_since=since, overrides=own, era=writable(book).era)
+
+
+def replaced(book: Book, name: str, given: Mapping[str, str]) -> Sequence[Step]:
+    """The steps after which `name` has these settings of its own and no others. Raises Refused."""
+    return [replace(known(book, name), overrides=own_of(name, settings(given)))]
+
+
+def counted(book: Book) -> Sequence[Step]:
+    """The steps after which as many domains are counted as there are."""
+    record = writable(book)
+    return [] if record.count == len(book.domains) else [replace(record, count=len(book.domains))]
+
+
+def removed(book: Book, names: Sequence[str]) -> Sequence[Step]:
+    """The steps that remove all of these: first the count, then their records. Raises Refused."""
+    record = writable(book)
+    if not names:
+        return []
+    # What is known of their recipients counts for no other owner.
+    era = max([record.era, *(known(book, name).era + 1 for name in names)])
+    return replace(record, count=len(book.domains) - len(names), era=era), *names
+
+
+def may_be(book: Book, name: str) -> None:
+    """Raises Refused for a name that cannot be a relay domain."""
     if name in book.closed:
         raise Refused(f"{name} cannot be a relay domain: it is ours or the operators' own")
-    since, own = now if active else 0.0, _own(name, overrides)
-    domain = Domain(domain=name, added=now, active_since=since, overrides=own, era=record.era)
-    return domain, replace(record, count=len(book.domains) + 1)
 
 
 def remove(book: Book, name: str, waiting: int) -> Sequence[Step]:
     """The steps that remove `name`, for which `waiting` mails are in the queue. Raises Refused."""
-    record = _writable(book)
-    domain = known(book, name)
+    known(book, name)
     if waiting:
         mails = "1 mail waits" if waiting == 1 else f"{waiting} mails wait"
         raise Refused(f"{name} cannot be removed: {mails} for its primary")
-    era = max(record.era, domain.era + 1)  # what is known of its recipients counts for no other owner
-    return replace(record, count=len(book.domains) - 1, era=era), name
+    return removed(book, [name])
 
 
 def known(book: Book, name: str) -> Domain:
@@ -251,7 +280,8 @@ def ours(book: Book) -> Installation:
     return record
 
 
-def _writable(book: Book) -> Installation:
+def writable(book: Book) -> Installation:
+    """The installation record of a register that may be changed. Raises Refused."""
     record = ours(book)
     if not book.whole:
         raise Refused(f"{record.count - len(book.domains)} relay domains are missing in the log")

@@ -3,7 +3,7 @@ only writer of that topic."""
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import structlog
 
@@ -16,7 +16,7 @@ from libs.runtime.deps import Deps
 from libs.smtp.lookup import look_up
 from libs.smtp.route import Ours
 from libs.topics import ACCESS_KEY, DOMAINS, INSTALLATION_KEY, is_relay_domain, partition_of
-from services.control import access, domains
+from services.control import access, declared, domains
 from services.control.access import Listed
 from services.control.domains import Book, Refused, Step
 from services.control.door import WITHIN_S
@@ -24,6 +24,7 @@ from services.control.door import WITHIN_S
 JOIN_S = 15.0  # until a claim is gained
 SEEN_S = 10.0  # until the own table shows what was written
 AT_ONCE = 20  # pending domains looked up at once
+LOOK_UPS, WRITES = 100, 500  # at once where many domains are applied
 ELSEWHERE = "the control of another host is in charge of domains: run the command there"
 
 
@@ -118,6 +119,55 @@ class Register:
         async with self._changing:
             await self._write(domains.remove(self.book(), name, waiting()))
         self._tell(name, "removed")
+
+    async def apply(
+        self, wanted: Mapping[str, declared.Settings], waiting: Mapping[str, int], *, prune: bool
+    ) -> declared.Planned:
+        """Make the register as it is wanted: see declared.plan. What was written before something failed
+        stays, and is nothing to be done when it is applied again. Raises Refused, LogError."""
+        async with self._changing:
+            await self.claims.lead()
+            planned = declared.plan(self.book(), wanted, waiting, prune=prune)
+            trusted = self._deps.config.installation.activation == "trusted"
+            named = [trusted or each for each in await self._named(planned.add)]
+            now = self._deps.clock.wall()
+            added = [
+                domains.new(self.book(), name, now, active=active, overrides=domains.settings(given))
+                for (name, given), active in zip(planned.add.items(), named, strict=True)
+            ]
+            changed = [
+                step
+                for each in planned.change
+                for step in domains.replaced(self.book(), each.domain, wanted[each.domain])
+            ]
+            await self._write_all([*added, *changed])
+            await self._write(domains.counted(self.book()))
+            steps = domains.removed(self.book(), planned.remove)
+            await self._write(steps[:1])  # the count, before any of them is gone
+            await self._write_all(steps[1:])
+        for name, active in zip(planned.add, named, strict=True):
+            self._checked[name] = self._deps.clock.mono()
+            self._tell(name, "added" if active else "added, pending")
+        for each in planned.change:
+            self._tell(each.domain, "set " + ", ".join(f"{name}={text}" for name, text in each.after.items()))
+        for name in planned.remove:
+            self._tell(name, "removed")
+        return planned
+
+    async def _named(self, names: Iterable[str]) -> list[bool]:
+        """Which of these name us in DNS, many at once."""
+        slots = asyncio.Semaphore(LOOK_UPS)
+
+        async def named(name: str) -> bool:
+            async with slots:
+                return await self._named_by_dns(name)
+
+        return await asyncio.gather(*map(named, names))
+
+    async def _write_all(self, steps: Sequence[Step]) -> None:
+        """Steps of different domains, many at once. Raises Refused, LogError."""
+        for at in range(0, len(steps), WRITES):
+            await asyncio.gather(*(self._write([step]) for step in steps[at : at + WRITES]))
 
     def listed(self) -> list[Listed]:
         """Whom the operator blocked or allowed."""
