@@ -112,6 +112,9 @@ def application(desk: Desk) -> Starlette:
     async def trace(request: Request) -> Any:
         return await desk.trace(request.path_params["id"])
 
+    async def trace_of(request: Request) -> Any:
+        return await desk.trace_of(request.query_params.get("address", ""))
+
     return Starlette(
         routes=[
             Route("/domains", _page(desk, domain_list), methods=["GET"]),
@@ -136,6 +139,7 @@ def application(desk: Desk) -> Starlette:
             Route("/vault", _page(desk, vault_list), methods=["GET"]),
             Route("/vault/{id:path}", _page(desk, vault_show), methods=["GET"]),
             Route("/vault/{id:path}/delete", _page(desk, vault_delete), methods=["POST"]),
+            Route("/trace", _page(desk, trace_of), methods=["GET"]),
             Route("/trace/{id:path}", _page(desk, trace), methods=["GET"]),
         ]
     )

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import typer
 
-from libs.runtime.terminal import AsJson, print_rows
+from libs.runtime.terminal import AsJson, fail, print_rows
 from services.control import access as permissions
 from services.control.caller import ask
 from services.control.cli_apply import apply, export
@@ -290,9 +290,22 @@ def _permit(rule: str, subject: str, lasts: str | None, config: Path, *, json: b
         print(f"{row['subject']} is {rule}ed{until}.")
 
 
-def trace(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
-    """What happened to a mail."""
-    events = run(ask(configured(config), "GET", f"/trace/{quote(id, '')}"))
+def trace(
+    id: Annotated[str | None, typer.Argument(help="Of a mail.")] = None,  # noqa: A002
+    address: Annotated[str | None, typer.Option(help="All that names it as sender or recipient.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: AsJson = False,
+) -> None:
+    """What happened to a mail, or to all mail of an address, within the days that events are kept.
+
+    Example: backupmx trace --address ann@office.example --json"""
+    if (id is None) == (address is None):
+        fail("say which mail: an id, or --address", 2)
+    settings = configured(config)
+    if id is not None:
+        events = run(ask(settings, "GET", f"/trace/{quote(id, '')}"))
+    else:
+        events = run(ask(settings, "GET", "/trace", params={"address": address}))
     if json:
         print_rows(events)
         return

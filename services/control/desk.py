@@ -17,6 +17,7 @@ from libs.log.contract import (
     Unavailable,
 )
 from libs.log.table import Table
+from libs.mail.address import BadAddress, mailbox
 from libs.mail.codec import Undecodable, decode, encode
 from libs.mail.event import Event, EventType, decode_events
 from libs.mail.hints import for_owner
@@ -35,7 +36,7 @@ from services.control import access, asking, domains, queue
 from services.control.consulting import Consulting
 from services.control.declaring import Declaring
 from services.control.digests import Digests
-from services.control.domains import Refused, Unknown
+from services.control.domains import Malformed, Refused, Unknown
 from services.control.door import ANSWER_S, PAGE, WITHIN_S
 from services.control.register import Register
 from services.control.roll import Rolls
@@ -311,6 +312,15 @@ class Desk:
     async def trace(self, mail_id: str) -> list[dict[str, Any]]:
         """What happened to a mail, oldest first. Raises Refused, LogError."""
         return await self._trail.of(mail_id)
+
+    async def trace_of(self, text: str) -> list[dict[str, Any]]:
+        """What happened to the mail of an address, as its sender or recipient, oldest first. Raises Refused,
+        LogError."""
+        try:
+            address = mailbox(text).key
+        except BadAddress as error:
+            raise Malformed(f"{text!r} is no mail address") from error
+        return await self._trail.about(address)
 
     # --- within ---
 

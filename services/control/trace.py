@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 
 from libs.log.contract import BEGIN, Gone, Unavailable
+from libs.mail.address import BadAddress, mailbox
 from libs.runtime.deps import Deps
 from libs.topics import EVENTS, partition_of
 from services.control.domains import Unknown
 
 ROOM = 250_000  # mails that can be traced; the oldest go first
 READY_S = 30.0
+ABOUT_S = 120.0  # a week of events is read
 
 
 class _Id(msgspec.Struct, frozen=True):
@@ -69,6 +71,30 @@ class Trail:
             raise Unknown(f"no event of the last days names a mail {mail_id}")
         return sorted(found, key=lambda event: event.get("event_time", 0.0))
 
+    async def about(self, address: str) -> list[dict[str, Any]]:
+        """The events that name a mailbox (normal form) as sender or recipient, oldest first: all of the topic
+        is read. Raises Unknown, Unavailable."""
+        # As JSON has it; the domain may be written in another way.
+        needle = msgspec.json.encode(address.rpartition("@")[0])[1:-1].lower()
+        found: list[dict[str, Any]] = []
+        left = set(range(self._deps.partitions))
+        every = dict.fromkeys(left, BEGIN)
+        try:
+            async with asyncio.timeout(ABOUT_S):
+                async with aclosing(self._deps.log.follow(EVENTS.name, every)) as batches:
+                    async for batch in batches:
+                        for record in batch.records:
+                            found += _naming(record.value or b"", address, needle)
+                        if batch.position >= batch.end:
+                            left.discard(batch.partition)
+                        if not left:
+                            break
+        except TimeoutError as error:
+            raise Unavailable("the events could not all be read in time") from error
+        if not found:
+            raise Unknown(f"no event of the last days names {address}")
+        return sorted(found, key=lambda event: event.get("event_time", 0.0))
+
     def _fold(self, key: bytes, offset: int, value: bytes) -> None:
         try:
             told = self._decoder.decode_lines(value)
@@ -87,3 +113,23 @@ class Trail:
             self._places.setdefault(mail_id, array("q")).extend((number, offset))
             if len(self._places) > ROOM:
                 del self._places[next(iter(self._places))]
+
+
+def _naming(value: bytes, address: str, needle: bytes) -> list[dict[str, Any]]:
+    """The events of a record that name `address`; what cannot be read was counted when it was indexed."""
+    if needle not in value.lower():  # most records name others: they are not decoded
+        return []
+    try:
+        events = msgspec.json.Decoder(dict[str, Any]).decode_lines(value)
+    except msgspec.MsgspecError:
+        return []
+    return [
+        each for each in events if address in (_normal(each.get("sender")), _normal(each.get("recipient")))
+    ]
+
+
+def _normal(text: object) -> str:
+    try:
+        return mailbox(text).key if isinstance(text, str) and text else ""
+    except BadAddress:
+        return ""

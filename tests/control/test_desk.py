@@ -365,6 +365,26 @@ async def test_flush_without_deliver_ends_in_a_sentence(
             await at.desk.queue_flush("nix.example", "me")
 
 
+async def test_trace_of_an_address(tmp_path: Path) -> None:
+    """Whoever is named in it as sender or recipient, however the address was written; nobody who only has it
+    in his own."""
+    async with office(tmp_path) as at:
+        emit = at.desk.deps.events.emit
+        emit(Event(EventType.RECEPTION, id="m1", domain="office.example", recipient="Ann@OFFICE.example"))
+        emit(Event(EventType.RECEPTION, id="m2", domain="shop.example", sender="ann@office.example"))
+        emit(Event(EventType.RECEPTION, id="m3", domain="office.example", recipient="joann@office.example"))
+        emit(Event(EventType.RECEPTION, id="m4", domain="office.example", text="ann@office.example"))
+        emit(Event(EventType.RECEPTION, id="m5", domain="office.example", recipient='"a b"@office.example'))
+        await at.desk.deps.events.flush()
+        found = await at.desk.trace_of("ANN@office.Example.")
+        assert sorted(event["id"] for event in found) == ["m1", "m2"]
+        assert [event["id"] for event in await at.desk.trace_of('"a b"@office.example')] == ["m5"]
+        with pytest.raises(Unknown, match=r"names bob@office.example"):
+            await at.desk.trace_of("bob@office.example")
+        with pytest.raises(Refused, match="'a b' is no mail address"):
+            await at.desk.trace_of("a b")
+
+
 async def test_trace_tells_the_story_of_one_mail(tmp_path: Path) -> None:
     """The events with its id, oldest first, from every service and partition they went to."""
     async with office(tmp_path) as at:
