@@ -28,7 +28,7 @@ from services.verify.cli_auth import auth
 SERVICES = ("ingest", "verify", "deliver", "control")  # the order in which they drain
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="A backup mail exchanger as a service.",
 )  # fmt: skip
 topics = typer.Typer(no_args_is_help=True, help="The topics on Kafka.")

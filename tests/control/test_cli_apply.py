@@ -10,7 +10,7 @@ from tests.helpers.primary import Primary
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 
-MANY = 2000
+MANY = 500
 ZONE = """
     office.example       MX 10 mail.office.example
                          MX 20 mx1.backup.example

@@ -235,3 +235,23 @@ async def test_which_version_it_is() -> None:
     )
     out, _ = await process.communicate()
     assert (process.returncode, out.decode()) == (0, f"backupmx {metadata.version('backupmx')}\n")
+
+
+@pytest.mark.parametrize(
+    ("shell", "asked"),
+    [
+        ("bash", {"COMP_WORDS": "backupmx domain do", "COMP_CWORD": "2"}),
+        ("zsh", {"_TYPER_COMPLETE_ARGS": "backupmx domain do"}),
+        ("fish", {"_TYPER_COMPLETE_ARGS": "backupmx domain do", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}),
+    ],
+)
+async def test_words_are_completed(shell: str, asked: dict[str, str]) -> None:
+    """What `--install-completion` has the shell ask."""
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("backupmx"),
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"_BACKUPMX_COMPLETE": f"complete_{shell}"} | asked,
+    )
+    out, _ = await process.communicate()
+    assert b"doctor" in out
+    assert b"export" not in out
