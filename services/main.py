@@ -21,6 +21,7 @@ from libs.runtime.sample import sample
 from libs.runtime.terminal import fail, for_people, for_programs
 from services.control import cli
 from services.control.cli_queue import queue
+from services.control.cli_selfcheck import selfcheck
 from services.control.cli_vault import vault
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured
 from services.verify.cli_auth import auth
@@ -41,6 +42,7 @@ app.add_typer(topics, name="topics")
 app.command("suspend")(cli.suspend)
 app.command("resume")(cli.resume)
 app.command("trace")(cli.trace)
+app.command("selfcheck")(selfcheck)
 
 
 def _say_version(wanted: bool) -> None:
