@@ -36,9 +36,6 @@ class Doctor:
         host, hosts = config.host, config.installation.hosts
         self._ours = Ours(hosts, (*host.ipv4, *host.ipv6))
         self._dialer = Dialer(config.dial, host, clock, CALLOUT, hosts=hosts)
-        self._policies = (
-            Policies(config.dial, dns, clock, config.state_directory) if config.dial.mta_sts else None
-        )
 
     async def examine(self, domain: str, known: Known, place: Place | None, someone: str = "") -> Examined:
         """`domain`: a lower-case A-label; `known`: what stands in the tables; `place`: where the operator
@@ -63,10 +60,6 @@ class Doctor:
             known,
         )
 
-    async def close(self) -> None:
-        if self._policies is not None:
-            await self._policies.close()
-
     # --- DNS ---
 
     async def _exchange(self, preference: int, host: str) -> Exchange:
@@ -80,7 +73,14 @@ class Doctor:
         return Exchange(preference, host, addresses, to, trouble, ours)
 
     async def _policy(self, domain: str, hosts: Sequence[str]) -> Policy | None:
-        policy = None if self._policies is None else await self._policies.of(domain)
+        config = self._config
+        if not config.dial.mta_sts:
+            return None
+        policies = Policies(config.dial, self._dns, self._clock, config.state_directory)
+        try:
+            policy = await policies.of(domain)
+        finally:
+            await policies.close()
         if policy is None:
             return None
         missing = tuple(host for host in hosts if host and not covers(policy, host))

@@ -3,6 +3,7 @@
 The format is explained by cases/doctor/README.case, which runs as a case too.
 """
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from services.control.doctor import Doctor
 from services.control.examined import Dns as Mx
 from services.control.examined import Examined, Known, Policy, Visit
 from services.control.findings import KINDS, SLOW_S, Kind, Light, findings
+from tests.helpers.policy_server import PolicyServer
 from tests.helpers.primary import CAPABILITIES, Primary, server_context
 from tests.helpers.zone import Zone
 
@@ -105,6 +107,18 @@ def _with(known: Known, **fields: Any) -> Known:
     return Known(**{name: fields.get(name, getattr(known, name)) for name in known.__struct_fields__})
 
 
+def configured(folder: Path, **dial: object) -> Config:
+    """`dial`: how servers are dialled; those are trusted whom authorities.pem in `folder` names."""
+    return Config.model_validate(
+        {
+            "state_directory": folder,
+            "installation": {"id": "installation", "hosts": HOSTS, "operators": "ops@isp.example"},
+            "host": {"name": HOSTS[0]},
+            "dial": {"authorities": folder / "authorities.pem", **dial},
+        }
+    )
+
+
 async def examined(case: Case, folder: Path) -> tuple[Examined, Mapping[str, Any]]:
     """What was seen, and the report of it in English."""
     authority = trustme.CA()
@@ -124,25 +138,13 @@ async def examined(case: Case, folder: Path) -> tuple[Examined, Mapping[str, Any
             primary.say(stage, reply.replace("\\r\\n", "\r\n"), to=to or None, times=times)
         if case.down:
             await primary.down()
-        config = Config.model_validate(
-            {
-                "state_directory": folder,
-                "installation": {"id": "installation", "hosts": HOSTS, "operators": "ops@isp.example"},
-                "host": {"name": HOSTS[0]},
-                "dial": {
-                    "port": primary.port,
-                    "allow": ["127.0.0.0/8"],
-                    "authorities": folder / "authorities.pem",
-                },
-            }
-        )
+        config = configured(folder, port=primary.port, allow=["127.0.0.0/8"])
         clock = SystemClock()
         dns = Dns(zone.servers, clock, 2.0)
         doctor = Doctor(config, dns, clock)
         try:
             seen = await doctor.examine(DOMAIN, case.known, said(case.place, ""), case.someone)
         finally:
-            await doctor.close()
             await dns.close()
         assert not primary.received
         assert not primary.violations
@@ -179,16 +181,24 @@ def test_what_takes_long_to_see(kind: Kind, language: Language) -> None:
 
 
 async def test_a_policy_without_us(tmp_path: Path) -> None:
-    """RFC 8461: who honours it hands no mail to a host that it does not list."""
-    policy = Policy(enforced=True, missing=HOSTS)
-    found = findings(Examined(DOMAIN, HOSTS, Mx.NXDOMAIN, policy=policy))
+    """RFC 8461: who honours it hands no mail to a host that it lacks; one that is tested binds nobody."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.cert_pem.write_to_path(tmp_path / "authorities.pem")
+    authority.issue_cert(f"mta-sts.{DOMAIN}").configure_cert(context)
+    records = f'{GOOD}_mta-sts.{DOMAIN} TXT "v=STSv1; id=1;"\nmta-sts.{DOMAIN} A 127.0.0.1\n'
+    policy = f"version: STSv1\nmode: enforce\nmx: mail.{DOMAIN}\nmax_age: 86400\n"
+    async with Zone(records) as zone, PolicyServer(context, policy) as server:
+        dial = {"port": 1, "policy_port": server.port, "allow": ["127.0.0.0/8"]}
+        config = configured(tmp_path, **dial)
+        clock = SystemClock()
+        dns = Dns(zone.servers, clock, 2.0)
+        seen = await Doctor(config, dns, clock).examine(DOMAIN, Known(), None)
+        await dns.close()
+    found = findings(seen)
     assert [each.at for each in found if each.kind is Kind.STS_WITHOUT_US] == list(HOSTS)
     testing = Policy(enforced=False, missing=HOSTS)
-    assert not [
-        each
-        for each in findings(Examined(DOMAIN, HOSTS, Mx.OK, policy=testing))
-        if each.at in HOSTS and each.kind is Kind.STS_WITHOUT_US
-    ]
+    found = findings(Examined(DOMAIN, HOSTS, Mx.OK, policy=testing))
+    assert not [each for each in found if each.kind is Kind.STS_WITHOUT_US]
 
 
 def test_every_kind_has_a_case() -> None:
