@@ -13,7 +13,7 @@ import trustme
 
 from tests.helpers.zone import Zone
 from tests.real import debian, room
-from tests.real.place import EVE, REAL_ANN, REAL_SIZE, ZONE, Place, place
+from tests.real.place import EVE, REAL_ANN, REAL_SIZE, ZOE, ZONE, Place, place
 from tests.real.ports import free_address
 from tests.real.postfix import Postfix
 
@@ -67,9 +67,9 @@ async def _real(
 ) -> AsyncIterator[Postfix]:
     folder = tmp_path_factory.mktemp("primary")
     postfix = Postfix(
-        folder / "room", unpacked("postfix"), [REAL_ANN, EVE], address="127.0.0.3", port=_place.office.port,
-        message_size_limit=str(REAL_SIZE), smtpd_tls_security_level="may",
-        smtpd_tls_chain_files="/etc/chain.pem",
+        folder / "room", unpacked("postfix"), [REAL_ANN, EVE, ZOE],
+        address="127.0.0.3", port=_place.office.port, message_size_limit=str(REAL_SIZE),
+        smtpd_tls_security_level="may", smtpd_tls_chain_files="/etc/chain.pem",
     )  # fmt: skip
     certificate = trustme.CA().issue_cert("mail.real.example")
     (postfix.room.etc / "chain.pem").write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
@@ -79,7 +79,7 @@ async def _real(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def real(_real: Postfix, at: Place) -> Postfix:
-    """The primary of real.example, with empty mailboxes; mails to EVE get into one there, too."""
+    """The primary of real.example, with empty mailboxes; those to EVE and ZOE get into one there, too."""
     del at  # what it heard is forgotten, too
     await _real.begin()
     return _real

@@ -24,6 +24,7 @@ PROGRAMS = {
     "postfix": ("postfix",),
     "postgrey": ("postgrey",),
     "exim": ("exim4-daemon-light",),
+    "opensmtpd": ("opensmtpd",),
     "swaks": ("swaks", "libnet-ssleay-perl"),
     "msmtp": ("msmtp",),
     "spamassassin": ("spamassassin", "libmail-spf-perl"),

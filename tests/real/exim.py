@@ -5,9 +5,11 @@ async with Exim(folder, packages, sends(relay=backup.smtp_port)) as exim:
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from tests.real.daemon import Daemon
+from tests.real.maildir import mails
 from tests.real.ports import free_port
 from tests.real.room import Room, User
 
@@ -26,7 +28,6 @@ never_users =
 host_lookup =
 rfc1413_hosts =
 chunking_advertise_hosts =
-tls_advertise_hosts =
 disable_ipv6 = true
 """
 
@@ -34,6 +35,7 @@ _SENDS = """\
 primary_hostname = mail.sender.example
 acl_smtp_rcpt = accept
 acl_smtp_data = accept
+tls_advertise_hosts =
 dsn_advertise_hosts = *
 smtputf8_advertise_hosts = *
 remote_max_parallel = 1
@@ -66,6 +68,46 @@ out:
 begin retry
 * * F,1h,1s
 """
+
+_RECEIVES = """\
+primary_hostname = mail.{domain}
+acl_smtp_rcpt = rcpt
+acl_smtp_data = data
+tls_advertise_hosts = *
+tls_certificate = /etc/chain.pem
+
+begin acl
+rcpt:
+  require
+    verify = recipient
+  accept
+data:
+  deny
+    message = 5.2.1 mailbox disabled
+    condition = ${{if inlisti{{late@{domain}}}{{<, $recipients}}}}
+  accept
+
+begin routers
+mailboxes:
+  driver = accept
+  domains = {domain}
+  local_parts = lsearch;/etc/mailboxes
+  transport = mailboxes
+
+begin transports
+mailboxes:
+  driver = appendfile
+  directory = /var/mailboxes/$local_part_data
+  maildir_format
+  user = Debian-exim
+  group = Debian-exim
+"""
+
+
+def receives(domain: str) -> str:
+    """A primary with the mailboxes of Exim.keeps() and the certificate in /etc/chain.pem. It refuses what is
+    for late@ after the final dot."""
+    return _RECEIVES.format(domain=domain)
 
 
 def sends(*, relay: int, main: str = "", transport: str = "") -> str:
@@ -103,4 +145,12 @@ class Exim(Daemon):
 
     def notices(self) -> list[bytes]:
         """The mails for eve@sender.example."""
-        return [path.read_bytes() for path in (self.room.var / "mailboxes/eve/new").glob("*")]
+        return self.mailbox("eve")
+
+    def mailbox(self, user: str) -> list[bytes]:
+        """The mails of `user`, oldest first. A line ends with LF there."""
+        return mails(self.room.var / "mailboxes" / user)
+
+    def keeps(self, users: Collection[str]) -> None:
+        """As a primary of receives(): it has these, and no others."""
+        (self.room.etc / "mailboxes").write_text("".join(f"{user}: {user}\n" for user in users))

@@ -21,6 +21,7 @@ NOBODY = "nobody@office.example"  # neither primary has it
 BEHIND = "ann@gateway.example"  # behind a real Exim, which asks the primary at 127.0.0.2
 LATE = ("late1.example", "late2.example")  # their MX name us, but nobody has told us yet
 EVE = "eve@sender.example"
+ZOE = "zoe@writer.example"  # her own server can be reached: it is the Postfix of REAL_ANN
 # The primary of this one is a real Postfix, which takes mails up to so many octets.
 REAL_ANN, REAL_NOBODY, REAL_SIZE = "ann@real.example", "nobody@real.example", 300_000
 
@@ -49,6 +50,12 @@ ZONE = """
                          MX 20 mx1.backup.example
     careful.example      MX 10 mail.exim.example
                          MX 20 mx1.backup.example
+    took.example         MX 10 mail.took.example
+                         MX 20 mx1.backup.example
+    smtpd.example        MX 10 mail.smtpd.example
+                         MX 20 mx1.backup.example
+    writer.example       MX 10 mail.real.example
+    writer.example       TXT "v=spf1 ip4:127.0.0.1 -all"
     mail.office.example  A 127.0.0.2
     mail.real.example    A 127.0.0.3
     mail.local.example   A 127.0.0.4
@@ -56,6 +63,8 @@ ZONE = """
     mail.wary.example    A 127.0.0.6
     mail.exim.example    A 127.0.0.7
     mail.deaf.example    A 127.0.0.8
+    mail.took.example    A 127.0.0.9
+    mail.smtpd.example   A 127.0.0.10
     mx1.backup.example   A 127.0.0.1
     sender.example       TXT "v=spf1 ip4:127.0.0.1 -all"
 """
@@ -105,9 +114,11 @@ class Place(NamedTuple):
         left = Counter[str]()
         for event in self.backup.events("Reception"):
             left[event["id"]] += event["recipient"].count("@")
-        left.subtract(event["id"] for event in self.backup.events("Delivery"))
+        received = set(left)  # a notice of ours has no Reception
+        for end in ("Delivery", "Bounce"):
+            left.subtract(event["id"] for event in self.backup.events(end))
         deleted = {event["id"] for event in self.backup.events("Deleted")}
-        return [id_ for id_, count in left.items() if count and id_ not in deleted]
+        return [id_ for id_, count in left.items() if count and id_ in received - deleted]
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.real.daemon import Daemon
+from tests.real.maildir import mails
 from tests.real.ports import free_port
 from tests.real.room import Room, User
 
@@ -160,10 +161,7 @@ class Postfix(Daemon):
 
     def mailbox(self, address: str) -> list[bytes]:
         """The mails in the maildir of `address`, oldest first. A line ends with LF there."""
-        new = self.room.var / "mailboxes" / address / "new"
-        if not new.is_dir():
-            return []
-        return [path.read_bytes() for path in sorted(new.iterdir(), key=lambda path: path.stat().st_mtime_ns)]
+        return mails(self.room.var / "mailboxes" / address)
 
     async def emptied(self) -> None:
         """Return once nothing waits in its own queue."""

@@ -19,6 +19,7 @@ primary_hostname = mail.exim.example
 domainlist ours = exim.example : gateway.example : careful.example
 acl_smtp_rcpt = check_rcpt
 acl_smtp_data = accept
+tls_advertise_hosts =
 
 begin acl
 check_rcpt:
