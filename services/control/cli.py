@@ -104,7 +104,8 @@ def domain_add(
         every = f"{settings.timing.pending_check_s:g}"
         print(
             f"{row['domain']} is pending: mail for it is taken once its MX records name {hosts}, with a "
-            f"higher number than its own server; that is looked up again every {every} s."
+            f"higher number than its own server; that is looked up again every {every} s. What is missing: "
+            f"backupmx domain doctor {row['domain']}"
         )
     else:
         print(f"{row['domain']} is {row['state']}: mail for it is taken from now on.")

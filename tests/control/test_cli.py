@@ -32,6 +32,7 @@ async def test_the_commands_while_the_service_runs(tmp_path: Path) -> None:
         assert said == (0, "office.example is active: mail for it is taken from now on.\n", "")
         said = await running.ask("domain", "add", "pending.example", "--max-size", "100000")
         assert "pending.example is pending: mail for it is taken once its MX records name mx1" in said.out
+        assert said.out.endswith("What is missing: backupmx domain doctor pending.example\n")
         said = await running.ask("domain", "add", "office.example")
         assert said == (1, "", "backupmx: office.example is a relay domain already\n")
 
