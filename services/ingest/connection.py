@@ -7,6 +7,7 @@ an object, so `_handle_client` is the session's (server.py), and its `session` a
 import asyncio
 import math
 import ssl
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any, cast
 
 from aiosmtpd.smtp import SMTP
@@ -16,6 +17,7 @@ from services.ingest.effects import Interrupted, Line
 from services.ingest.limits import COMMAND_OCTETS
 
 ROOM_OCTETS = 32 * 1024  # with more than this in the buffer the socket is not read
+NARROW_OCTETS = 32 * 1024  # doubled by Linux for its own bookkeeping
 HANDSHAKE_S = 60.0
 LINGER_S, LINGERS = 2.0, 15  # what a client still sends is dropped so long: it can read our last reply
 
@@ -84,6 +86,11 @@ class Connection(SMTP):
         """Read nothing before the next more()."""
         if not self._paused:
             self._pause()
+
+    def narrow(self) -> None:
+        """Let the system hold little of what the client sends: it is read all at once."""
+        if (transport := self._transport_now()) is not None:
+            transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_RCVBUF, NARROW_OCTETS)
 
     def _pause(self) -> None:
         if (transport := self._transport_now()) is not None:

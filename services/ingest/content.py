@@ -30,6 +30,7 @@ from services.ingest.verdicts import Verdicts
 
 CHUNK, LEAST_CHUNK = 960_000, 64_000  # octets of a chunk: while there is room, and when the budget is spent
 DROP = 1024  # octets; smaller parts are held as one: an object for each would cost many times what it holds
+CROWD = 64  # contents at a time: of more than these, what the system holds of each is kept small
 ABORT_S = 5.0
 
 T = TypeVar("T")
@@ -47,6 +48,9 @@ class Wire(Protocol):
 
     def hold(self) -> None:
         """Read nothing from the socket before the next more()."""
+
+    def narrow(self) -> None:
+        """Let the system hold little of what the client sends, from now on."""
 
 
 class Budget:
@@ -105,6 +109,7 @@ class Contents:
         self._reject_bare_lf = deps.config.smtp.bare_newline == "reject"
         self.budget = Budget(budget)
         deps.metrics.content_budget.set_function(lambda: self.budget.used)
+        self._receiving = 0
         self._ids = Ids()
         self.tasks: set[asyncio.Task[Any]] = set()
 
@@ -117,6 +122,9 @@ class Contents:
         chunks = Chunks(self, self._ids.new(), trace)
         end = ContentEnd(None, replies.OUR_FAULT)
         parse = Unstuff(reject_bare_lf=self._reject_bare_lf)
+        self._receiving += 1
+        if self._receiving > CROWD:  # a read brings all that it holds, before the budget is asked
+            wire.narrow()
         try:
             stopped = await self._read(wire, parse, chunks, room, min_rate)
             if stopped is not None:
@@ -134,6 +142,7 @@ class Contents:
             log.exception("content not read to its end", id=chunks.id)
             end = ContentEnd(None, replies.OUR_FAULT, close=True)
         finally:
+            self._receiving -= 1
             if end.content is None:
                 self._verdicts.forget(chunks.id)
                 chunks.abort()
