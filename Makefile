@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WHOLE := $(VENV)/.whole
 LOG ?= sqlite
 
 .PHONY: help demo run test chance faults test-real lint fuzz bench kafka golden lock clean
@@ -16,11 +17,11 @@ demo: $(READY)  ## the whole story on loopback, LOG=sqlite (default) or LOG=kafk
 run: $(READY)  ## the embedded service on run/backupmx.toml, which the first run writes
 	$(BIN)/backupmx run
 
-test: $(READY)  ## all tests, the Kafka parts against a real Kafka
+test: $(WHOLE)  ## all tests, the Kafka parts against a real Kafka
 	$(BIN)/python -m deploy.kafka.run --prepare
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/real $(ARGS)
 
-test-real: $(READY)  ## real mail programs of Debian as senders and as primaries (needs root, Debian, apt; else it skips)
+test-real: $(WHOLE)  ## real mail programs of Debian as senders and as primaries (needs root, Debian, apt; else it skips)
 	$(BIN)/python -m tests.real.debian
 	$(BIN)/pytest tests/real $(ARGS)
 
@@ -31,7 +32,7 @@ faults: $(READY)  ## what takes minutes: large mails, frozen brokers, a primary 
 	$(BIN)/python -m deploy.kafka.run --prepare
 	$(BIN)/pytest -m long tests/faults tests/log $(ARGS)
 
-lint: $(READY)  ## ruff and mypy strict
+lint: $(WHOLE)  ## ruff and mypy strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -52,6 +53,10 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+$(WHOLE): $(READY) requirements-deploy.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-deploy.lock
+	touch $@
+
 golden: $(READY)  ## write the golden notices of tests/deliver/cases again
 	GOLDEN=1 $(BIN)/pytest -q tests/deliver/test_cases.py
 
@@ -60,6 +65,8 @@ lock:  ## write the lock files again (needs uv)
 		--output-file requirements.lock pyproject.toml
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 		--constraint requirements.lock --group dev --output-file requirements-dev.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+		--constraint requirements-dev.lock --group deploy --output-file requirements-deploy.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) .cache run
