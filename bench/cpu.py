@@ -4,7 +4,9 @@ The compiler threads of a Java runtime are counted by themselves: they work whil
 between two looks leaves what it used with the rest.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -36,6 +38,26 @@ def compiler_seconds(pid: int) -> float:
         if name.startswith(("C1 Compiler", "C2 Compiler")):
             total += thread.user_time + thread.system_time
     return total
+
+
+@contextmanager
+def confined(pids: Iterable[int]) -> Iterator[None]:
+    """Let these processes use the last core only; all cores again afterwards. Nothing where there is one."""
+    cores = os.sched_getaffinity(0)
+    _use(pids, {max(cores)})
+    try:
+        yield
+    finally:
+        _use(pids, cores)
+
+
+def _use(pids: Iterable[int], cores: set[int]) -> None:
+    for pid in pids:
+        for thread in psutil.Process(pid).threads():
+            try:
+                os.sched_setaffinity(thread.id, cores)
+            except ProcessLookupError:
+                continue  # it has ended meanwhile
 
 
 class Meter:

@@ -91,14 +91,15 @@ class Primary:
 
 
 class House:
-    """`pids`: name -> process of all that is ours, the broker included."""
+    """`pids`: name -> process of all that is ours, the first broker included; `brokers`: all of them."""
 
     def __init__(self, running: Running, primary: Primary, cluster: Cluster | None) -> None:
         self.running, self.primary = running, primary
         self.log = "sqlite" if cluster is None else "kafka"
+        self.brokers = [pid for pid in cluster.pids if pid is not None] if cluster is not None else []
         self.pids = {name: running.pid(name) for name in running.names}
-        if cluster is not None and (broker := cluster.pids[0]) is not None:
-            self.pids["broker"] = broker
+        if self.brokers:
+            self.pids["broker"] = self.brokers[0]
 
     async def command(self, *words: str) -> None:
         said = await self.running.ask(*words)

@@ -1,5 +1,8 @@
 """How long a RCPT takes: of a recipient that is known, and of those that the primary must be asked about."""
 
+from statistics import median
+
+from bench.cpu import confined
 from bench.figures import Figures
 from bench.house import DOMAIN, KNOWN, House
 
@@ -8,6 +11,7 @@ OVERHEAD_MS = {"sqlite": 10.0, "kafka": 15.0}  # over the primary's own round tr
 REPLIES_S = (0.0, 0.02, 0.1)  # how long the primary takes for each reply or group of replies
 NEW, CACHED, AT_ONCE = 100, 2000, 200
 SESSIONS, EVERY_S = 100, 0.5  # 200 questions a second, so that it is the answer that is timed, and no queue
+ROUNDS = 3
 CONNECTIONS = 2  # at one primary, at most
 
 
@@ -21,11 +25,17 @@ async def recipients(house: House, figures: Figures) -> None:
 
 
 async def _cached(house: House, figures: Figures) -> None:
-    """Last, as brokers that have just started compile themselves for a while, on the same cores."""
-    cached = await house.load(mode="rcpt", count=CACHED, connections=SESSIONS, every=EVERY_S, recipient=KNOWN)
-    name = f"{house.log}.rcpt_cached"
-    figures.add(f"{name}.p50", cached["p50"], "ms", note=f"{SESSIONS} sessions")
-    figures.add(f"{name}.p99", cached["p99"], "ms", most=CACHED_MS, note=f"{SESSIONS} sessions")
+    """Last, as brokers that have just started compile themselves for a while. An
+    installation gives ingest cores that no broker takes from it; here all three brokers share the last one."""
+    with confined(house.brokers):
+        rounds = [
+            await house.load(mode="rcpt", count=CACHED, connections=SESSIONS, every=EVERY_S, recipient=KNOWN)
+            for _ in range(ROUNDS)
+        ]
+    for part, most in (("p50", None), ("p99", CACHED_MS)):
+        value = median(each[part] for each in rounds)
+        note = f"{SESSIONS} sessions; the median of {ROUNDS} rounds"
+        figures.add(f"{house.log}.rcpt_cached.{part}", value, "ms", most=most, note=note)
 
 
 async def _new(house: House, figures: Figures, reply_s: float) -> None:
