@@ -26,7 +26,7 @@ async def recipients(house: House, figures: Figures) -> None:
 
 async def _cached(house: House, figures: Figures) -> None:
     """Last, as brokers that have just started compile themselves for a while. An
-    installation gives ingest cores that no broker takes from it; here all three brokers share the last one."""
+    installation gives ingest cores that no broker takes from it: here all brokers share the last one."""
     with confined(house.brokers):
         rounds = [
             await house.load(mode="rcpt", count=CACHED, connections=SESSIONS, every=EVERY_S, recipient=KNOWN)
