@@ -153,7 +153,9 @@ class Health(StrEnum):
 
 class PrimaryState(Struct, frozen=True, omit_defaults=True):
     """Key: domain. `since`: when `health` began; `confirmed`: last seen up; `mx`: the last working MX hosts,
-    seen at `mx_seen`; `waiting`, `bytes`, `oldest`: the mail that waits (oldest: its arrival, 0 for none)."""
+    seen at `mx_seen`; `waiting`, `bytes`, `oldest`: the mail that waits (oldest: its arrival, 0 for none);
+    `braked_since`: when the bounce brake was pulled (0: it is not, or nobody knows); `waited`: how many mails
+    waited when the last outage ended, of which `handed` were handed over since."""
 
     domain: str
     health: Health
@@ -166,6 +168,9 @@ class PrimaryState(Struct, frozen=True, omit_defaults=True):
     bytes: int = 0
     oldest: float = 0.0
     last_reply: str = ""
+    braked_since: float = 0.0
+    waited: int = 0
+    handed: int = 0
 
     @property
     def away(self) -> bool:

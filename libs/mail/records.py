@@ -359,16 +359,37 @@ class Unbrake(Struct, frozen=True, tag="unbrake"):
     by: str
 
 
-class Notify(Struct, frozen=True, tag="notify"):
+class Notify(Struct, frozen=True, omit_defaults=True, tag="notify"):
     """Write to the contact of `domain` about `cause` ("parked": what is in its vault), once for `day` (UTC,
-    2026-12-01). `by`: who decided so."""
+    2026-12-01). `by`: who decided so. Of a cause with a `key`: once for that, whatever the day, the `text`
+    (paragraphs, LF between them) and `subject`, to `to`: a mail address, a URL that control posts to, or ""
+    for nobody but the events. `since`: when the cause began; `details`: what is in the text, for
+    programs."""
 
     request_id: str
     domain: str
     by: str
     cause: str
     day: str
+    key: str = ""
+    to: str = ""
+    subject: str = ""
+    text: str = ""
+    since: float = 0.0
+    details: dict[str, str | int | float] = {}
+
+
+class Posted(Struct, frozen=True, tag="posted"):
+    """What became of a Notify to a URL: it was taken there, or (`taken` False) given up, for `why`."""
+
+    request_id: str
+    domain: str
+    by: str
+    cause: str
+    key: str
+    taken: bool
+    why: str = ""
 
 
 MailRequest = Retry | Hold | Release | Delete | Bounce | Redeliver
-RequestRecord = Flush | Unbrake | Notify | MailRequest
+RequestRecord = Flush | Unbrake | Notify | Posted | MailRequest

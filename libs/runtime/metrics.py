@@ -94,6 +94,8 @@ class Metrics:
         self.probes = counter("probes_total", "Probes of primaries", "outcome")
         self.bounces = counter("bounces_total", "Recipients that failed for good", "reason")
         self.dsns = counter("dsns_total", "Notices written to senders", "action")
+        self.notices = counter("notices_total", "Notices to domains' contacts", "cause", "to")
+        self.webhook_posts = counter("webhook_posts_total", "Posts to webhooks of contacts", "outcome")
         self.dsns_suppressed = counter("dsns_suppressed_total", "Failures nobody was told of", "reason")
         self.contents_moved = counter(
             "contents_moved_total", "Contents written again so that their neighbours can be deleted"

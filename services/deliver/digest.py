@@ -1,12 +1,10 @@
-"""The daily notice to a domain's contact about what is parked, as octets.
+"""A notice to a domain's contact, as octets; the daily one about what is parked is put into words here.
 
 Whoever reads it is no programmer: whose mail, since when, why, until when. Nothing of it is taken from a
 content, and what strangers wrote is escaped.
 """
 
-from base64 import b32encode
 from collections.abc import Sequence
-from hashlib import sha256
 
 from msgspec import Struct
 
@@ -29,12 +27,6 @@ class Parked(Struct, frozen=True):
     reply: str
 
 
-def notice_id(domain: str, cause: str, day: str) -> str:
-    """One notice for a domain, a cause and a day, however often it is written."""
-    text = "\n".join(["notice", domain, cause, day])
-    return b32encode(sha256(text.encode()).digest()[:15]).decode().lower()
-
-
 def build(domain: str, contact: str, parked: Sequence[Parked], count: int, by: Written) -> bytes:
     """The whole message, ASCII only unless `contact` is not. `parked`: those to be listed, of `count` in
     all."""
@@ -49,11 +41,20 @@ def build(domain: str, contact: str, parked: Sequence[Parked], count: int, by: W
         lines += [f"    {each.id}", ""]
     if count > len(parked):
         lines += [wording.digest_more(count - len(parked), language), ""]
+    return _message(contact, wording.digest_subject(domain, count, language), lines, by)
+
+
+def letter(to: str, subject: str, paragraphs: Sequence[str], by: Written) -> bytes:
+    """The whole message, ASCII only unless `to` is not; an empty paragraph is an empty line."""
+    return _message(to, subject, [line for each in paragraphs for line in wrapped(each)], by)
+
+
+def _message(to: str, subject: str, lines: Sequence[str], by: Written) -> bytes:
     text = "\r\n".join(lines).rstrip("\r\n") + "\r\n"
     head = [
         field("From", f"Mail Delivery System <mailer-daemon@{by.host}>"),
-        field("To", f"<{plain(contact)}>"),
-        field("Subject", wording.digest_subject(domain, count, language)),
+        field("To", f"<{plain(to)}>"),
+        field("Subject", subject),
         field("Date", date(by.now)),
         field("Message-ID", f"<{by.id}@{by.host}>"),
         field("Auto-Submitted", "auto-generated"),

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import structlog
 
-from libs.log.contract import Gone, Stored, Superseded
+from libs.log.contract import Gone, LogError, NotOwner, Stored, Superseded, Unavailable
 from libs.mail.codec import Undecodable, encode, new_entry, queue_headers
 from libs.mail.event import Event, EventType
-from libs.mail.records import Basis, Cause, ContentRef, Kind, Mail, Recipient, State
+from libs.mail.notice import is_url, notice_id
+from libs.mail.records import Basis, Cause, ContentRef, Kind, Mail, Notify, Recipient, State
 from libs.mail.reply import Foreign, parse_line
 from services.deliver import digest, dsn
 from services.deliver.attempt import read_header
@@ -22,6 +23,7 @@ from services.deliver.waiting import Waiting
 # RFC 3463: delivery time expired; other mail system status; no answer from host; other or undefined.
 EXPIRED, GIVEN_UP, NO_ANSWER, UNDEFINED = "4.4.7", "5.3.0", "4.4.1", "5.0.0"
 COMMIT_S = 3600.0
+READ_S, AGAIN_S = 60.0, 0.5  # a log that is away is waited for so long, and tried so often
 _EVENT = {Action.DELAYED: EventType.DELAYED, Action.RELAYED: EventType.RELAYED}
 
 log = structlog.get_logger()
@@ -32,9 +34,7 @@ class Notices:
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
-        self._digests: set[str] = (
-            set()
-        )  # written under this claim: the fold sees what we wrote a little later
+        self._written: set[str] = set()  # under this claim: the fold sees what we wrote a little later
 
     async def write(self, job: Job, notice: Notice, said: Mapping[int, Foreign], host: str) -> None:
         """The DSN `notice` about the mail of `job`: written twice it is one mail. `said`: what `host` said of
@@ -59,44 +59,58 @@ class Notices:
                     _EVENT[notice.action], job, recipient=mail.recipients[index].mailbox, text=notice.id
                 )
 
+    async def write_told(self, notice: Notify) -> bool:
+        """A notice whose text is given; False where it is for nobody's mailbox, or was written. Raises
+        NotOwner."""
+        part, id_ = self._partition, notice_id(notice.domain, notice.cause, notice.key)
+        settings = part.settings(notice.domain)
+        if settings is None or not notice.to or is_url(notice.to) or self._was_written(id_):
+            return False
+        written = dsn.Written(id_, part.deps.config.host.name, part.clock.wall(), "")
+        content = digest.letter(notice.to, notice.subject, notice.text.split("\n"), written)
+        await self._send(id_, notice.domain, notice.to, content, f"{notice.cause} {notice.key}")
+        return True
+
     async def write_digest(self, domain: str, cause: str, day: str) -> bool:
         """The notice to the contact of `domain` about what is parked; False where there is nobody to write
-        to, or nothing to say, or it was written. Raises NotOwner, LogError, Undecodable."""
+        to, or nothing to say, or it was written. Raises NotOwner."""
         part = self._partition
-        settings, id_ = part.settings(domain), digest.notice_id(domain, cause, day)
+        settings, id_ = part.settings(domain), notice_id(domain, cause, day)
         if settings is None or not settings.contact:
             return False
         parked = [mail async for mail in part.each() if mail.state is State.PARKED and mail.domain == domain]
         if not parked:
             return False
-        if id_ in self._digests or part.ledger.met(id_):
+        if self._was_written(id_):
             return False
         parked.sort(key=lambda mail: -mail.arrived)
-        found = [await self._parked(mail, settings.parked_s) for mail in parked[: digest.MOST]]
+        limit = part.clock.mono() + READ_S
+        found = [await self._parked(mail, settings.parked_s, limit) for mail in parked[: digest.MOST]]
         listed = [each for each in found if each is not None]
         host, now = part.deps.config.host.name, part.clock.wall()
         written = dsn.Written(id_, host, now, "", language=settings.language)
         content = digest.build(domain, settings.contact, listed, len(parked), written)
-        await self._commit(id_, domain, Kind.NOTICE, settings.contact, content)
-        self._digests.add(id_)
-        part.deps.events.emit(
-            Event(
-                type=EventType.NOTICE,
-                id=id_,
-                domain=domain,
-                recipient=settings.contact,
-                text=f"{cause} {day}",
-            )
-        )
+        await self._send(id_, domain, settings.contact, content, f"{cause} {day}")
         return True
 
-    async def _parked(self, waiting: Waiting, kept_s: float) -> digest.Parked | None:
-        """None: it was just taken up again or deleted; or nobody can read it, and it is counted only."""
+    def _was_written(self, id_: str) -> bool:
+        return id_ in self._written or self._partition.ledger.met(id_)
+
+    async def _send(self, id_: str, domain: str, to: str, content: bytes, about: str) -> None:
+        part = self._partition
+        await self._commit(id_, domain, Kind.NOTICE, to, content)
+        self._written.add(id_)
+        part.deps.metrics.notices.labels(about.partition(" ")[0], "mail").inc()
+        part.deps.events.emit(Event(type=EventType.NOTICE, id=id_, domain=domain, recipient=to, text=about))
+
+    async def _parked(self, waiting: Waiting, kept_s: float, limit: float) -> digest.Parked | None:
+        """None: it was just taken up again or deleted; or nobody can read it, until `limit` (monotonic
+        seconds) where the log is away, and it is counted only."""
         try:
-            job = await self._partition.read(waiting)
+            job = await self._read(waiting, limit)
         except (Gone, Superseded):
             return None
-        except Undecodable as error:
+        except (LogError, Undecodable) as error:
             log.warning("a parked mail cannot be read for a notice", id=waiting.id, error=str(error))
             return None
         mail, progress = job.mail, job.entry.progress
@@ -105,6 +119,20 @@ class Notices:
         return digest.Parked(
             mail.id, mail.reverse_path, names, mail.arrived, until, progress.cause, progress.last_reply
         )
+
+    async def _read(self, waiting: Waiting, limit: float) -> Job:
+        """Nobody would ask for this notice again: a log that is away is waited for. Raises LogError,
+        Undecodable, NotOwner."""
+        part = self._partition
+        while True:
+            try:
+                return await part.read(waiting)
+            except Unavailable:
+                if part.clock.mono() >= limit:
+                    raise
+                if not part.claim.held():
+                    raise NotOwner(f"partition {part.number}") from None
+                await asyncio.sleep(AGAIN_S)
 
     async def _commit(self, id_: str, domain: str, kind: Kind, to: str, content: bytes) -> None:
         """A mail of our own to `to`: it is tried like any other, and nobody is told when it fails. Content

@@ -18,7 +18,7 @@ from libs.log.table import Table
 from libs.mail.codec import decode, encode, mail_of, queue_headers
 from libs.mail.event import Event, EventType
 from libs.mail.knowledge import Health, PrimaryState
-from libs.mail.records import ContentRef, Domain, Kind, Progress, QueueEntry
+from libs.mail.records import ContentRef, Domain, Kind, Mail, Progress, QueueEntry
 from libs.mail.settings import DomainSettings, complete
 from libs.runtime.clocks import Clocks
 from libs.runtime.deps import Deps
@@ -39,6 +39,7 @@ from services.deliver.waiting import Waiting
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries of a write that the log does not take
 _LOOK = 5000  # mails looked at before others get their turn
 MX_SEEN_S = 3600.0  # a working MX set is said to be one at least so often
+BLIP_S = 600.0  # a primary that was up for less is in one outage still
 WITHOUT_CLAIM_S = 30.0  # so long an acceptance is tried to be written after the claim was lost
 
 log = structlog.get_logger()
@@ -75,7 +76,7 @@ class Hop:
     """One next hop of this partition. `primary`: of a relay domain of ours (published, probed);
     `carriers`: its connections, `idle` of them wait for mail; `slow_out`: deferred mails being tried;
     `slow`: it was late to greet, and greeted; `next_mail`: when its rate allows the next one (monotonic
-    seconds)."""
+    seconds); `waited`, `handed`: as in PrimaryState."""
 
     def __init__(self, name: str, destination: Destination, brake: Brake, *, primary: bool) -> None:
         self.name, self.destination, self.brake, self.primary = name, destination, brake, primary
@@ -88,6 +89,7 @@ class Hop:
         self.more = asyncio.Event()
         self.mx: tuple[str, ...] = ()
         self.mx_seen = 0.0
+        self.waited = self.handed = 0
 
 
 class Partition:
@@ -146,9 +148,11 @@ class Partition:
         destination = Destination(
             since, state.health, confirmed=confirmed, outage_ended=ended, last_reply=state.last_reply
         )
-        brake = Brake(outage_ended=ended, pulled=now if state.braked else None)
+        pulled = now - max(0.0, self.clock.wall() - state.braked_since) if state.braked_since else now
+        brake = Brake(outage_ended=ended, pulled=pulled if state.braked else None)
         hop = Hop(name, destination, brake, primary=True)
         hop.mx, hop.mx_seen = state.mx, state.mx_seen
+        hop.waited, hop.handed = state.waited, state.handed
         return hop
 
     def pace(self, hop: Hop) -> Pace:
@@ -190,6 +194,9 @@ class Partition:
         if after.health is not before.health:
             if after.health is Health.UP:
                 hop.brake = bounce_brake.outage_ended(hop.brake, now)
+                if before.since - before.outage_ended >= BLIP_S:
+                    hop.handed = 0
+                hop.waited = hop.handed + self.index.count(hop.name).mails
             self._tell_health(hop, before)
         elif after.confirmed != before.confirmed:
             self.changed.add(hop.name)
@@ -220,6 +227,13 @@ class Partition:
             self.deps.events.emit(Event(type=EventType.PRIMARY, domain=hop.name, text=text))
             self.changed.add(hop.name)
             self.publish.set()
+
+    def handed_over(self, mail: Mail) -> None:
+        """The last of a mail's recipients was taken by its next hop; it may have waited for that."""
+        hop = self.hops.get(mail.next_hop)
+        if hop is not None and hop.handed < hop.waited:
+            ended = hop.destination.outage_ended + self.clock.wall() - self.clock.mono()
+            hop.handed += mail.kind is Kind.RELAYED and mail.arrived <= ended
 
     def stir(self, name: str) -> None:
         """Look at this next hop soon."""

@@ -77,15 +77,12 @@ class Requests:
             part.stir(request.domain)
 
     async def notify(self, request: Notify) -> None:
-        """Write to the contact of a domain. What cannot be read now is in the next notice. Raises
-        NotOwner."""
-        try:
-            written = await self._settlement.notices.write_digest(request.domain, request.cause, request.day)
-        except NotOwner:
-            raise
-        except (LogError, Undecodable) as error:
-            self._say(request, f"no notice of {request.day}: {error}", Counter({What.BUSY: 1}))
-            return
+        """Write to the contact of a domain. Raises NotOwner: the next owner does."""
+        notices = self._settlement.notices
+        if request.text:
+            written = await notices.write_told(request)
+        else:
+            written = await notices.write_digest(request.domain, request.cause, request.day)
         what = What.CHANGED if written else What.UNCHANGED
         self._say(request, f"notice about {request.cause} of {request.day}", Counter({what: 1}))
 

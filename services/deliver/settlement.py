@@ -149,6 +149,8 @@ class Settlement:
         self._say_end(job, steps, said, expired=progress.cause is Cause.EXPIRED)
         if steps.after is None:
             await part.end(mail.id, accepted=accepted)
+            if accepted:
+                part.handed_over(mail)
         elif steps.after != job.entry.progress:
             await part.write(job, steps.after, accepted=accepted)
         part.changed.add(mail.next_hop)

@@ -18,7 +18,7 @@ from libs.log.standing import standing
 from libs.mail.codec import Undecodable, decode, decode_request
 from libs.mail.event import Event, EventType
 from libs.mail.knowledge import Callouts, Health, PrimaryState
-from libs.mail.records import Flush, Notify, Unbrake
+from libs.mail.records import Flush, Notify, Posted, Unbrake
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, permit
 from services.deliver.ledger import Todo, confirmed_domain, facts_of
@@ -224,6 +224,8 @@ class Shard:
             self.requests.unbrake(request)
         elif isinstance(request, Notify):
             await self.requests.notify(request)
+        elif isinstance(request, Posted):
+            return  # control's
         elif self.partition.index.get(request.id) is not None:
             await self.requests.apply(record, request)
         else:

@@ -209,18 +209,25 @@ class Upkeep:
         if known and known.health is destination.health and abs(known.since - since) < 1.0:
             since = known.since
         confirmed = destination.confirmed + shift if destination.confirmed > float("-inf") else 0.0
+        braked = bounce_brake.braked(hop.brake, part.clock.mono())
+        pulled = hop.brake.pulled + shift if braked and hop.brake.pulled is not None else 0.0
+        if known and abs(known.braked_since - pulled) < 1.0:
+            pulled = known.braked_since
         return PrimaryState(
             domain=hop.name,
             health=destination.health,
             since=since,
             confirmed=max(0.0, confirmed),
-            braked=bounce_brake.braked(hop.brake, part.clock.mono()),
+            braked=braked,
             mx=hop.mx,
             mx_seen=hop.mx_seen,
             waiting=count.mails,
             bytes=count.octets,
             oldest=count.oldest,
             last_reply=destination.last_reply,
+            braked_since=pulled,
+            waited=hop.waited,
+            handed=hop.handed,
         )
 
     def _measure(self) -> None:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
+from libs.log.contract import Record, Unavailable
 from libs.mail.event import EventType
-from libs.mail.records import Cause, Language, Notify, Progress, State
-from services.deliver.digest import Parked, build, notice_id
+from libs.mail.notice import notice_id
+from libs.mail.records import Cause, Language, Notify, Posted, Progress, State
+from services.deliver import notices
+from services.deliver.digest import Parked, build
 from services.deliver.dsn import Written
 from tests.deliver.house import ZONE, house
 from tests.deliver.test_requests import said
@@ -104,6 +108,55 @@ async def test_a_parked_mail_that_nobody_can_read(tmp_path: Path) -> None:
         assert good in text
         assert bad not in text
         assert "Mail for office.example that could not be delivered: 2" in text
+
+
+async def test_a_log_that_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parked mail that cannot be read now is read a moment later: nobody asks for this notice again."""
+    monkeypatch.setattr(notices, "AGAIN_S", 0.01)
+    async with Zone(ELSEWHERE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        await home.domain(DOMAIN, contact="owner@elsewhere.example")
+        id_ = await home.queue(progress=Progress(State.PARKED, failed=(0,), since=home.clock.wall()))
+        read, away = home.log.read, [Unavailable("away"), Unavailable("away")]
+
+        async def reading(topic: str, partition: int, offset: int, key: bytes) -> Record:
+            if key == id_.encode() and away:
+                raise away.pop()
+            return await read(topic, partition, offset, key)
+
+        monkeypatch.setattr(home.log, "read", reading)
+        async with home.delivering():
+            await home.ask(Notify("one", DOMAIN, "a test", "parked", "2027-01-15"))
+            assert (await said(home, "one")).counts["changed"] == 1
+            await primary.got(1)
+        assert not away
+        assert id_ in primary.received[0].content.decode()
+
+
+async def test_a_notice_whose_text_is_given(tmp_path: Path) -> None:
+    """It goes to whom it is for, once for its key, whatever the day; one that control posts, or that is for
+    the events alone, is not for deliver; nor is what became of a post."""
+    down = Notify("one", DOMAIN, "a test", "down", "2027-01-15", "1800000000", "owner@elsewhere.example")
+    down = replace(down, subject="Down", text="Ihr Server für " + "Mail " * 30 + "\n\nist nicht erreichbar")
+    async with Zone(ELSEWHERE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        async with home.delivering():
+            await home.ask(replace(down, to=""))
+            await home.ask(replace(down, to="https://hook.example/"))
+            await home.ask(Posted("zero", DOMAIN, "a test", "down", "1800000000", taken=True))
+            for number in range(2):
+                await home.ask(replace(down, request_id=f"r{number}", day=f"2027-01-1{number}"))
+                assert (await said(home, f"r{number}")).counts["changed"] == (1 if number == 0 else 0)
+            await home.ask(replace(down, request_id="next", key="1800009999"))
+            await primary.got(2)
+        message = email.message_from_bytes(primary.received[0].content, policy=email.policy.default)
+        assert isinstance(message, EmailMessage)
+        assert (message["Subject"], message["Auto-Submitted"]) == ("Down", "auto-generated")
+        assert message.get_content().split() == down.text.split()
+        assert "\r\n\r\nist nicht" in message.get_content()
+        assert primary.received[0].reverse_path == ""
+        assert [event.text for event in home.events(EventType.NOTICE)] == [
+            "down 1800000000",
+            "down 1800009999",
+        ]
 
 
 @pytest.mark.parametrize("contact", ["", "owner@elsewhere.example"])

@@ -145,11 +145,43 @@ async def test_brake(tmp_path: Path) -> None:
                     decode(record.value or b"", PrimaryState)
                     async for record in home.records("primaries", "office.example")
                 ]
-                return bool(found) and found[-1].braked
+                return (
+                    bool(found) and found[-1].braked and 0 < home.clock.wall() - found[-1].braked_since < 60
+                )
 
             await until(published)
         assert not home.events(EventType.BOUNCE)
         assert not primary.received
+
+
+async def test_what_waited_is_counted(tmp_path: Path) -> None:
+    """After an outage `primaries` says how many mails waited for its end, and how many of them were handed
+    over; what comes later is neither, and the next owner goes on with these numbers."""
+    async with Zone(ZONE) as zone, Primary() as primary, house(tmp_path, primary, zone.servers) as home:
+        primary.say("RCPT", "450 4.2.0 mailbox busy", to="bob@office.example")
+
+        async def published(waited: int, handed: int) -> None:
+            async def so() -> bool:
+                found = [
+                    decode(record.value or b"", PrimaryState)
+                    async for record in home.records("primaries", "office.example")
+                ]
+                return bool(found) and (found[-1].waited, found[-1].handed) == (waited, handed)
+
+            await until(so)
+
+        await primary.down()
+        async with home.delivering():
+            ids = [await home.queue(name) for name in ("ann@office.example", "eva@office.example")]
+            await home.queue("bob@office.example")
+            await until(lambda: home.events(EventType.PRIMARY))
+            await primary.up()
+            await home.ended(ids)
+            await published(3, 2)
+            await home.ended([await home.queue("ann@office.example")])
+        async with home.delivering():
+            await home.ended([await home.queue("eva@office.example")])
+            await published(3, 2)
 
 
 async def test_refused_by_policy(tmp_path: Path) -> None:
