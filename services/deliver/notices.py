@@ -78,7 +78,7 @@ class Notices:
         settings, id_ = part.settings(domain), notice_id(domain, cause, day)
         if settings is None or not settings.contact:
             return False
-        parked = [mail async for mail in part.each() if mail.state is State.PARKED and mail.domain == domain]
+        parked = [each for each in part.index.still() if (each.state, each.domain) == (State.PARKED, domain)]
         if not parked:
             return False
         if self._was_written(id_):

@@ -286,8 +286,9 @@ class Partition:
 
     async def each(self) -> AsyncIterator[Waiting]:
         """Every mail that is here now; others get their turn meanwhile, and may change them."""
-        for count, mail in enumerate(list(self.index), 1):
-            yield mail
+        for count, id_ in enumerate(self.index.ids(), 1):
+            if (mail := self.index.get(id_)) is not None:
+                yield mail
             if count % _LOOK == 0:
                 await asyncio.sleep(0)
 

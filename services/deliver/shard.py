@@ -130,7 +130,7 @@ class Shard:
                 if batch.position >= batch.end and not ledger.caught_up:
                     for id_ in {*ledger.scanned(), *ledger.unfinished}:
                         self._chore(self._rewrite(id_))
-                    for mail in list(ledger.index):
+                    async for mail in self.partition.each():
                         self.partition.arrived(mail)
                     self.caught_up.set()
 

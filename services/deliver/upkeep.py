@@ -74,30 +74,28 @@ class Upkeep:
         for mail in [mail for name in part.index.hops() for mail in self._expired(name)]:
             await self._on(mail, self._settlement.expire)
         kept_s = part.deps.config.defaults.settings().parked_s
-        parked = [mail async for mail in part.each() if mail.state is State.PARKED]
+        parked = [mail for mail in part.index.still() if mail.state is State.PARKED]
         until = {mail.id: self._parked_until.get(mail.id, mail.arrived + kept_s) for mail in parked}
         self._parked_until = {id_: at for id_, at in self._parked_until.items() if id_ in until}
         for mail in parked:
             if part.clock.wall() >= until[mail.id]:
                 await self._on(mail, self._end_parked)
-        await self._name_overdue()
+        self._name_overdue()
         await self._late.round()
 
-    async def _name_overdue(self) -> None:
+    def _name_overdue(self) -> None:
         """What is past its lifetime and does not expire, because a person or the brake stopped it (rule
         10)."""
         part, wall = self._partition, self._partition.clock.wall()
         counts = dict.fromkeys(self._overdue, 0)
-        limits: dict[str, float] = {}  # of arrival
-        stopped: dict[str, bool] = {}
-        async for mail in part.each():
-            if mail.kind is not Kind.RELAYED or mail.state in (State.PARKED, State.CONTENT_LOST):
-                continue
-            domain = mail.domain
-            if domain not in limits:
-                limits[domain], stopped[domain] = wall - part.until(domain, 0.0), part.stopped(domain)
-            if mail.arrived < limits[domain] and (stopped[domain] or mail.state is State.HELD):
-                counts[domain] = counts.get(domain, 0) + 1
+        stopped = [name for name in part.index.hops() if part.stopped(name)]
+        waiting = [
+            each for name in stopped for each in part.index.arrived_before(name, wall - part.until(name, 0.0))
+        ]
+        held = [each for each in part.index.still() if each.state is State.HELD]
+        for mail in (*waiting, *held):
+            if mail.kind is Kind.RELAYED and mail.arrived < wall - part.until(mail.domain, 0.0):
+                counts[mail.domain] = counts.get(mail.domain, 0) + 1
         for domain, count in counts.items():
             if count and not self._overdue.get(domain):
                 log.warning("mail is past its lifetime and does not expire", domain=domain, mails=count)
