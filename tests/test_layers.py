@@ -75,6 +75,7 @@ SHELL = {
     "services/control/declaring.py": "writes domains",
     "services/control/digests.py": "follows and writes requests",
     "services/control/doing.py": "speaks to people",
+    "services/control/places.py": "keeps a table of SQLite in memory",
     "services/control/desk.py": "follows tables, reads the log, writes requests",
     "services/control/register.py": "writes domains, asks DNS",
     "services/control/doctor.py": "asks DNS and mail servers",

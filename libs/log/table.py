@@ -1,7 +1,7 @@
 """A topic folded into a dict: ready at its end, fresh while it keeps up, and its changes can be awaited."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -20,6 +20,7 @@ class Table(Generic[T]):
 
     `decode(record)` gives the value kept (None drops the key) and may raise Undecodable: the record is handed
     to `quarantined`, and what was known of its key stays. `changed(record)` is called after each fold.
+    `values`: where they are kept, if not in a dict.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class Table(Generic[T]):
         *,
         quarantined: Callable[[Record], None],
         changed: Callable[[Record], None] = lambda _: None,
+        values: MutableMapping[bytes, T] | None = None,
     ) -> None:
-        self.values: dict[bytes, T] = {}
+        self.values: MutableMapping[bytes, T] = {} if values is None else values
         self._log, self._topic, self._partitions, self._clock = log, topic, partitions, clock
         self._decode, self._quarantined, self._changed = decode, quarantined, changed
         self._caught_up_at: dict[int, float] = {}

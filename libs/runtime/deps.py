@@ -1,6 +1,6 @@
 """What every service is given; main.py builds it in sight."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import NamedTuple, TypeVar
 
 import structlog
@@ -36,11 +36,19 @@ class Deps(NamedTuple):
         topic: str,
         decode: Callable[[Record], T | None],
         changed: Callable[[Record], None] = lambda _: None,
+        values: MutableMapping[bytes, T] | None = None,
     ) -> Table[T]:
-        """A full replica of `topic`; run() it. `decode` and `changed`: see Table."""
+        """A full replica of `topic`; run() it. `decode`, `changed` and `values`: see Table."""
         every = range(self.partitions)
         return Table(
-            self.log, topic, every, decode, self.clock, quarantined=self.quarantined, changed=changed
+            self.log,
+            topic,
+            every,
+            decode,
+            self.clock,
+            quarantined=self.quarantined,
+            changed=changed,
+            values=values,
         )
 
     def quarantined(self, record: Record) -> None:

@@ -38,6 +38,7 @@ from services.control.declaring import Declaring
 from services.control.digests import Digests
 from services.control.domains import Malformed, Refused, Unknown
 from services.control.door import ANSWER_S, PAGE, WITHIN_S
+from services.control.places import Places
 from services.control.register import Register
 from services.control.roll import Rolls
 from services.control.trace import Trail
@@ -48,14 +49,14 @@ class Desk:
 
     def __init__(self, deps: Deps) -> None:
         self.deps = deps
-        self._names: dict[str, str] = {}  # one object for each domain, however many mails it has
         self.register = Register(deps)
         self._primaries: Table[PrimaryState] = deps.table(PRIMARIES.name, _primary)
-        self._queue: Table[queue.Place] = deps.table(QUEUE.name, self._place)
+        self._places = Places()
+        self._queue: Table[queue.Place] = deps.table(QUEUE.name, self._place, values=self._places)
         self.rolls = Rolls(deps, self.register, self._primaries)
         self._trail = Trail(deps)
-        self.digests = Digests(deps, self.register, self._queue)
-        self.declaring = Declaring(self.register, lambda: queue.summary(self._queue.values.values()))
+        self.digests = Digests(deps, self.register, self._places)
+        self.declaring = Declaring(self.register, self._places.summary)
         self.consulting = Consulting(deps, self.register, self.rolls, self._primaries)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
@@ -95,11 +96,11 @@ class Desk:
     async def domain_remove(self, text: str) -> dict[str, Any]:
         """Raises Refused, LogError."""
         name = domains.named(text)
-        await self.register.remove(name, lambda: self._waiting(name))
+        await self.register.remove(name, lambda: self._places.waiting(name))
         return {"domain": name, "removed": True}
 
     def domain_list(self) -> list[dict[str, Any]]:
-        counts = queue.summary(self._queue.values.values())
+        counts = self._places.summary()
         return [self.domain_row(name, counts.get(name, 0)) for name in sorted(self.register.book().domains)]
 
     def domain_row(self, name: str, waiting: int | None = None) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class Desk:
         domain = domains.known(self.register.book(), name)
         primary = self._primaries.get(name.encode())
         if waiting is None:
-            waiting = self._waiting(name)
+            waiting = self._places.waiting(name)
         if not domain.active_since:
             state = "pending"
         else:
@@ -195,22 +196,12 @@ class Desk:
         """One page of rows, oldest mail first; `total` mails; `after` for the next page, None at the end.
 
         Raises Refused, LogError."""
-        name = None if domain is None else domains.named(domain)
-
-        def wanted(place: queue.Place) -> bool:
-            return place.state is not None and name in (None, place.domain)
-
-        return await self._page(wanted, after, limit, self._row)
+        return await self._page(domain, after, limit, self._row, vault=False)
 
     async def vault_page(self, domain: str | None, after: queue.Cursor | None, limit: int) -> dict[str, Any]:
         """The same of what is parked, what lost its content and what cannot be read. Raises Refused,
         LogError."""
-        name = None if domain is None else domains.named(domain)
-
-        def wanted(place: queue.Place) -> bool:
-            return place.in_vault and name in (None, place.domain)
-
-        return await self._page(wanted, after, limit, self._vault_row)
+        return await self._page(domain, after, limit, self._vault_row, vault=True)
 
     async def vault_show(self, mail_id: str) -> dict[str, Any]:
         """Raises Refused, LogError."""
@@ -228,18 +219,21 @@ class Desk:
 
     async def _page(
         self,
-        wanted: Callable[[queue.Place], bool],
+        domain: str | None,
         after: queue.Cursor | None,
         limit: int,
         read: Callable[[bytes], Awaitable[queue.Row | None]],
+        *,
+        vault: bool,
     ) -> dict[str, Any]:
         limit = max(1, min(limit, PAGE))
-        places = queue.page(self._queue.values.items(), wanted, after, limit)
+        name = None if domain is None else domains.named(domain)
+        places = self._places.page(name, after, limit, vault=vault)
         rows = [row for key, _ in places if (row := await read(key)) is not None]
         last = places[-1] if len(places) == limit else None
         return {
             "rows": rows,
-            "total": sum(wanted(place) for place in self._queue.values.values()),
+            "total": self._places.total(name, vault=vault),
             "after": None if last is None else [last[1].arrived, last[0].decode("utf-8", "replace")],
         }
 
@@ -290,7 +284,7 @@ class Desk:
             return [place.partition], place.domain
         if not wanted.domain:
             return range(self.deps.partitions), ""
-        if not self._waiting(wanted.domain):  # our hosts have mail, too, and so may a domain that was removed
+        if not self._places.waiting(wanted.domain):
             domains.known(self.register.book(), wanted.domain)
         return [partition_of(wanted.domain, self.deps.partitions)], wanted.domain
 
@@ -324,21 +318,13 @@ class Desk:
 
     # --- within ---
 
-    def _waiting(self, name: str) -> int:
-        """How many mails of a domain are in the queue."""
-        return sum(place.domain == name for place in self._queue.values.values())
-
     def _place(self, record: Record) -> queue.Place | None:
         """What cannot be read is known all the same: it is in the vault (rule 8)."""
-
-        def one(name: str) -> str:
-            return self._names.setdefault(name, name)
-
         try:
-            return queue.place(record, one)
+            return queue.place(record)
         except Undecodable:
             self.deps.quarantined(record)
-            return queue.unreadable(record, one)
+            return queue.unreadable(record)
 
     async def _row(self, key: bytes) -> queue.Row | None:
         """The newest row of a mail; None once it is done."""

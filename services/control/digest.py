@@ -1,12 +1,11 @@
 """When a domain's contact is written to about what is parked for it: once a day at most, and only with
 news."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from libs.mail.records import Domain
-from services.control.queue import Place
 
 PARKED = "parked"
 CLOCKS_S = 120.0  # the clocks of deliver, which parks, and of the log differ by so much at most (rule 10)
@@ -20,19 +19,11 @@ class Told(NamedTuple):
     at: float
 
 
-def newest(places: Iterable[Place]) -> Mapping[str, float]:
-    """When the newest parked mail of each domain was parked."""
-    found: dict[str, float] = {}
-    for place in places:
-        if place.parked:
-            found[place.domain] = max(place.parked, found.get(place.domain, 0.0))
-    return found
-
-
 def due(
     parked: Mapping[str, float], domains: Mapping[str, Domain], told: Mapping[str, Told], now: float
 ) -> Iterator[tuple[str, str]]:
-    """Domains whose contact is to be written to now, with the day. `parked`: see newest(); `now`: by the
+    """Domains whose contact is to be written to now, with the day. `parked`: when
+    the newest parked mail of each was parked; `now`: by the
     log's clock."""
     moment = datetime.fromtimestamp(now, UTC)
     day = moment.date().isoformat()

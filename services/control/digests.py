@@ -7,7 +7,6 @@ from contextlib import aclosing
 import structlog
 
 from libs.log.contract import BEGIN, LogError, Record
-from libs.log.table import Table
 from libs.mail.codec import Undecodable, decode_request, encode
 from libs.mail.records import Notify
 from libs.runtime.deps import Deps
@@ -15,7 +14,7 @@ from libs.topics import REQUESTS, partition_of
 from services.control import digest
 from services.control.digest import Told
 from services.control.door import WITHIN_S
-from services.control.queue import Place
+from services.control.places import Places
 from services.control.register import Register
 
 EVERY_S = 60.0
@@ -25,7 +24,7 @@ BY = "control"
 class Digests:
     """`run` for ever; `tend` now and then."""
 
-    def __init__(self, deps: Deps, register: Register, places: Table[Place]) -> None:
+    def __init__(self, deps: Deps, register: Register, places: Places) -> None:
         self._deps, self._register, self._places = deps, register, places
         self._told: dict[str, Told] = {}
         self._at_end: set[int] = set()
@@ -57,7 +56,7 @@ class Digests:
         if len(self._at_end) < self._deps.partitions:
             return
         self._looked = clock.mono()
-        parked = digest.newest(self._places.values.values())
+        parked = self._places.parked()
         for domain, day in digest.due(parked, self._register.book().domains, self._told, now):
             request = Notify(secrets.token_hex(8), domain, BY, digest.PARKED, day)
             partition, key = partition_of(domain, self._deps.partitions), domain.encode()

@@ -1,9 +1,7 @@
 """The queue as a person sees it: one row a mail, with postqueue -j's field names where they exist."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from heapq import nsmallest
 from typing import Any, NamedTuple
 
 from libs.log.contract import Record
@@ -49,38 +47,24 @@ def mail_id(text: str) -> str:
     return text
 
 
-def place(record: Record, domain: Callable[[str], str]) -> Place | None:
-    """The index entry of a `queue` record; `domain` makes one object of equal names. Raises Undecodable."""
+def place(record: Record) -> Place | None:
+    """The index entry of a `queue` record. Raises Undecodable."""
     if record.value is None:
         return None
     entry = decode(record.value, QueueEntry)
     mail, progress = mail_of(entry), entry.progress
     parked = progress.since if progress.state is State.PARKED else 0.0
-    where = record.partition, record.offset, domain(mail.domain), mail.arrived
-    return Place(*where, progress.state, parked)
+    return Place(record.partition, record.offset, mail.domain, mail.arrived, progress.state, parked)
 
 
-def unreadable(record: Record, domain: Callable[[str], str]) -> Place:
+def unreadable(record: Record) -> Place:
     """The index entry of a record that cannot be decoded. Its mail may be readable all the same: a newer
     version wrote another state."""
     try:
         mail = decode(bytes(decode(record.value or b"", OnlyMail).mail), Mail)
     except Undecodable:
         return Place(record.partition, record.offset, "", record.time, None)
-    return Place(record.partition, record.offset, domain(mail.domain), mail.arrived, None)
-
-
-def page(
-    places: Iterable[tuple[bytes, Place]], wanted: Callable[[Place], bool], after: Cursor | None, limit: int
-) -> list[tuple[bytes, Place]]:
-    """Up to `limit` of the mails that are `wanted`, oldest first, those after `after`."""
-    beyond = (-1.0, b"") if after is None else (after.arrived, after.id.encode())
-    found = (
-        (place.arrived, key, place)
-        for key, place in places
-        if wanted(place) and (place.arrived, key) > beyond
-    )
-    return [(key, place) for _, key, place in nsmallest(limit, found)]
+    return Place(record.partition, record.offset, mail.domain, mail.arrived, None)
 
 
 def vault_row(record: Record, place: Place, parked_s: float) -> Row:
@@ -147,14 +131,6 @@ def state(written: State, primary: PrimaryState | None) -> str:
     """The state of a mail whose record says `written`: waiting while its primary is not up."""
     away = primary is not None and primary.health is not Health.UP
     return "waiting" if away and written in (State.QUEUED, State.DEFERRED) else written.value
-
-
-def summary(places: Iterable[Place]) -> Mapping[str, int]:
-    """How many mails each domain has, in whatever state."""
-    counts: dict[str, int] = {}
-    for each in places:
-        counts[each.domain] = counts.get(each.domain, 0) + 1
-    return counts
 
 
 def _reason(primary: PrimaryState | None) -> str:

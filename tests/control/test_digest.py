@@ -9,9 +9,8 @@ from msgspec.structs import replace
 from libs.mail.codec import decode_request, encode, new_entry
 from libs.mail.event import Event, EventType
 from libs.mail.records import Cause, Domain, Notify, Overrides, Progress, State
-from services.control.digest import Told, due, newest
+from services.control.digest import Told, due
 from services.control.domains import Malformed
-from services.control.queue import Place
 from tests.control.test_desk import Office, office
 from tests.control.test_queue import MAIL, record
 from tests.helpers.clock import Clock
@@ -44,16 +43,6 @@ def test_nobody_to_write_to() -> None:
     """Without a contact, and of a domain that was removed, nothing is asked for."""
     assert list(due({NAME: NOON}, {NAME: Domain(NAME, 1.0)}, {}, NOON)) == []
     assert list(due({NAME: NOON}, {}, {}, NOON)) == []
-
-
-def test_the_newest_counts() -> None:
-    """Of what is parked, whatever else is in the queue."""
-    places = [
-        Place(0, 1, NAME, 1.0, State.PARKED, 5.0),
-        Place(0, 2, NAME, 1.0, State.PARKED, 9.0),
-        Place(0, 3, NAME, 1.0, State.HELD),
-    ]
-    assert newest(places) == {NAME: 9.0}
 
 
 async def notices(at: Office) -> list[Notify]:

@@ -7,7 +7,7 @@ from libs.log.contract import Record
 from libs.mail.codec import Undecodable, encode, new_entry, queue_headers
 from libs.mail.knowledge import Health, PrimaryState
 from libs.mail.records import Basis, Cause, ContentRef, Kind, Mail, Progress, Recipient, State
-from services.control.queue import Cursor, Place, page, place, row, summary, unreadable, vault_row
+from services.control.queue import Place, place, row, unreadable, vault_row
 
 NOW = 1_800_000_000.0
 MAIL = Mail(
@@ -85,50 +85,20 @@ def test_an_unreadable_record_is_no_row() -> None:
     with pytest.raises(Undecodable):
         row(replace(record(), value=b"\xc1"), None)
     with pytest.raises(Undecodable):
-        place(replace(record(), value=b"\xc1"), str)
+        place(replace(record(), value=b"\xc1"))
 
 
 def test_the_index_keeps_places_only() -> None:
     """A record becomes partition, offset, domain and arrival; a tombstone nothing."""
-    assert place(record(), str) == Place(3, 42, "office.example", NOW + 0.5)
-    assert place(replace(record(), value=None), str) is None
-
-
-PLACES = {
-    b"c": Place(0, 1, "a.example", 3.0),
-    b"a": Place(0, 2, "a.example", 1.0),
-    b"d": Place(1, 1, "b.example", 1.0),
-    b"b": Place(0, 3, "a.example", 2.0),
-}
-
-
-def test_pages_are_oldest_first_and_complete() -> None:
-    """Turning pages shows each mail once, whatever arrived at the same moment."""
-    found: list[bytes] = []
-    after = None
-    while part := page(PLACES.items(), lambda _: True, after, 1):
-        (key, at), found = part[0], [*found, part[0][0]]
-        after = Cursor(at.arrived, key.decode())
-    assert found == [b"a", b"d", b"b", b"c"]
-
-
-def test_a_page_of_one_domain() -> None:
-    """Only its mail."""
-    found = page(PLACES.items(), lambda place: place.domain == "a.example", None, 2)
-    assert [key for key, _ in found] == [b"a", b"b"]
-    assert page(PLACES.items(), lambda _: False, None, 2) == []
-
-
-def test_the_summary_counts_each_domain() -> None:
-    """How much waits for whom."""
-    assert summary(PLACES.values()) == {"a.example": 3, "b.example": 1}
+    assert place(record()) == Place(3, 42, "office.example", NOW + 0.5)
+    assert place(replace(record(), value=None)) is None
 
 
 def test_a_parked_mail_in_the_vault() -> None:
     """Why, since when, and when it ends by itself."""
     parked = Progress(State.PARKED, failed=(0, 1), since=NOW, last_reply="550 no", cause=Cause.EXPIRED)
     held = record(progress=parked)
-    at = place(held, str)
+    at = place(held)
     assert at is not None
     assert at.in_vault
     shown = vault_row(held, at, 7 * 86400.0)
@@ -147,13 +117,13 @@ def test_what_a_newer_version_wrote() -> None:
     newer = old.removesuffix(b"\x80") + b"\x81\xa5state\xa5cloud"
     odd = replace(record(), value=newer)
     with pytest.raises(Undecodable):
-        place(odd, str)
-    at = unreadable(odd, str)
+        place(odd)
+    at = unreadable(odd)
     assert at == Place(3, 42, "office.example", NOW + 0.5, None)
     shown = vault_row(odd, at, 1.0)
     assert (shown["queue_name"], shown["domain"]) == ("unreadable", "office.example")
     assert shown["message_size"] == 12345
     assert shown["cause"].startswith("queue 3 42: ")
     noise = replace(record(), value=b"\xc1")
-    assert unreadable(noise, str) == Place(3, 42, "", NOW, None)
-    assert vault_row(noise, unreadable(noise, str), 1.0)["until"] == 0.0
+    assert unreadable(noise) == Place(3, 42, "", NOW, None)
+    assert vault_row(noise, unreadable(noise), 1.0)["until"] == 0.0

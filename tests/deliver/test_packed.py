@@ -58,6 +58,6 @@ def test_what_a_mail_needs(fields: Fields, begin: int) -> None:
 
 def test_what_an_entry_has_no_room_for() -> None:
     """A content of 5 GiB in 70,000 chunks counts as the most there is room for, and nothing fails."""
-    fields = Fields(0.0, 1.0, 1, 1, 1, 5 * 2**30, 70_000, 0, State.QUEUED, False, "a")  # noqa: FBT003
+    fields = Fields(0.0, 1.0, 1, 1, 1, 5 * 2**30, 70_000, 0, State.QUEUED, False, "a")
     known = packed.unpacked(packed.packed(fields))
     assert (known.size, known.chunks) == (2**32 - 1, 2**16 - 1)
