@@ -15,7 +15,7 @@ BEGIN, END = -2, -1  # starts for `follow`: the oldest record still there; only 
 Headers = Sequence[tuple[str, bytes]]
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """One record as stored. `value` None is a tombstone."""
 
     topic: str

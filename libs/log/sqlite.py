@@ -32,7 +32,7 @@ from libs.log.contract import (
 )
 from libs.log.deadlines import Deadlines
 from libs.log.sqlite_file import InUse, LogFile, Table
-from libs.log.sqlite_follow import Follower, Tail, first_since, read_one
+from libs.log.sqlite_follow import Chunks, Follower, Tail, first_since, read_one
 from libs.log.sqlite_writer import Append, Chore, Committed, Failed, Job, Writer, is_content
 from libs.runtime.clock import Clock
 from libs.topics import TOPICS, Topic
@@ -88,6 +88,7 @@ class SqliteLog:
         self._followers: dict[int, list[Follower]] = {}
         self._tails: dict[int, dict[int, Tail]] = {}
         self._tables: dict[str, Table] = {}
+        self._chunks = Chunks()
         self._open = False
         self._free_every_s, self._room_until = free_every_s, 0.0
         self._turn: list[Append | Job | Chore] = []
@@ -204,7 +205,7 @@ class SqliteLog:
 
     def follow(self, topic: str, starts: Mapping[int, int]) -> AsyncGenerator[Batch, None]:
         table = self._table(topic, *starts)
-        return self._follow(Follower(table, starts, self._tails[table.id]))
+        return self._follow(Follower(table, starts, self._tails[table.id], self._chunks))
 
     async def _follow(self, follower: Follower) -> AsyncGenerator[Batch, None]:
         followers = self._followers[follower.table.id]

@@ -16,6 +16,7 @@ from libs.log.sqlite_file import SHIFT, Table
 _ROOM = 4 * 2**20  # octets queued in memory for one follower
 _ROWS = 500
 _OCTETS = 2**20
+_CHUNKS = 4
 _OFFSET = (1 << SHIFT) - 1
 
 _unpack = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...]).decode
@@ -28,6 +29,29 @@ class Tail:
 
     def __init__(self, begin: int, end: int) -> None:
         self.begin, self.end = begin, end
+
+
+class Chunks:
+    """What followers read last of the file, and another one that began at the same time will read next. Only
+    what can have no more records behind it is kept."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[int, int, int], tuple[list[Record], int]] = {}
+
+    def read_on(
+        self, reader: sqlite3.Connection, table: Table, partition: int, start: int, end: int
+    ) -> tuple[list[Record], int]:
+        """As read_on."""
+        place = table.id, partition, start
+        found = self._read.pop(place, None)
+        if found is not None and found[1] <= end:
+            return found
+        found = read_on(reader, table, partition, start, end)
+        if found[1] < end:
+            while len(self._read) >= _CHUNKS:
+                del self._read[next(iter(self._read))]
+            self._read[place] = found
+        return found
 
 
 class Lane:
@@ -46,8 +70,10 @@ class Lane:
 class Follower:
     """What one `follow` holds. `due`: an empty batch of each lane is owed."""
 
-    def __init__(self, table: Table, starts: Mapping[int, int], tails: Mapping[int, Tail]) -> None:
-        self.table = table
+    def __init__(
+        self, table: Table, starts: Mapping[int, int], tails: Mapping[int, Tail], chunks: Chunks
+    ) -> None:
+        self.table, self._chunks = table, chunks
         self.due = True
         self._lanes = {number: Lane(number, start, tails[number]) for number, start in starts.items()}
         self._ready: dict[int, None] = dict.fromkeys(self._lanes)
@@ -100,7 +126,7 @@ class Follower:
         elif lane.at < tail.end:
             if lane.at < tail.begin:
                 lane.at, lane.gap = tail.begin, True
-            records, lane.at = read_on(reader, self.table, lane.partition, lane.at, tail.end)
+            records, lane.at = self._chunks.read_on(reader, self.table, lane.partition, lane.at, tail.end)
         if lane.at < tail.end:
             self._ready[lane.partition] = None
         gap, lane.gap = lane.gap, False

@@ -10,7 +10,9 @@ from typing import Any
 from libs.mail.records import State
 from services.control.queue import Cursor, Place
 
+_AT_ONCE = 500
 _STATES = tuple(State)
+_NUMBERS = {state: number for number, state in enumerate(_STATES)}
 _VAULT = f"(state IS NULL OR state IN ({_STATES.index(State.PARKED)}, {_STATES.index(State.CONTENT_LOST)}))"
 _TABLE = """
     CREATE TABLE places (
@@ -18,41 +20,49 @@ _TABLE = """
         parked REAL
     ) WITHOUT ROWID
 """
-_PLACE = "partition, offset, domain, arrived, state, parked"
+_ROW = "key, partition, offset, domain, arrived, state, parked"
+_Row = tuple[Any, ...]
 
 
 class Places(MutableMapping[bytes, Place]):
     """By mail id. A domain's name is kept once, and for ever."""
 
     def __init__(self) -> None:
-        # autocommit, and nothing to roll back: the log is what lasts
+        # no journal, for nothing is rolled back: the log is what lasts
         self._rows = sqlite3.connect(":memory:", isolation_level=None)
         self._rows.execute("PRAGMA journal_mode = OFF")
+        self._rows.execute("PRAGMA page_size = 8192")
         self._rows.execute(_TABLE)
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._new: dict[bytes, _Row] = {}  # not in the table yet: many rows are cheaper at once
 
     def __getitem__(self, key: bytes) -> Place:
-        row = self._rows.execute(f"SELECT {_PLACE} FROM places WHERE key = ?", (key,)).fetchone()
+        row = self._new.get(key)
+        if row is None:
+            row = self._rows.execute(f"SELECT {_ROW} FROM places WHERE key = ?", (key,)).fetchone()
         if row is None:
             raise KeyError(key)
         return self._place(row)
 
     def __setitem__(self, key: bytes, place: Place) -> None:
-        number = self._numbers.get(place.domain)
+        partition, offset, domain, arrived, state, parked = place
+        number = self._numbers.get(domain)
         if number is None:
-            number = self._numbers[place.domain] = len(self._names)
-            self._names.append(place.domain)
-        state = None if place.state is None else _STATES.index(place.state)
-        row = (key, place.partition, place.offset, number, place.arrived, state, place.parked)
-        self._rows.execute("REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            number = self._numbers[domain] = len(self._names)
+            self._names.append(domain)
+        known = None if state is None else _NUMBERS[state]
+        self._new[key] = (key, partition, offset, number, arrived, known, parked)
+        if len(self._new) >= _AT_ONCE:
+            self._write()
 
     def __delitem__(self, key: bytes) -> None:
-        if not self._rows.execute("DELETE FROM places WHERE key = ?", (key,)).rowcount:
+        new = self._new.pop(key, None)
+        if not self._rows.execute("DELETE FROM places WHERE key = ?", (key,)).rowcount and new is None:
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[bytes]:
-        for (key,) in self._rows.execute("SELECT key FROM places"):
+        for (key,) in self._select("SELECT key FROM places"):
             yield key
 
     def __len__(self) -> int:
@@ -65,10 +75,10 @@ class Places(MutableMapping[bytes, Place]):
         arrived, id_ = after or (-1.0, "")
         where = f"{_kept(vault=vault)} AND (arrived, key) > (?, ?)"
         where, values = self._where(where, domain, arrived, id_.encode())
-        rows = self._rows.execute(
-            f"SELECT key, {_PLACE} FROM places WHERE {where} ORDER BY arrived, key LIMIT ?", (*values, limit)
+        rows = self._select(
+            f"SELECT {_ROW} FROM places WHERE {where} ORDER BY arrived, key LIMIT ?", *values, limit
         )
-        return [(row[0], self._place(row[1:])) for row in rows]
+        return [(row[0], self._place(row)) for row in rows]
 
     def total(self, domain: str | None, *, vault: bool) -> int:
         """How many mails all pages have together."""
@@ -80,19 +90,31 @@ class Places(MutableMapping[bytes, Place]):
 
     def summary(self) -> Mapping[str, int]:
         """The same of every domain that has any."""
-        rows = self._rows.execute("SELECT domain, count(*) FROM places GROUP BY domain")
+        rows = self._select("SELECT domain, count(*) FROM places GROUP BY domain")
         return {self._names[number]: count for number, count in rows}
 
     def parked(self) -> Mapping[str, float]:
         """When the newest parked mail of each domain was parked."""
-        rows = self._rows.execute("SELECT domain, max(parked) FROM places WHERE parked > 0 GROUP BY domain")
+        rows = self._select("SELECT domain, max(parked) FROM places WHERE parked > 0 GROUP BY domain")
         return {self._names[number]: at for number, at in rows}
 
     # --- inside ---
 
+    def _write(self) -> None:
+        """What is new into the table."""
+        if new := self._new:
+            self._new = {}
+            self._rows.execute("BEGIN")
+            self._rows.executemany("REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?)", new.values())
+            self._rows.execute("COMMIT")
+
+    def _select(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        self._write()
+        return self._rows.execute(statement, values)
+
     def _count(self, where: str, domain: str | None) -> int:
         where, values = self._where(where, domain)
-        count: int = self._rows.execute(f"SELECT count(*) FROM places WHERE {where}", values).fetchone()[0]
+        count: int = self._select(f"SELECT count(*) FROM places WHERE {where}", *values).fetchone()[0]
         return count
 
     def _where(self, where: str, domain: str | None, *values: Any) -> tuple[str, tuple[Any, ...]]:
@@ -100,8 +122,8 @@ class Places(MutableMapping[bytes, Place]):
             return where, values
         return f"{where} AND domain = ?", (*values, self._numbers.get(domain, -1))
 
-    def _place(self, row: tuple[Any, ...]) -> Place:
-        partition, offset, number, arrived, state, parked = row
+    def _place(self, row: _Row) -> Place:
+        _, partition, offset, number, arrived, state, parked = row
         known = None if state is None else _STATES[state]
         return Place(partition, offset, self._names[number], arrived, known, parked)
 

@@ -90,10 +90,9 @@ class Ledger:
         if record.key in self._buried:
             return Todo.BURY
         try:
-            seen, ref, id_ = _read(record)
+            seen, ref, id_, mark = _read(record)
         except Undecodable:
             return self._unreadable(record)
-        mark = record.header(OWNER) or b""
         known = self.index.get(id_)
         new = _first(seen.progress, mark)
         unread = self.unreadable(record.key)
@@ -211,7 +210,7 @@ class Ledger:
             self.end(id_)
             before.append(mail)
         try:
-            ref = _reference(record)
+            ref = _reference(record.header("content"))
         except Undecodable:
             self.blind.add(record.key)
             return Todo.UNREADABLE
@@ -293,20 +292,20 @@ def facts_of(key: bytes, value: bytes | None) -> PrimaryFacts | None:
     return known if isinstance(known, PrimaryFacts) else None
 
 
-def _read(record: Record) -> tuple[_Entry, ContentRef, str]:
-    """Raises Undecodable."""
-    if record.header("format") != FORMAT:
+def _read(record: Record) -> tuple[_Entry, ContentRef, str, bytes]:
+    """The entry, its content, its id, and the mark of who wrote it. Raises Undecodable."""
+    headers = dict(record.headers)
+    if headers.get("format") != FORMAT:
         raise Undecodable("another format")
     try:
         seen = _decoder.decode(record.value or b"")
-        return seen, _reference(record), record.key.decode("ascii")
+        return seen, _reference(headers.get("content")), record.key.decode("ascii"), headers.get(OWNER, b"")
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Undecodable(str(error)) from error
 
 
-def _reference(record: Record) -> ContentRef:
+def _reference(header: bytes | None) -> ContentRef:
     """Raises Undecodable; a reference without offsets is none."""
-    header = record.header("content")
     ref = decode(header or b"", ContentRef)
     if not ref.offsets:
         raise Undecodable("no offsets")

@@ -13,12 +13,12 @@ from enum import StrEnum
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from msgspec import Struct
-
-from libs.mail.records import Kind, State
+from libs.mail.records import Kind
 from services.deliver import packed
-from services.deliver.packed import Fields, id_of, is_ready, is_still, same_due
+from services.deliver.packed import Waiting, id_of, is_ready, is_still, same_due
 from services.deliver.schedule import is_due
+
+__all__ = ["Count", "Index", "Place", "Waiting"]
 
 
 class Place(StrEnum):
@@ -26,37 +26,6 @@ class Place(StrEnum):
     SLOW = "slow"
     OUT = "out"
     STILL = "still"
-
-
-class Waiting(Struct, frozen=True, order=True, gc=False):
-    """One mail: `offset` of its newest queue record, `first` the lowest of the `chunks` content offsets that
-    one refers to, `content` the lowest that any record of it did, `due` in wall seconds (0 for now),
-    `delay_told`: its sender knows that it waits. Of mails that arrived at the same time, the one with the
-    lower `offset` is delivered first."""
-
-    arrived: float
-    id: str
-    domain: str
-    next_hop: str
-    kind: Kind
-    state: State
-    due: float
-    size: int
-    offset: int
-    content: int
-    first: int
-    chunks: int
-    delay_told: bool = False
-
-    @property
-    def still(self) -> bool:
-        """No attempts are made (held, parked, content lost)."""
-        return self.state not in (State.QUEUED, State.DEFERRED)
-
-    def needs(self, begin: int) -> int:
-        """The lowest offset of what it needs, of content that begins at `begin`: a place that is gone was
-        left when the content moved."""
-        return self.content if self.content >= begin else self.first
 
 
 class Count(NamedTuple):
@@ -318,30 +287,11 @@ class Index:
             route = hop.routes[mail.domain, mail.kind] = self._next_route
             self._routes[route] = _Route(mail.domain, mail.kind, hop)
             self._next_route = (route + 1) % 2**32
-        return packed.packed(
-            Fields(
-                mail.due,
-                mail.arrived,
-                mail.offset,
-                mail.content,
-                mail.first,
-                mail.size,
-                mail.chunks,
-                route,
-                mail.state,
-                mail.delay_told,
-                mail.id,
-            )
-        )
+        return packed.packed(mail, route)
 
     def _unpacked(self, entry: bytes) -> Waiting:
-        due, arrived, offset, content, first, size, chunks, route, state, delay_told, id_ = packed.unpacked(
-            entry
-        )
-        domain, kind, hop = self._routes[route]
-        return Waiting(
-            arrived, id_, domain, hop.name, kind, state, due, size, offset, content, first, chunks, delay_told
-        )
+        domain, kind, hop = self._routes[packed.route_of(entry)]
+        return packed.unpacked(entry, domain, hop.name, kind)
 
     def _hop(self, entry: bytes) -> _Hop:
         return self._routes[packed.route_of(entry)].hop
