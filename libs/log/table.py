@@ -94,6 +94,7 @@ class Table(Generic[T]):
         else:
             self.values[record.key] = value
         self._changed(record)
-        for future in tuple(self._waiters.get(record.key, ())):
-            if not future.done():
-                future.set_result(None)
+        if self._waiters:
+            for future in tuple(self._waiters.get(record.key, ())):
+                if not future.done():
+                    future.set_result(None)

@@ -4,15 +4,39 @@ import re
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import msgspec
+from msgspec import Struct
+
 from libs.log.contract import Record
 from libs.mail.codec import Undecodable, decode, mail_of
 from libs.mail.knowledge import Health, PrimaryState
-from libs.mail.records import ContentRef, Mail, OnlyMail, QueueEntry, State
+from libs.mail.records import Basis, ContentRef, Kind, Mail, OnlyMail, Progress, QueueEntry, State
 from services.control.domains import Malformed
 
 Row = dict[str, Any]
 
 _ID = re.compile(r"[a-z0-9]{1,64}")
+
+
+class _Recipient(Struct, frozen=True):
+    basis: Basis
+
+
+class _Mail(Struct, frozen=True):
+    """The fields of Mail that a place needs, and all whose values a newer version may have more of."""
+
+    domain: str
+    arrived: float
+    kind: Kind
+    recipients: tuple[_Recipient, ...]
+
+
+class _Entry(Struct, frozen=True):
+    mail: _Mail
+    progress: Progress
+
+
+_decoder = msgspec.msgpack.Decoder(_Entry)
 
 
 class Place(NamedTuple):
@@ -51,8 +75,11 @@ def place(record: Record) -> Place | None:
     """The index entry of a `queue` record. Raises Undecodable."""
     if record.value is None:
         return None
-    entry = decode(record.value, QueueEntry)
-    mail, progress = mail_of(entry), entry.progress
+    try:
+        seen = _decoder.decode(record.value)
+    except msgspec.MsgspecError as error:
+        raise Undecodable(str(error)) from error
+    mail, progress = seen.mail, seen.progress
     parked = progress.since if progress.state is State.PARKED else 0.0
     return Place(record.partition, record.offset, mail.domain, mail.arrived, progress.state, parked)
 

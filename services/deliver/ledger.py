@@ -226,6 +226,8 @@ class Ledger:
     def _readable(self, key: bytes, ref: ContentRef) -> int:
         """A record with `ref` came that can be read: the lowest content that it and, where that one could not
         be read, the one before refer to."""
+        if not self.unread and not self.blind:
+            return min(ref.offsets)
         unread = self.unread.pop(key, None)
         self.blind.discard(key)
         return min(ref.offsets) if unread is None else min(*ref.offsets, unread.content)

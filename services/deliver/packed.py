@@ -115,6 +115,11 @@ def is_still(entry: bytes) -> bool:
     return entry[_FLAGS] >> 1 not in _MOVING
 
 
+def is_told(entry: bytes) -> bool:
+    """Does its sender know that it waits?"""
+    return bool(entry[_FLAGS] & 1)
+
+
 def needs(entry: bytes, begin: bytes) -> bytes:
     """As Waiting.needs, of offsets that are packed."""
     content = entry[_CONTENT]

@@ -242,12 +242,24 @@ class Partition:
 
     def arrived(self, mail: Waiting) -> None:
         """A mail came into the index."""
-        primary = mail.kind is Kind.RELAYED and mail.next_hop == mail.domain
-        self.hop(mail.next_hop, primary=primary)
+        self._awaits(mail.domain, mail.next_hop, mail.kind)
         if mail.kind is Kind.RELAYED and not mail.delay_told:
             self.delays.add(mail.id, mail.arrived + AFTER_S)
-        self.changed.add(mail.next_hop)
-        self.stir(mail.next_hop)
+
+    async def restored(self) -> None:
+        """The index is what the log has; others have their turn meanwhile."""
+        for route in self.index.routes():
+            self._awaits(*route)
+        for count, id_ in enumerate(self.index.ids(), 1):
+            if (arrived := self.index.untold(id_)) is not None:
+                self.delays.add(id_, arrived + AFTER_S)
+            if count % _LOOK == 0:
+                await asyncio.sleep(0)
+
+    def _awaits(self, domain: str, next_hop: str, kind: Kind) -> None:
+        self.hop(next_hop, primary=kind is Kind.RELAYED and next_hop == domain)
+        self.changed.add(next_hop)
+        self.stir(next_hop)
 
     def over_s(self, mail: Waiting, wall: float) -> float | None:
         """For how many seconds the mail's lifetime has been over; None: it is not, or it does not expire now

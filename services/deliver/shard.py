@@ -130,13 +130,15 @@ class Shard:
                 if batch.position >= batch.end and not ledger.caught_up:
                     for id_ in {*ledger.scanned(), *ledger.unfinished}:
                         self._chore(self._rewrite(id_))
-                    async for mail in self.partition.each():
-                        self.partition.arrived(mail)
+                    await self.partition.restored()
                     self.caught_up.set()
 
     def _fold(self, record: Record) -> None:
         part = self.partition
-        match part.ledger.fold(record, part.clock.mono()):
+        todo = part.ledger.fold(record, part.clock.mono())
+        if todo is Todo.NOTHING:
+            return
+        match todo:
             case Todo.ADDED if part.ledger.caught_up:
                 if (mail := part.index.get(record.key.decode())) is not None:
                     part.arrived(mail)

@@ -84,6 +84,18 @@ class Index:
         """Those that are held, parked or without their content."""
         return [self._unpacked(self._mails[id_]) for id_ in self._still]
 
+    def routes(self) -> list[tuple[str, str, Kind]]:
+        """Domain, next hop and kind of whatever is here, each combination once."""
+        return [(route.domain, route.hop.name, route.kind) for route in self._routes.values()]
+
+    def untold(self, id_: str) -> float | None:
+        """When a relayed mail arrived whose sender does not know that it waits; None for any other."""
+        entry = self._mails.get(id_)
+        if entry is None or packed.is_told(entry):
+            return None
+        relayed = self._routes[packed.route_of(entry)].kind is Kind.RELAYED
+        return packed.arrived_at(entry) if relayed else None
+
     def get(self, id_: str) -> Waiting | None:
         entry = self._mails.get(id_)
         return None if entry is None else self._unpacked(entry)
