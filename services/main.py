@@ -20,6 +20,7 @@ from libs.runtime.config import Config
 from libs.runtime.sample import sample
 from libs.runtime.terminal import fail, for_people, for_programs
 from services.control import cli
+from services.control.cli_announce import announce
 from services.control.cli_queue import queue
 from services.control.cli_selfcheck import selfcheck
 from services.control.cli_vault import vault
@@ -43,6 +44,7 @@ app.command("suspend")(cli.suspend)
 app.command("resume")(cli.resume)
 app.command("trace")(cli.trace)
 app.command("selfcheck")(selfcheck)
+app.command("announce")(announce)
 
 
 def _say_version(wanted: bool) -> None:

@@ -61,6 +61,11 @@ class Table(Generic[T]):
                     if len(self._caught_up_at) == len(self._partitions):
                         self._ready.set()
 
+    @property
+    def whole(self) -> bool:
+        """Was every partition read to its end?"""
+        return self._ready.is_set()
+
     async def caught_up(self) -> None:
         """Return once every partition has been read to its end."""
         await self._ready.wait()

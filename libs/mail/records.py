@@ -229,6 +229,7 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
     tls_name: str | None = None
     xclient: bool | None = None
     language: Language | None = None
+    contact_secret: str | None = None
 
 
 class Domain(Struct, frozen=True, omit_defaults=True):

@@ -29,7 +29,7 @@ class DomainSettings(Struct, frozen=True):
     minute that it is handed, 0 for any; `primary_host`: where it is, `host:port`, "" for where its MX records
     say; `tls_name`: the name that its certificate must be for, "" for none; `xclient`: it is told whose mail
     it gets; `era`: as in Domain; `language`: of notices to its senders and its contact; `parked_s`: how long
-    parked mail is kept."""
+    parked mail is kept; `contact_secret`: signs what is posted to a contact that is a URL."""
 
     domain: str
     active: bool
@@ -51,6 +51,7 @@ class DomainSettings(Struct, frozen=True):
     xclient: bool
     language: Language
     parked_s: float
+    contact_secret: str
 
 
 def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
@@ -78,4 +79,5 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
         xclient=bool(own.xclient),
         language=defaults.language if own.language is None else own.language,
         parked_s=defaults.parked_s,
+        contact_secret="" if own.contact_secret is None else own.contact_secret,
     )

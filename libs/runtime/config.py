@@ -324,6 +324,19 @@ class DefaultsPart(_Part):
         )
 
 
+class NoticesPart(_Part):
+    """Notices to the contacts of domains. `down_after_s`: a primary that is away, or refuses us, is told of
+    after so long; `back_after_s`: that it is back, likewise; `expiring_days`: before the oldest mail expires
+    (a third of its lifetime at most); `most_a_day`: for one domain, whatever happens; `most_to_operators`:
+    of all domains without a contact, within 24 h."""
+
+    down_after_s: Seconds = 1800.0
+    back_after_s: Seconds = 600.0
+    expiring_days: Number = Field(default=3.0, gt=0)
+    most_a_day: Count = 6
+    most_to_operators: int = Field(default=20, strict=True, ge=0)
+
+
 class TimingPart(_Part):
     """Deadlines and intervals in seconds."""
 
@@ -351,6 +364,7 @@ class Config(_Part):
     health: HealthPart = HealthPart()
     defaults: DefaultsPart = DefaultsPart()
     timing: TimingPart = TimingPart()
+    notices: NoticesPart = NoticesPart()
 
     @property
     def us(self) -> Us:

@@ -134,6 +134,15 @@ listen = "{health}"
 # language = "en"           # or "de": of notices to senders and to a domain's contact
 # parked_days = 7.0         # mail that nobody could be told of is kept so long for the domain's owner
 
+[notices]
+# To the contact of a domain (domain set --contact), a mail address or a URL. What there is no room for is
+# told later, if it is still so. Those of domains without a contact go to the operators.
+# down_after_s = 1800.0     # a primary is away, or refuses us, for so long
+# back_after_s = 600.0      # it is back for so long
+# expiring_days = 3.0       # before the oldest mail that waits for it expires
+# most_a_day = 6            # for one domain
+# most_to_operators = 20    # of all domains in 24 h
+
 [timing]
 # Seconds.
 # rcpt_deadline_s = 20.0    # RCPT waits so long for a callout

@@ -24,7 +24,7 @@ def application(desk: Desk) -> Starlette:
     """GET and POST /domains; GET, PATCH and DELETE /domains/NAME; GET /queue, /queue/ID, /vault, /vault/ID,
     /trace/ID, /domains/NAME/doctor, /export; POST /apply, /vault/ID/delete; GET and POST
     /domains/NAME/recipients; POST /domains/NAME/flush, .../release and .../stop, /requests/VERB; GET and POST
-    /access; POST /access/remove."""
+    /access; POST /access/remove, /announce."""
 
     async def domain_list(_: Request) -> Any:
         return desk.domain_list()
@@ -74,6 +74,10 @@ def application(desk: Desk) -> Starlette:
 
     async def flush(request: Request) -> Any:
         return await desk.queue_flush(request.path_params["name"], await _text(request, "by"))
+
+    async def announce(request: Request) -> Any:
+        host, address, by = [await _text(request, name) for name in ("host", "address", "by")]
+        return await desk.notices.announce(host, address, (await _texts(request)).get("from"), by)
 
     async def access_list(_: Request) -> Any:
         return desk.access_list()
@@ -130,6 +134,7 @@ def application(desk: Desk) -> Starlette:
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
             Route("/domains/{name}/release", _page(desk, release), methods=["POST"]),
             Route("/domains/{name}/stop", _page(desk, stop), methods=["POST"]),
+            Route("/announce", _page(desk, announce), methods=["POST"]),
             Route("/access", _page(desk, access_list), methods=["GET"]),
             Route("/access", _page(desk, access_add), methods=["POST"]),
             Route("/access/remove", _page(desk, access_remove), methods=["POST"]),

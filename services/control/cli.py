@@ -39,9 +39,15 @@ access = typer.Typer(no_args_is_help=True, help="Who may send mail here, and who
 AdmissionOption = Annotated[str | None, typer.Option(help="always, fallback (see docs/domain-owner.md).")]
 UnverifiedOption = Annotated[str | None, typer.Option(help="accept, defer: who cannot be asked for.")]
 EnforceOption = Annotated[str | None, typer.Option(help="off, dmarc, spf: which failed mail is refused.")]
-LanguageOption = Annotated[str | None, typer.Option(help="en, de: of notices to its senders.")]
+LanguageOption = Annotated[str | None, typer.Option(help="en, de: of notices.")]
 ContactOption = Annotated[
-    str | None, typer.Option(help="Who reads once a day what could not be delivered: an address elsewhere.")
+    str | None,
+    typer.Option(
+        help="Who is told of outages and undeliverable mail: an address elsewhere, or an https:// URL."
+    ),
+]
+SecretOption = Annotated[
+    str | None, typer.Option(help="Signs what is posted to that URL, whsec_...; made where not given.")
 ]
 MaxSizeOption = Annotated[str | None, typer.Option(help="Octets of a mail.")]
 LifetimeOption = Annotated[str | None, typer.Option(help="How long mail waits, at most 30.")]
@@ -68,6 +74,7 @@ def domain_add(
     enforce: EnforceOption = None,
     language: LanguageOption = None,
     contact: ContactOption = None,
+    contact_secret: SecretOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -86,6 +93,7 @@ def domain_add(
         enforce=enforce,
         language=language,
         contact=contact,
+        contact_secret=contact_secret,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,
@@ -121,6 +129,7 @@ def domain_set(
     enforce: EnforceOption = None,
     language: LanguageOption = None,
     contact: ContactOption = None,
+    contact_secret: SecretOption = None,
     max_size: MaxSizeOption = None,
     lifetime_days: LifetimeOption = None,
     max_connections: ConnectionsOption = None,
@@ -138,6 +147,7 @@ def domain_set(
         enforce=enforce,
         language=language,
         contact=contact,
+        contact_secret=contact_secret,
         max_size=max_size,
         lifetime_days=lifetime_days,
         max_connections=max_connections,

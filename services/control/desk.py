@@ -32,12 +32,12 @@ from libs.topics import (
     REQUESTS,
     partition_of,
 )
-from services.control import access, asking, domains, queue
+from services.control import access, asking, domains, queue, webhook
 from services.control.consulting import Consulting
 from services.control.declaring import Declaring
-from services.control.digests import Digests
 from services.control.domains import Malformed, Refused, Unknown
 from services.control.door import ANSWER_S, PAGE, WITHIN_S
+from services.control.notices import Notices
 from services.control.places import Places
 from services.control.register import Register
 from services.control.roll import Rolls
@@ -55,13 +55,13 @@ class Desk:
         self._queue: Table[queue.Place] = deps.table(QUEUE.name, self._place, values=self._places)
         self.rolls = Rolls(deps, self.register, self._primaries)
         self._trail = Trail(deps)
-        self.digests = Digests(deps, self.register, self._places)
+        self.notices = Notices(deps, self.register, self._places, self._primaries)
         self.declaring = Declaring(self.register, self._places.summary)
         self.consulting = Consulting(deps, self.register, self.rolls, self._primaries)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         tables = (self.register.table, self._primaries, self._queue)
-        return [*(each.run() for each in tables), self._trail.run(), self.digests.run()]
+        return [*(each.run() for each in tables), self._trail.run(), self.notices.memory.run()]
 
     async def restored(self) -> None:
         for each in (self.register.table, self._primaries, self._queue):
@@ -77,12 +77,17 @@ class Desk:
     async def domain_add(self, text: str, /, **given: str) -> dict[str, Any]:
         """`given`: settings of its own, see domains.SETTINGS. Raises Refused, LogError."""
         name = domains.named(text)
+        if domains.needs_secret(given):
+            given["contact_secret"] = webhook.secret(secrets.token_bytes(32))
         await self.register.add(name, given)
         return self.domain_row(name)
 
     async def domain_set(self, text: str, /, **given: str) -> dict[str, Any]:
         """Raises Refused, LogError."""
         name = domains.named(text)
+        before = self.register.book().domains.get(name)
+        if before is not None and domains.needs_secret(given, before.overrides):
+            given["contact_secret"] = webhook.secret(secrets.token_bytes(32))
         await self.register.change(name, given)
         return self.domain_row(name) | {"settings": self._settings(name)}
 
@@ -158,6 +163,7 @@ class Desk:
             "lifetime_s": settings.lifetime_s,
             "language": settings.language.value,
             "contact": settings.contact,
+            "contact_secret": settings.contact_secret,
             "max_size": settings.max_size,
             "max_connections": settings.max_connections,
             "max_rate": settings.max_rate,

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from libs.mail.address import BadAddress, Mailbox, domain_name, mailbox
+from libs.mail.notice import is_url
 from libs.mail.records import Admission, Domain, Enforce, Installation, Language, Overrides, Unverified
 from libs.mail.reply import escaped
 from libs.mail.settings import DAY_S
 from libs.smtp.route import place
+from services.control import webhook
 
 LATE_CHECK_S = 3600.0
 
@@ -76,6 +78,8 @@ def _lifetime(text: str) -> float:
 
 
 def _contact(text: str) -> str:
+    if is_url(text):
+        return webhook.url(text)
     try:
         return str(mailbox(text))
     except BadAddress as error:
@@ -88,7 +92,12 @@ SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
     "unverified": ("unverified", "accept or defer", Unverified),
     "enforce": ("enforce", "off, dmarc or spf", Enforce),
     "language": ("language", "en or de", Language),
-    "contact": ("contact", "the mail address of the owner, outside of the domain", _contact),
+    "contact": (
+        "contact",
+        "the mail address of the owner, outside of the domain, or an https:// URL",
+        _contact,
+    ),
+    "contact_secret": ("contact_secret", "whsec_ and 24 to 64 octets in base64", webhook.checked),
     "max_size": ("max_size", "a number of octets, 65536 or more", _size),
     "lifetime_days": ("lifetime_s", "a number of days, at most 30", _lifetime),
     "max_connections": ("max_connections", "a number, 1 or more", _count),
@@ -174,9 +183,23 @@ def stopped(book: Book, name: str, how: str) -> Sequence[Step]:
 
 def own_of(name: str, overrides: Overrides) -> Overrides:
     """Settings that `name` may have. Raises Malformed."""
-    if overrides.contact and overrides.contact.rpartition("@")[2] == name:
+    contact = overrides.contact or ""
+    if is_url(contact):
+        if not overrides.contact_secret:
+            raise Malformed("a contact that is a URL needs contact_secret, which signs what is posted there")
+    elif contact.rpartition("@")[2] == name:
         raise Malformed(f"contact must be outside of {name}: its own server is away when there is news")
     return overrides
+
+
+def needs_secret(given: Mapping[str, str], before: Overrides = NO_OVERRIDES) -> bool:
+    """Does the contact become a URL, and nobody said with which secret?"""
+    return is_url(given.get("contact", "")) and not (given.get("contact_secret") or before.contact_secret)
+
+
+def said(given: Mapping[str, str]) -> str:
+    """Settings as they are told in an event; a secret is none of it."""
+    return ", ".join(f"{name}={'...' if name == 'contact_secret' else text}" for name, text in given.items())
 
 
 def own(domain: Domain) -> list[str]:

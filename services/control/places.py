@@ -98,6 +98,10 @@ class Places(MutableMapping[bytes, Place]):
         rows = self._select("SELECT domain, max(parked) FROM places WHERE parked > 0 GROUP BY domain")
         return {self._names[number]: at for number, at in rows}
 
+    def parked_of(self, domain: str) -> int:
+        """How many mails of a domain are parked."""
+        return self._count("parked > 0", domain)
+
     # --- inside ---
 
     def _write(self) -> None:

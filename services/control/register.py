@@ -106,7 +106,7 @@ class Register:
         """Raises Refused, LogError."""
         async with self._changing:
             await self._write(domains.changed(self.book(), name, given))
-        self._tell(name, "set " + ", ".join(f"{setting}={value}" for setting, value in given.items()))
+        self._tell(name, f"set {domains.said(given)}")
 
     async def stop(self, name: str, how: str, by: str) -> None:
         """Suspended, held or active. Raises Refused, LogError."""
@@ -149,7 +149,7 @@ class Register:
             self._checked[name] = self._deps.clock.mono()
             self._tell(name, "added" if active else "added, pending")
         for each in planned.change:
-            self._tell(each.domain, "set " + ", ".join(f"{name}={text}" for name, text in each.after.items()))
+            self._tell(each.domain, f"set {domains.said(each.after)}")
         for name in planned.remove:
             self._tell(name, "removed")
         return planned

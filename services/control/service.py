@@ -8,6 +8,7 @@ from libs.runtime.run import CannotStart, Life
 from services.control.api import application
 from services.control.desk import Desk
 from services.control.door import SOCKET
+from services.control.hooks import Hooks
 
 TEND_S = 1.0
 
@@ -27,7 +28,9 @@ async def control(deps: Deps, life: Life) -> None:
         except OSError as error:
             raise CannotStart(f"{path}: {error.strerror or error}") from error
         async with deps.log.own("control", desk.register.claims), serving(application(desk), listener):
-            tasks.append(group.create_task(_tend(desk, life)))
+            hooks = Hooks(deps, desk.register, desk.notices.memory)
+            for each in (_tend(desk, life), hooks.run(), desk.notices.facts.run()):
+                tasks.append(group.create_task(each))
             life.ready()
             await life.must_drain.wait()
         path.unlink(missing_ok=True)
@@ -39,6 +42,6 @@ async def _tend(desk: Desk, life: Life) -> None:
     """For ever: what goes on by itself. A log that is away is no reason to start this process anew."""
     while True:
         await desk.register.tend()
-        await desk.digests.tend()
+        await desk.notices.tend()
         life.progress()
         await asyncio.sleep(TEND_S)

@@ -76,7 +76,7 @@ class Notices:
         to, or nothing to say, or it was written. Raises NotOwner."""
         part = self._partition
         settings, id_ = part.settings(domain), notice_id(domain, cause, day)
-        if settings is None or not settings.contact:
+        if settings is None or not settings.contact or is_url(settings.contact):
             return False
         parked = [each for each in part.index.still() if (each.state, each.domain) == (State.PARKED, domain)]
         if not parked:

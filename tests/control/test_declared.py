@@ -55,7 +55,7 @@ def test_every_setting_is_typed_back() -> None:
              "contact": "owner@elsewhere.example", "max_size": "70000", "lifetime_days": "1.5",
              "max_connections": "3", "max_rate": "60", "max_waiting": "10", "max_waiting_size": "1000",
              "primary_host": "mail.office.example:2525", "tls_name": "mail.office.example",
-             "xclient": "on"}  # fmt: skip
+             "xclient": "on", "contact_secret": "whsec_" + "c2VjcmV0" * 4}  # fmt: skip
     assert set(given) == set(SETTINGS)
     assert typed(settings(given)) == given
 

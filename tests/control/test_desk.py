@@ -132,7 +132,9 @@ async def office(
             out=lines,
         )
         desk = Desk(Deps(config(folder, activation), log, clock, dns, events, metrics, PARTITIONS))
-        tasks = [asyncio.create_task(each) for each in (*desk.followers(), events.run())]
+        tasks = [
+            asyncio.create_task(each) for each in (*desk.followers(), desk.notices.facts.run(), events.run())
+        ]
         try:
             async with log.own("control", desk.register.claims):
                 await desk.restored()

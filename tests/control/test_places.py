@@ -93,3 +93,4 @@ def test_the_summary_counts_each_domain() -> None:
 def test_the_newest_parked_mail_counts() -> None:
     """Of what is parked, whatever else is in the queue."""
     assert filled().parked() == {"b.example": 9.0}
+    assert [filled().parked_of(name) for name in ("a.example", "b.example")] == [0, 2]

@@ -21,9 +21,9 @@ ZONE = """
 ANN, OWNER = "ann@office.example", "owner@elsewhere.example"
 # It is always morning, and control looks all the time.
 MORNING = """
-import services.control.digest, services.control.digests
-services.control.digest.HOUR = 0
-services.control.digests.EVERY_S = 0.2
+import services.control.news, services.control.notices
+services.control.news.HOUR = 0
+services.control.notices.EVERY_S = 0.2
 """
 
 
@@ -49,8 +49,8 @@ async def test_the_owner_hears_once(tmp_path: Path, log: str, request: pytest.Fi
             assert (await client.mail(ANN)).startswith("250")
         assert (await running.ask("queue", "bounce", "--domain", "office.example", "--yes")).code == 0
         (parked,) = (await running.ask("vault", "list", "--json")).rows
-        for _ in range(2):
-            await running.kill(control)
+        for ended in (running.stop, running.kill):
+            await ended(control)
             await running.start(control, first=MORNING)
             await running.ready(control)
             await elsewhere.got(1)
