@@ -56,7 +56,7 @@ class Notices:
         self._limits = Limits(
             part.down_after_s, part.back_after_s, part.expiring_days * DAY_S, part.most_a_day
         )
-        self._looked = float("-inf")
+        self._looked = deps.clock.mono()  # deliver may begin with us: it has a round's time to look first
 
     async def tend(self) -> None:
         """One round: ask for what is due, as the control that leads. A log that is away is asked later."""

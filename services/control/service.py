@@ -20,7 +20,8 @@ async def control(deps: Deps, life: Life) -> None:
     desk = Desk(deps)
     path = deps.config.state_directory / SOCKET
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(each) for each in desk.followers()]
+        followers = (*desk.followers(), desk.notices.facts.run())
+        tasks = [group.create_task(each) for each in followers]
         await desk.restored()
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -29,7 +30,7 @@ async def control(deps: Deps, life: Life) -> None:
             raise CannotStart(f"{path}: {error.strerror or error}") from error
         async with deps.log.own("control", desk.register.claims), serving(application(desk), listener):
             hooks = Hooks(deps, desk.register, desk.notices.memory)
-            for each in (_tend(desk, life), hooks.run(), desk.notices.facts.run()):
+            for each in (_tend(desk, life), hooks.run()):
                 tasks.append(group.create_task(each))
             life.ready()
             await life.must_drain.wait()

@@ -107,6 +107,22 @@ async def test_down_and_back(tmp_path: Path) -> None:
         assert len(await notices(at)) == 2
 
 
+async def test_a_start_waits(tmp_path: Path) -> None:
+    """What is known at a start was known when we ended: deliver gets a minute to see how it is today."""
+    clock = Clock(NOON)
+    async with office(tmp_path, log_clock=clock) as at:
+        await at.desk.domain_add(NAME, contact=OWNER)
+        await primary(at, Health.DOWN)
+    clock.advance(2 * DAY_S)
+    async with office(tmp_path, log_clock=clock) as at:
+        await at.until(lambda: at.desk._primaries.values)
+        await tended(at, 50)
+        assert await notices(at) == []
+        await primary(at, Health.UP)
+        await tended(at, 3600)
+        assert await notices(at) == []
+
+
 async def test_blocked_callouts(tmp_path: Path) -> None:
     """What verify learnt of the primary, in the era of the domain; a restart reads it again."""
     clock = Clock(NOON)

@@ -1,4 +1,4 @@
-"""An outage as owners hear of it: down and back, one by mail and one by a post to his server."""
+"""An outage as owners hear of it: by mail, by a post to a server of theirs, and where there is no contact."""
 
 import json
 from email import message_from_bytes
@@ -20,16 +20,21 @@ ZONE = """
                             MX 20 mx1.backup.example
     shop.example            MX 10 mail.office.example
                             MX 20 mx1.backup.example
+    plain.example           MX 10 mail.office.example
+                            MX 20 mx1.backup.example
     mail.office.example     A 127.0.0.2
     sender.example          TXT "v=spf1 -all"
     elsewhere.example       MX 10 mail.elsewhere.example
+    isp.example             MX 10 mail.elsewhere.example
     mail.elsewhere.example  A 127.0.0.4
     hook.example            A 127.0.0.1
 """
-ANN, BOB, OWNER = "ann@office.example", "bob@shop.example", "owner@elsewhere.example"
+ANN, BOB, EVA = "ann@office.example", "bob@shop.example", "eva@plain.example"
+OWNER = "owner@elsewhere.example"
+OPERATORS, POSTMASTER = "postmaster@isp.example", "postmaster@plain.example"
 ALL_THE_TIME = """
-import services.control.notices
-services.control.notices.EVERY_S = 0.2
+import services.control.notices, services.control.webhook
+services.control.notices.EVERY_S = services.control.webhook.FIRST_S = 0.2
 """
 
 
@@ -42,8 +47,8 @@ async def test_down_and_back(tmp_path: Path, log: str, request: pytest.FixtureRe
     authority.cert_pem.write_to_path(tmp_path / "authorities.pem")
     async with (
         Zone(ZONE) as zone,
-        Primary(address="127.0.0.2", known={ANN, BOB}) as primary,
-        Primary(address="127.0.0.4", known={OWNER}, port=primary.port) as elsewhere,
+        Primary(address="127.0.0.2", known={ANN, BOB, EVA, POSTMASTER}) as primary,
+        Primary(address="127.0.0.4", known={OWNER, OPERATORS}, port=primary.port) as elsewhere,
         HookServer(context(authority, "hook.example")) as hook,
         Running(
             tmp_path,
@@ -59,36 +64,52 @@ async def test_down_and_back(tmp_path: Path, log: str, request: pytest.FixtureRe
         for name, contact in (("office.example", OWNER), ("shop.example", url)):
             said = await running.ask("domain", "add", name, "--contact", contact, "--language", "de")
             assert said.code == 0, said.err
+        assert (await running.ask("domain", "add", "plain.example")).code == 0
         (shown,) = (await running.ask("domain", "show", "shop.example", "--json")).rows
         async with Client(running.smtp_port) as client:
             await client.greet()
-            for recipient in (ANN, BOB):
+            for recipient in (ANN, BOB, EVA):
                 assert (await client.mail(recipient)).startswith("250")
-            await primary.got(2)
+            await primary.got(3)
             await primary.down()
-            for recipient in (ANN, BOB):
+            for recipient in (ANN, BOB, EVA):
                 assert (await client.mail(recipient)).startswith("250")
         hook.status = 503
         for ended in (running.stop, running.kill):
             await ended(control)
             await running.start(control, first=ALL_THE_TIME)
             await running.ready(control)
-            await elsewhere.got(1)
+            await elsewhere.got(2)
             await hook.got(1)
         hook.status = 200
-        await running.until(lambda: len(running.events("Notice")) == 2)
+        await running.until(lambda: len(running.events("Notice")) == 3)
         await primary.up()
-        await primary.got(4)
-        await elsewhere.got(2)
-        await running.until(lambda: len(running.events("Notice")) == 4)
-    down, back = (message_from_bytes(each.content) for each in elsewhere.received)
+        await primary.got(7)
+        await elsewhere.got(3)
+        await running.until(lambda: len(running.events("Notice")) == 6)
+        words = ("announce", "mx2.backup.example", "192.0.2.20", "--from", "2999-01-31")
+        said = await running.ask(*words)
+        assert said.out == "3 contacts are told that mx2.backup.example has 192.0.2.20 from 2999-01-31 on.\n"
+        said = await running.ask(*words, "--json")
+        assert (said.rows[0]["told"], said.rows[0]["already"]) == (0, 3)
+        await primary.got(8)
+        await elsewhere.got(4)
+        await running.until(lambda: any(b"notice.address" in each.body for each in hook.posts))
+    letters = {
+        (to, message["Message-ID"]): message
+        for each in (*elsewhere.received, *primary.received)
+        for to, _ in each.recipients
+        if (message := message_from_bytes(each.content))["Auto-Submitted"] == "auto-generated"
+        and each.reverse_path == ""
+    }
+    to = [name for name, _ in letters]
+    assert sorted(to) == sorted([OWNER] * 3 + [OPERATORS] + [POSTMASTER] * 2)
+    down, back, new = (message for (name, _), message in letters.items() if name == OWNER)
     assert "nicht erreichbar" in " ".join(str(down["Subject"]).split())
     assert str(back["Subject"]) == "office.example: Ihr Mailserver ist wieder da"
     assert b"gewartet haben: 1. Alle sind" in back.get_payload(decode=True)
-    assert all(each.reverse_path == "" for each in elsewhere.received)
-    assert all(each["Auto-Submitted"] == "auto-generated" for each in (down, back))
+    assert "192.0.2.20" in str(new["Subject"])
     assert all(verified(each.headers, each.body, shown["settings"]["contact_secret"]) for each in hook.posts)
-    said_there = [json.loads(each.body) for each in hook.posts]
-    assert [each["type"] for each in said_there] == ["notice.down"] * (len(said_there) - 1) + ["notice.back"]
-    assert len({each.headers["webhook-id"] for each in hook.posts}) == 2
-    assert said_there[-1]["data"]["details"]["waited"] == 1
+    posted = {each.headers["webhook-id"]: json.loads(each.body) for each in hook.posts}
+    assert [each["type"] for each in posted.values()] == ["notice.down", "notice.back", "notice.address"]
+    assert [each["data"]["details"].get("waited") for each in posted.values()] == [None, 1, None]
