@@ -78,9 +78,12 @@ class Hooks:
         us, now = self._deps.config.host.name, self._deps.clock.wall()
         try:
             what = webhook.post(request, us, settings.language, settings.contact_secret, now)
+            return await self._poster.post(request.to, what)
         except ValueError as error:
             return str(error)
-        return await self._poster.post(request.to, what)
+        except Exception:
+            log.exception("a post failed by a bug", domain=request.domain)
+            return "a fault of ours"
 
     async def _end(self, request: Notify, *, taken: bool, why: str) -> None:
         """Write it down; what cannot be is posted again, under the same id."""

@@ -17,6 +17,7 @@ HOUR = 6  # UTC: from then on a day's list of parked mail is written; it has wha
 CLOCKS_S = 120.0  # the clocks of deliver, which parks, and of the log differ by so much at most (rule 10)
 SETTLED_S = 6 * 3600.0  # the end of a second outage within a day is believed after this
 WEEK_S = 7 * DAY_S
+MANY = 20  # servers, from which on one can tell that it is not they
 OLD_S = 25 * DAY_S  # what lasts for so long is no news: what was told is forgotten after 30 days
 
 
@@ -116,6 +117,16 @@ def due(known: Known, told: Told, now: float, limits: Limits) -> list[Telling]:
     ]
     fresh = [each for each in found if each is not None and not told.has(each.news, each.key)]
     return fresh[: max(0, limits.most - told.within_a_day(now))]
+
+
+def rather_us(primaries: Iterable[PrimaryState]) -> bool:
+    """Are so many servers away at once that it is rather our own connection that is broken? Domains with the
+    same MX hosts have one server."""
+    away: dict[tuple[str, ...], bool] = {}
+    for each in primaries:
+        server = each.mx or (each.domain,)
+        away[server] = away.get(server, True) and each.health is Health.DOWN
+    return len(away) >= MANY and 2 * sum(away.values()) > len(away)
 
 
 def open_outage(known: Known, told: Told) -> Telling | None:

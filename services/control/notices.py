@@ -66,6 +66,9 @@ class Notices:
         if not self.memory.whole or not self.facts.whole:
             return
         self._looked = clock.mono()
+        if news.rather_us(self._primaries.values.values()):
+            log.error("most primaries are away, so it is rather we who are: no owner is told of anything now")
+            return
         due = [each async for each in self._due(now)]
         try:
             behind = {

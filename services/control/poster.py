@@ -47,7 +47,8 @@ class Poster:
                 continue
             try:
                 status = await self._post_to(address, url, what)
-            except (httpx.HTTPError, OSError, ValueError) as error:  # ValueError: no name for TLS
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+                # ValueError: a name that TLS cannot hold
                 why = f"{type(error).__name__}: {error}"
                 continue
             return "" if 200 <= status < 300 else f"status {status}"

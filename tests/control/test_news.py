@@ -28,6 +28,7 @@ from services.control.news import (
     Told,
     addressee,
     due,
+    rather_us,
 )
 
 FOLDER = Path(__file__).parent
@@ -163,6 +164,25 @@ def test_whatever_happens(steps: list[tuple[str, int]]) -> None:
         assert sum(each.at - DAY_S < one.at <= each.at for one in world.log) <= LIMITS.most
     outages = [each.news for each in world.log if each.news in (News.DOWN, News.REFUSING, News.BACK)]
     assert all((news == News.BACK) == bool(at % 2) for at, news in enumerate(outages))
+
+
+@pytest.mark.parametrize(
+    ("away", "up", "of_one", "ours"),
+    [
+        (11, 9, 0, True),
+        (10, 10, 0, False),
+        (10, 9, 0, False),
+        (1, 0, 50, False),
+        (10, 10, 1, True),
+        (11, 10, 0, True),
+    ],
+)
+def test_rather_us(away: int, up: int, of_one: int, ours: bool) -> None:
+    """More than half of twenty servers or more; fifty domains on one server that is away are one."""
+    states = [PrimaryState(f"d{at}.example", Health.DOWN, 1.0) for at in range(away)]
+    states += [PrimaryState(f"u{at}.example", Health.UP, 1.0) for at in range(up)]
+    states += [PrimaryState(f"o{at}.example", Health.DOWN, 1.0, mx=("mx.example",)) for at in range(of_one)]
+    assert rather_us(states) is ours
 
 
 def test_who_is_told() -> None:

@@ -149,6 +149,10 @@ async def test_without_a_contact(tmp_path: Path) -> None:
             await at.desk.domain_add(name)
             await primary(at, Health.DOWN, name)
         await tended(at, 1900)
+        assert await notices(at) == []  # of 22 servers none is there: it is rather us
+        for number in range(22):
+            await primary(at, Health.UP, f"up{number}.example")
+        await tended(at)
         told = await notices(at)
         assert [each.to for each in told].count("postmaster@isp.example") == 20
         assert [each.to for each in told].count("") == 2
