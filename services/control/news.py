@@ -119,13 +119,15 @@ def due(known: Known, told: Told, now: float, limits: Limits) -> list[Telling]:
     return fresh[: max(0, limits.most - told.within_a_day(now))]
 
 
-def rather_us(primaries: Iterable[PrimaryState]) -> bool:
-    """Are so many servers away at once that it is rather our own connection that is broken? Domains with the
-    same MX hosts have one server."""
+def rather_us(primaries: Iterable[PrimaryState], now: float) -> bool:
+    """Did so many servers go away within a day that it is rather our own connection that is broken? Domains
+    with the same MX hosts have one server."""
     away: dict[tuple[str, ...], bool] = {}
     for each in primaries:
-        server = each.mx or (each.domain,)
-        away[server] = away.get(server, True) and each.health is Health.DOWN
+        down = each.health is Health.DOWN
+        if not down or each.since > now - DAY_S:
+            server = each.mx or (each.domain,)
+            away[server] = away.get(server, True) and down
     return len(away) >= MANY and 2 * sum(away.values()) > len(away)
 
 

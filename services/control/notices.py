@@ -66,7 +66,7 @@ class Notices:
         if not self.memory.whole or not self.facts.whole:
             return
         self._looked = clock.mono()
-        if news.rather_us(self._primaries.values.values()):
+        if news.rather_us(self._primaries.values.values(), now):
             log.error("most primaries are away, so it is rather we who are: no owner is told of anything now")
             return
         due = [each async for each in self._due(now)]

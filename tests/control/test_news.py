@@ -167,22 +167,24 @@ def test_whatever_happens(steps: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("away", "up", "of_one", "ours"),
+    ("away", "up", "of_one", "long", "ours"),
     [
-        (11, 9, 0, True),
-        (10, 10, 0, False),
-        (10, 9, 0, False),
-        (1, 0, 50, False),
-        (10, 10, 1, True),
-        (11, 10, 0, True),
+        (11, 9, 0, 0, True),
+        (10, 10, 0, 0, False),
+        (11, 8, 0, 0, False),  # too few to tell
+        (1, 0, 50, 0, False),  # of one server
+        (10, 10, 1, 0, True),
+        (1, 19, 0, 50, False),  # they have been away for long
     ],
 )
-def test_rather_us(away: int, up: int, of_one: int, ours: bool) -> None:
-    """More than half of twenty servers or more; fifty domains on one server that is away are one."""
-    states = [PrimaryState(f"d{at}.example", Health.DOWN, 1.0) for at in range(away)]
-    states += [PrimaryState(f"u{at}.example", Health.UP, 1.0) for at in range(up)]
-    states += [PrimaryState(f"o{at}.example", Health.DOWN, 1.0, mx=("mx.example",)) for at in range(of_one)]
-    assert rather_us(states) is ours
+def test_rather_us(away: int, up: int, of_one: int, long: int, ours: bool) -> None:
+    """More than half of twenty servers or more."""
+    now = MIDNIGHT + 2 * DAY_S
+    states = [PrimaryState(f"d{at}.example", Health.DOWN, now - 60) for at in range(away)]
+    states += [PrimaryState(f"u{at}.example", Health.UP, MIDNIGHT) for at in range(up)]
+    states += [PrimaryState(f"o{at}.example", Health.DOWN, now, mx=("mx.example",)) for at in range(of_one)]
+    states += [PrimaryState(f"l{at}.example", Health.DOWN, MIDNIGHT) for at in range(long)]
+    assert rather_us(states, now) is ours
 
 
 def test_who_is_told() -> None:
