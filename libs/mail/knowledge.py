@@ -155,7 +155,8 @@ class PrimaryState(Struct, frozen=True, omit_defaults=True):
     """Key: domain. `since`: when `health` began; `confirmed`: last seen up; `mx`: the last working MX hosts,
     seen at `mx_seen`; `waiting`, `bytes`, `oldest`: the mail that waits (oldest: its arrival, 0 for none);
     `braked_since`: when the bounce brake was pulled (0: it is not, or nobody knows); `waited`: how many mails
-    waited when the last outage ended, of which `handed` were handed over since."""
+    waited when the last outage ended, of which `handed` were handed over since;
+    `era`: of the relay domain."""
 
     domain: str
     health: Health
@@ -171,6 +172,7 @@ class PrimaryState(Struct, frozen=True, omit_defaults=True):
     braked_since: float = 0.0
     waited: int = 0
     handed: int = 0
+    era: int = 0
 
     @property
     def away(self) -> bool:

@@ -51,7 +51,8 @@ class Mail(Struct, frozen=True, omit_defaults=True):
     "" for <>; `prepend`: header fields to put before the content, each with CR LF; `arrived`: log time of the
     last content acknowledgement; `may_notify`: the return path authenticated (rule 12); `size`, `eightbit`
     are in the ContentRef. `client`: IP address of the sender; `tls`: protocol and cipher, or ""; `strip`:
-    (start, end) octet ranges of the content that are not relayed (forged fields with our authserv-id).
+    (start, end) octet ranges of the content that are not relayed (forged fields with our authserv-id); `era`:
+    of the relay domain that took it, None where nobody noted it.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Mail(Struct, frozen=True, omit_defaults=True):
     helo: str = ""
     tls: str = ""
     strip: tuple[tuple[int, int], ...] = ()
+    era: int | None = None
 
 
 class State(StrEnum):
@@ -234,7 +236,8 @@ class Overrides(Struct, frozen=True, omit_defaults=True):
 
 class Domain(Struct, frozen=True, omit_defaults=True):
     """Key: domain (lower-case A-label). `active_since` 0: pending (its DNS has not named us yet). `era`: of
-    two domains of one name, of which the first was removed, the later one has the higher."""
+    two domains of one name, of which the first was removed, the later one has the higher. `leaving`: since
+    then (wall seconds) no mail is taken, and when none waits the domain is removed; 0: it stays."""
 
     domain: str
     added: float
@@ -243,6 +246,7 @@ class Domain(Struct, frozen=True, omit_defaults=True):
     held: bool = False
     overrides: Overrides = Overrides()
     era: int = 0
+    leaving: float = 0.0
 
 
 class Installation(Struct, frozen=True):

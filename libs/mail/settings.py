@@ -24,7 +24,8 @@ class Defaults(Struct, frozen=True):
 
 
 class DomainSettings(Struct, frozen=True):
-    """All that may be asked of a relay domain. `active`: its DNS named us; `contact`: "" for none;
+    """All that may be asked of a relay domain. `active`: its DNS named us; `leaving`: it is
+    to be removed; `contact`: "" for none;
     `max_waiting`, `max_waiting_size`: mails and octets that may wait for its primary; `max_rate`: mails a
     minute that it is handed, 0 for any; `primary_host`: where it is, `host:port`, "" for where its MX records
     say; `tls_name`: the name that its certificate must be for, "" for none; `xclient`: it is told whose mail
@@ -33,6 +34,7 @@ class DomainSettings(Struct, frozen=True):
 
     domain: str
     active: bool
+    leaving: bool
     suspended: bool
     held: bool
     lifetime_s: float
@@ -61,6 +63,7 @@ def complete(defaults: Defaults, domain: Domain) -> DomainSettings:
     return DomainSettings(
         domain=domain.domain,
         active=domain.active_since > 0,
+        leaving=domain.leaving > 0,
         suspended=domain.suspended,
         held=domain.held,
         lifetime_s=min(lifetime_s, 30 * DAY_S),

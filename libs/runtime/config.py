@@ -347,6 +347,7 @@ class TimingPart(_Part):
     probe_late_s: Seconds = 60.0
     settle_s: Number = Field(default=15.0, ge=0)  # a gained partition starts attempts after this
     pending_check_s: Seconds = 60.0
+    leave_s: Number = Field(default=60.0, ge=0)  # a domain that leaves is removed no sooner
 
 
 class Config(_Part):

@@ -40,7 +40,9 @@ def application(desk: Desk) -> Starlette:
         return await desk.domain_show(request.path_params["name"])
 
     async def domain_remove(request: Request) -> Any:
-        return await desk.domain_remove(request.path_params["name"])
+        words = await _texts(request) if await request.body() else {}
+        how, by = words.get("how", "empty"), words.get("by", "")
+        return await desk.domain_remove(request.path_params["name"], how, by)
 
     async def apply(request: Request) -> Any:
         wanted = await _wanted(request)

@@ -12,6 +12,7 @@ from services.control.caller import ask
 from services.control.cli_apply import apply, export
 from services.control.cli_doctor import doctor
 from services.control.cli_recipients import recipients
+from services.control.cli_remove import erase, remove
 from services.control.terminal import (
     DEFAULT_CONFIG,
     ConfigFile,
@@ -33,6 +34,8 @@ domain.add_typer(recipients, name="recipients")
 domain.command("doctor")(doctor)
 domain.command("apply")(apply)
 domain.command("export")(export)
+domain.command("remove")(remove)
+domain.command("erase")(erase)
 access = typer.Typer(no_args_is_help=True, help="Who may send mail here, and who may not.")
 
 # Text as it was typed: the service says what is wrong with it.
@@ -198,16 +201,6 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
 def domain_release(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
     """End the brakes: what the primary says of its recipients is believed again."""
     do_to_domain("release", name, config, json=json)
-
-
-@domain.command("remove")
-def domain_remove(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """Take no more mail for a domain; refused while mail for it waits."""
-    row = run(ask(configured(config), "DELETE", f"/domains/{named_domain(name)}"))
-    if json:
-        print_rows([row])
-    else:
-        print(f"{row['domain']} is removed.")
 
 
 def suspend(

@@ -40,6 +40,7 @@ from services.control.door import ANSWER_S, PAGE, WITHIN_S
 from services.control.notices import Notices
 from services.control.places import Places
 from services.control.register import Register
+from services.control.removing import Removing
 from services.control.roll import Rolls
 from services.control.trace import Trail
 
@@ -57,6 +58,7 @@ class Desk:
         self._trail = Trail(deps)
         self.notices = Notices(deps, self.register, self._places, self._primaries)
         self.declaring = Declaring(self.register, self._places.summary)
+        self.removing = Removing(deps, self.register, self._places, self.rolls, self.queue_do, self.fresh)
         self.consulting = Consulting(deps, self.register, self.rolls, self._primaries)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
@@ -98,11 +100,9 @@ class Desk:
         await self.register.stop(name, how, by)
         return self.domain_row(name)
 
-    async def domain_remove(self, text: str) -> dict[str, Any]:
-        """Raises Refused, LogError."""
-        name = domains.named(text)
-        await self.register.remove(name, lambda: self._places.waiting(name))
-        return {"domain": name, "removed": True}
+    async def domain_remove(self, text: str, how: str, by: str) -> dict[str, Any]:
+        """`how`: see domains.How. Raises Refused, LogError."""
+        return await self.removing.remove(domains.named(text), domains.how(how), by)
 
     def domain_list(self) -> list[dict[str, Any]]:
         counts = self._places.summary()
@@ -118,6 +118,8 @@ class Desk:
             state = "pending"
         else:
             state = "suspended" if domain.suspended else "held" if domain.held else "active"
+        if domain.leaving:
+            state = "leaving"
         return {
             "domain": name,
             "state": state,

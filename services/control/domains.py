@@ -6,6 +6,7 @@ fewer than `count` domains knows that it does not see all, and never the other w
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -19,6 +20,16 @@ from libs.smtp.route import place
 from services.control import webhook
 
 LATE_CHECK_S = 3600.0
+
+
+class How(StrEnum):
+    """What becomes of the mail of a domain that is removed. EMPTY: there is none, or the domain stays; DRAIN:
+    it is handed over; BOUNCE: its senders are told; ERASE: it ends, and what is known of recipients."""
+
+    EMPTY = "empty"
+    DRAIN = "drain"
+    BOUNCE = "bounce"
+    ERASE = "erase"
 
 
 class Refused(Exception):  # noqa: N818
@@ -149,6 +160,14 @@ def mailbox_of(domain: str, text: str) -> Mailbox:
     return found
 
 
+def how(text: str) -> How:
+    """Raises Malformed."""
+    try:
+        return How(text)
+    except ValueError as error:
+        raise Malformed(f"{text!r} is none of {', '.join(How)}") from error
+
+
 def settings(given: Mapping[str, str], before: Overrides = NO_OVERRIDES) -> Overrides:
     """A domain's own settings with those of SETTINGS that a person typed; `default` takes one back. Raises
     Malformed."""
@@ -173,12 +192,25 @@ def changed(book: Book, name: str, given: Mapping[str, str]) -> Sequence[Step]:
     return [replace(domain, overrides=own_of(name, settings(given, domain.overrides)))]
 
 
+def left(book: Book, name: str, now: float) -> Sequence[Step]:
+    """The steps that make `name` leave: none where it is leaving already. Raises Refused."""
+    writable(book)
+    domain = known(book, name)
+    return [] if domain.leaving else [replace(domain, leaving=now)]
+
+
+def gone(book: Book, now: float, leave_s: float) -> list[str]:
+    """The domains that have been leaving for `leave_s`, at `now` (wall seconds)."""
+    return [each.domain for each in book.domains.values() if each.leaving and now - each.leaving >= leave_s]
+
+
 def stopped(book: Book, name: str, how: str) -> Sequence[Step]:
     """The steps that make `name` suspended, held or active. Raises Refused."""
     writable(book)
     if how not in ("suspended", "held", "active"):
         raise Malformed(f"{how!r} is neither suspended, held nor active")
-    return [replace(known(book, name), suspended=how == "suspended", held=how == "held")]
+    stays = 0.0 if how == "active" else known(book, name).leaving
+    return [replace(known(book, name), suspended=how == "suspended", held=how == "held", leaving=stays)]
 
 
 def own_of(name: str, overrides: Overrides) -> Overrides:
@@ -213,6 +245,8 @@ def add(
     """The steps that add `name` (lower-case A-label). Raises Refused."""
     record = writable(book)
     if name in book.domains:
+        if book.domains[name].leaving:
+            raise Refused(f"{name} is leaving still: wait until it is removed, or keep it with resume")
         raise Refused(f"{name} is a relay domain already")
     domain = new(book, name, now, active=active, overrides=overrides)
     return domain, replace(record, count=len(book.domains) + 1)
@@ -257,7 +291,7 @@ def remove(book: Book, name: str, waiting: int) -> Sequence[Step]:
     known(book, name)
     if waiting:
         mails = "1 mail waits" if waiting == 1 else f"{waiting} mails wait"
-        raise Refused(f"{name} cannot be removed: {mails} for its primary")
+        raise Refused(f"{name} cannot be removed: {mails} for its primary; say --drain, --bounce or --erase")
     return removed(book, [name])
 
 

@@ -17,10 +17,10 @@ _VAULT = f"(state IS NULL OR state IN ({_STATES.index(State.PARKED)}, {_STATES.i
 _TABLE = """
     CREATE TABLE places (
         key BLOB PRIMARY KEY, partition INTEGER, offset INTEGER, domain INTEGER, arrived REAL, state INTEGER,
-        parked REAL
+        parked REAL, ours INTEGER, era INTEGER
     ) WITHOUT ROWID
 """
-_ROW = "key, partition, offset, domain, arrived, state, parked"
+_ROW = "key, partition, offset, domain, arrived, state, parked, ours, era"
 _Row = tuple[Any, ...]
 
 
@@ -46,13 +46,13 @@ class Places(MutableMapping[bytes, Place]):
         return self._place(row)
 
     def __setitem__(self, key: bytes, place: Place) -> None:
-        partition, offset, domain, arrived, state, parked = place
+        partition, offset, domain, arrived, state, parked, ours, era = place
         number = self._numbers.get(domain)
         if number is None:
             number = self._numbers[domain] = len(self._names)
             self._names.append(domain)
         known = None if state is None else _NUMBERS[state]
-        self._new[key] = (key, partition, offset, number, arrived, known, parked)
+        self._new[key] = (key, partition, offset, number, arrived, known, parked, ours, era)
         if len(self._new) >= _AT_ONCE:
             self._write()
 
@@ -84,13 +84,19 @@ class Places(MutableMapping[bytes, Place]):
         """How many mails all pages have together."""
         return self._count(_kept(vault=vault), domain)
 
-    def waiting(self, domain: str) -> int:
-        """How many mails of a domain there are, in whatever state."""
-        return self._count("TRUE", domain)
+    def waiting(self, domain: str, *, vault: bool = True) -> int:
+        """How many mails of a domain there are that others sent; `vault`: those in the vault, too."""
+        return self._count("NOT ours" if vault else f"NOT ours AND NOT {_VAULT}", domain)
+
+    def unreadable(self, domain: str) -> list[str]:
+        """The ids of what is known to be of a domain, and no version here can read."""
+        where, values = self._where("state IS NULL", domain)
+        rows = self._select(f"SELECT key FROM places WHERE {where}", *values)
+        return [key.decode("utf-8", "replace") for (key,) in rows]
 
     def summary(self) -> Mapping[str, int]:
-        """The same of every domain that has any."""
-        rows = self._select("SELECT domain, count(*) FROM places GROUP BY domain")
+        """The same of every domain that has any, with those in the vault."""
+        rows = self._select("SELECT domain, count(*) FROM places WHERE NOT ours GROUP BY domain")
         return {self._names[number]: count for number, count in rows}
 
     def parked(self) -> Mapping[str, float]:
@@ -109,7 +115,7 @@ class Places(MutableMapping[bytes, Place]):
         if new := self._new:
             self._new = {}
             self._rows.execute("BEGIN")
-            self._rows.executemany("REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?)", new.values())
+            self._rows.executemany("REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", new.values())
             self._rows.execute("COMMIT")
 
     def _select(self, statement: str, *values: Any) -> sqlite3.Cursor:
@@ -127,9 +133,9 @@ class Places(MutableMapping[bytes, Place]):
         return f"{where} AND domain = ?", (*values, self._numbers.get(domain, -1))
 
     def _place(self, row: _Row) -> Place:
-        _, partition, offset, number, arrived, state, parked = row
+        _, partition, offset, number, arrived, state, parked, ours, era = row
         known = None if state is None else _STATES[state]
-        return Place(partition, offset, self._names[number], arrived, known, parked)
+        return Place(partition, offset, self._names[number], arrived, known, parked, bool(ours), era)
 
 
 def _kept(*, vault: bool) -> str:

@@ -29,6 +29,7 @@ class _Mail(Struct, frozen=True):
     arrived: float
     kind: Kind
     recipients: tuple[_Recipient, ...]
+    era: int | None = None
 
 
 class _Entry(Struct, frozen=True):
@@ -42,7 +43,7 @@ _decoder = msgspec.msgpack.Decoder(_Entry)
 class Place(NamedTuple):
     """Where the newest `queue` record of a mail is, and what is needed to find and order it. `state`: None
     where no version here can read it; then `domain` may be "", and `arrived` is when the record was
-    written."""
+    written. `ours`: of our own making; `era`: as in Mail."""
 
     partition: int
     offset: int
@@ -50,6 +51,8 @@ class Place(NamedTuple):
     arrived: float
     state: State | None = State.QUEUED
     parked: float = 0.0
+    ours: bool = False
+    era: int | None = None
 
     @property
     def in_vault(self) -> bool:
@@ -81,7 +84,8 @@ def place(record: Record) -> Place | None:
         raise Undecodable(str(error)) from error
     mail, progress = seen.mail, seen.progress
     parked = progress.since if progress.state is State.PARKED else 0.0
-    return Place(record.partition, record.offset, mail.domain, mail.arrived, progress.state, parked)
+    at = record.partition, record.offset
+    return Place(*at, mail.domain, mail.arrived, progress.state, parked, mail.kind.ours, mail.era)
 
 
 def unreadable(record: Record) -> Place:
@@ -91,7 +95,8 @@ def unreadable(record: Record) -> Place:
         mail = decode(bytes(decode(record.value or b"", OnlyMail).mail), Mail)
     except Undecodable:
         return Place(record.partition, record.offset, "", record.time, None)
-    return Place(record.partition, record.offset, mail.domain, mail.arrived, None)
+    at = record.partition, record.offset
+    return Place(*at, mail.domain, mail.arrived, None, ours=mail.kind.ours, era=mail.era)
 
 
 def vault_row(record: Record, place: Place, parked_s: float) -> Row:

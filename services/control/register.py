@@ -114,6 +114,14 @@ class Register:
             await self._write(domains.stopped(self.book(), name, how))
         self._tell(name, f"{how} by {by}")
 
+    async def leave(self, name: str, by: str) -> None:
+        """Take no more mail for a domain that is to be removed. Raises Refused, LogError."""
+        async with self._changing:
+            steps = domains.left(self.book(), name, self._deps.clock.wall())
+            await self._write(steps)
+        if steps:
+            self._tell(name, f"leaving, said {by}")
+
     async def remove(self, name: str, waiting: Callable[[], int]) -> None:
         """`waiting`: how many mails the domain has in the queue. Raises Refused, LogError."""
         async with self._changing:

@@ -78,6 +78,11 @@ class Rolls:
         roll, facts = await self._all(name)
         return deliverable(roll.rows()), facts
 
+    async def keys(self, name: str) -> list[str]:
+        """The addresses of all recipients of `name` of whom something is known. Raises Refused, LogError."""
+        roll, _ = await self._all(name)
+        return [row["address"] for row in roll.rows()]
+
     async def tell(self, text: str, verb: str, addresses: Sequence[str], by: str) -> dict[str, Any]:
         """Tell verify what the operator says of recipients. `after`: where to read on what came of it. Raises
         Refused, LogError."""

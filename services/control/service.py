@@ -44,5 +44,6 @@ async def _tend(desk: Desk, life: Life) -> None:
     while True:
         await desk.register.tend()
         await desk.notices.tend()
+        await desk.removing.tend()
         life.progress()
         await asyncio.sleep(TEND_S)

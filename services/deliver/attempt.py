@@ -132,7 +132,7 @@ async def transact(
     dot), Stale (a kept connection had been closed meanwhile) and Withheld (the claim was lost before MAIL, or
     `may_finish` said no).
     """
-    if len(open_) > 1 and job.mail.next_hop in partition.late:
+    if len(open_) > 1 and partition.is_late(job.mail.next_hop):
         return await _one_by_one(kept_, partition, job, open_, may_finish)
     got = await _together(kept_, partition, job, open_, may_finish)
     if again := late(open_, got):

@@ -179,6 +179,9 @@ class Carriers:
         handed_on = False
         try:
             job = await part.read(mail)
+            if part.of_former_owner(job.mail):
+                await self._settlement.keep_back(job)
+                return True
             open_ = open_recipients(job.entry.progress, len(job.mail.recipients))
             if job.entry.progress.dsn_id or not open_:
                 self._settle(hop, job, None, Peer(), slow=slow)

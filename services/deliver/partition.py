@@ -76,7 +76,7 @@ class Hop:
     """One next hop of this partition. `primary`: of a relay domain of ours (published, probed);
     `carriers`: its connections, `idle` of them wait for mail; `slow_out`: deferred mails being tried;
     `slow`: it was late to greet, and greeted; `next_mail`: when its rate allows the next one (monotonic
-    seconds); `waited`, `handed`: as in PrimaryState."""
+    seconds); `waited`, `handed`, `era`: as in PrimaryState."""
 
     def __init__(self, name: str, destination: Destination, brake: Brake, *, primary: bool) -> None:
         self.name, self.destination, self.brake, self.primary = name, destination, brake, primary
@@ -89,12 +89,12 @@ class Hop:
         self.more = asyncio.Event()
         self.mx: tuple[str, ...] = ()
         self.mx_seen = 0.0
-        self.waited = self.handed = 0
+        self.waited = self.handed = self.era = 0
 
 
 class Partition:
     """`wake` is set when `stirred` next hops should be looked at, `publish` when `changed` ones should be
-    published; `late`: domains whose primary rejects recipients after the final dot only."""
+    published; `late`: domains whose primary rejects recipients after the final dot only, and in which era."""
 
     def __init__(self, claim: Claim, shared: Shared) -> None:
         self.claim, self.number, self.shared = claim, claim.partition, shared
@@ -109,7 +109,7 @@ class Partition:
         self.changed: set[str] = set()
         self.publish = asyncio.Event()
         self.tries: dict[str, tuple[float, ...]] = {}
-        self.late: set[str] = set()
+        self.late: dict[str, int] = {}
         self.relays = tuple(ip_network(each) for each in self.deps.config.smtp.trusted_relays)
         self._defaults = self.deps.config.defaults.settings()
         # Of each domain, from which record: they are asked for several times a mail.
@@ -135,7 +135,16 @@ class Partition:
         if primary and not hop.primary:
             hop.primary = True
             self.changed.add(name)
+        self._renew(hop)
         return hop
+
+    def _renew(self, hop: Hop) -> None:
+        """What was seen of a former owner's primary says nothing of this one's."""
+        settings = self.settings(hop.name) if hop.primary else None
+        if settings is not None and settings.era > hop.era:
+            hop.era, hop.destination, hop.brake = settings.era, Destination(since=self.clock.mono()), Brake()
+            hop.mx, hop.mx_seen, hop.waited, hop.handed = (), 0.0, 0, 0
+            self.changed.add(hop.name)
 
     def _hop(self, name: str) -> Hop:
         now, state = self.clock.mono(), self.recorded.get(name)
@@ -152,7 +161,7 @@ class Partition:
         brake = Brake(outage_ended=ended, pulled=pulled if state.braked else None)
         hop = Hop(name, destination, brake, primary=True)
         hop.mx, hop.mx_seen = state.mx, state.mx_seen
-        hop.waited, hop.handed = state.waited, state.handed
+        hop.waited, hop.handed, hop.era = state.waited, state.handed, state.era
         return hop
 
     def pace(self, hop: Hop) -> Pace:
@@ -168,6 +177,16 @@ class Partition:
         if kept is None or kept[0] is not known:
             kept = self._completed[domain] = known, complete(self._defaults, known)
         return kept[1]
+
+    def is_late(self, domain: str) -> bool:
+        """Does its primary reject recipients after the final dot only?"""
+        settings = self.settings(domain)
+        return settings is not None and self.late.get(domain) == settings.era
+
+    def of_former_owner(self, mail: Mail) -> bool:
+        """Was it taken for somebody whose domain was removed since, and added again?"""
+        settings = self.settings(mail.domain) if mail.kind is Kind.RELAYED else None
+        return settings is not None and mail.era is not None and mail.era < settings.era
 
     def place(self, hop: Hop) -> Place | None:
         """What the owner of a relay domain says of its primary."""

@@ -159,6 +159,14 @@ class Settlement:
         """Go on from what the record says: a notice unwritten, or another owner's news not yet merged."""
         await self.proceed(job, self.current(job), {}, Peer())
 
+    async def keep_back(self, job: Job) -> None:
+        """The domain is somebody else's now, and his primary must not see it: a person says what becomes of
+        it. Raises NotOwner."""
+        log.error("a mail of a former owner of the domain is held", id=job.mail.id, domain=job.mail.domain)
+        await self._partition.write(job, move(self.current(job), State.HELD, self._partition.clock.wall()))
+        self._partition.emit(EventType.HELD, job, text="the domain has another owner now")
+        self._partition.changed.add(job.mail.next_hop)
+
     async def content_lost(self, job: Job) -> None:
         """Never a bounce: whoever is woken by the alert may know where the content is."""
         part = self._partition

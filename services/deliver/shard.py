@@ -189,8 +189,10 @@ class Shard:
         part = self.partition
         facts = facts_of(record.key, record.value)
         if facts is not None:
-            late = facts.callouts is Callouts.LATE_REJECT
-            (part.late.add if late else part.late.discard)(facts.domain)
+            if facts.callouts is Callouts.LATE_REJECT:
+                part.late[facts.domain] = facts.era
+            else:
+                part.late.pop(facts.domain, None)
         domain = confirmed_domain(record.key, record.value, part.clock.wall())
         hop = part.hops.get(domain)
         if hop is not None and hop.destination.health is Health.DOWN:

@@ -226,6 +226,7 @@ class Upkeep:
             braked_since=pulled,
             waited=hop.waited,
             handed=hop.handed,
+            era=hop.era,
         )
 
     def _measure(self) -> None:

@@ -107,6 +107,7 @@ class Committer:
             id=content.id,
             domain=envelope.domain,
             next_hop=envelope.next_hop,
+            era=envelope.era,
             kind=envelope.kind,
             reverse_path=envelope.reverse_path,
             recipients=recipients,

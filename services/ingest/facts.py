@@ -33,9 +33,9 @@ class Origin(Struct, frozen=True):
 
 
 class Envelope(Struct, frozen=True):
-    """The transaction so far. `reverse_path` "" for <>; `size`: declared, 0 where not. `domain`, `next_hop`
-    and `kind` are those of the recipients, "" before the first. `blocked`: the operator takes no mail from
-    this reverse-path; `origin`: of mail from a trusted relay."""
+    """The transaction so far. `reverse_path` "" for <>; `size`: declared, 0 where not. `domain`, `next_hop`,
+    `kind` and `era` are those of the recipients, "" before the first. `blocked`: the operator takes no mail
+    from this reverse-path; `origin`: of mail from a trusted relay."""
 
     reverse_path: str
     size: int = 0
@@ -46,6 +46,7 @@ class Envelope(Struct, frozen=True):
     domain: str = ""
     next_hop: str = ""
     kind: Kind = Kind.RELAYED
+    era: int | None = None
     blocked: bool = False
     origin: Origin | None = None
 
@@ -99,7 +100,7 @@ class FlushFacts(NamedTuple):
 
 class Accept(Struct, frozen=True):
     """The recipient is taken. `mailbox`: whom the mail is for (mail to our own names: the operators);
-    `source`: own, cache, callout or suspicion, for metrics."""
+    `source`: own, cache, callout or suspicion, for metrics; `era`: of the relay domain."""
 
     domain: str
     next_hop: str
@@ -107,6 +108,7 @@ class Accept(Struct, frozen=True):
     basis: Basis
     source: str
     kind: Kind = Kind.RELAYED
+    era: int | None = None
 
 
 class Ask(Struct, frozen=True):

@@ -103,7 +103,7 @@ def _elsewhere(to: Mailbox, f: Facts, answer: Reply | Accept, now: float) -> Rep
     if said == Status.UNDELIVERABLE.value and (unsure or suspected):
         return replies.UNKNOWN_RECIPIENT
     if said == Status.DELIVERABLE.value and answer is replies.CANNOT_VERIFY and not f.load.suspicious:
-        return _accept(to, Basis.SUSPICION, "callout")
+        return _accept(to, f, Basis.SUSPICION, "callout")
     return answer
 
 
@@ -118,7 +118,7 @@ def _unverified(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
     if (unready := _unready(f.settings)) is not None:
         return unready
     if f.status is not None and f.status.status is Status.DELIVERABLE:
-        return _accept(to, Basis.DELIVERABLE, "cache")
+        return _accept(to, f, Basis.DELIVERABLE, "cache")
     if _braked(f):
         return replies.RECIPIENT_IN_DOUBT
     if f.status is not None and f.fresh and _is_late_enough(f.status, f, now):
@@ -127,7 +127,7 @@ def _unverified(to: Mailbox, f: Facts, now: float) -> Reply | Accept:
         return replies.CANNOT_VERIFY
     if f.load.suspicious or _over_budget(f, now):
         return replies.TOO_MANY_UNVERIFIED
-    return _accept(to, Basis.SUSPICION, "suspicion")
+    return _accept(to, f, Basis.SUSPICION, "suspicion")
 
 
 def at_budget(answer: T, f: Facts, envelope: Envelope) -> T | Whose:
@@ -206,6 +206,8 @@ def _strange(to: Mailbox, *, whole: bool) -> Reply | FindOut:
 def _unready(settings: DomainSettings) -> Reply | None:
     if settings.suspended:
         return replies.DOMAIN_SUSPENDED
+    if settings.leaving:
+        return replies.DOMAIN_NOT_READY  # as for one that is not ours and names us
     return None if settings.active else replies.DOMAIN_NOT_READY
 
 
@@ -258,7 +260,7 @@ def _known(to: Mailbox, f: Facts, now: float) -> Reply | Accept | Ask | Remember
         if answer is not None:
             return answer
     if f.status is not None and f.status.status is Status.DELIVERABLE:
-        return _accept(to, Basis.DELIVERABLE, "cache")
+        return _accept(to, f, Basis.DELIVERABLE, "cache")
     if _braked(f):
         return replies.RECIPIENT_IN_DOUBT  # nobody new is believed, nobody is refused
     if away or f.tried_lately(now) or (f.learnt is not None and f.learnt.callouts is Callouts.CATCH_ALL):
@@ -275,7 +277,7 @@ def _over_budget(f: Facts, now: float) -> bool:
 def _said(to: Mailbox, f: Facts, status: RecipientStatus, now: float, source: str) -> Reply | Accept | None:
     """What a status says as long as it can be asked again; None: ask again."""
     if status.status is Status.DELIVERABLE:
-        return _accept(to, Basis.DELIVERABLE, source)
+        return _accept(to, f, Basis.DELIVERABLE, source)
     believed = -CLOCKS_S <= now - status.confirmed <= NEGATIVE_S and not (_braked(f) or _overtaken(f, status))
     return replies.UNKNOWN_RECIPIENT if believed else None
 
@@ -309,5 +311,6 @@ def _is_late_enough(status: RecipientStatus, f: Facts, now: float) -> bool:
     return now - status.confirmed >= -CLOCKS_S and until - status.confirmed <= NEGATIVE_LATE_S
 
 
-def _accept(to: Mailbox, basis: Basis, source: str) -> Accept:
-    return Accept(to.domain, to.domain, str(to), basis, source)
+def _accept(to: Mailbox, f: Facts, basis: Basis, source: str) -> Accept:
+    era = None if f.settings is None else f.settings.era
+    return Accept(to.domain, to.domain, str(to), basis, source, era=era)

@@ -269,6 +269,7 @@ def _rcpt_answer(s: Session, answer: Reply | Accept, limits: Limits) -> Step:
         recipients=(*s.mail.recipients, recipient),
         domain=answer.domain,
         next_hop=answer.next_hop,
+        era=answer.era,
         kind=answer.kind,
     )
     return replace(s, mail=mail), Say(replies.RECIPIENT_OK, "RCPT", s.recipient)

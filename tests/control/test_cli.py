@@ -73,7 +73,8 @@ async def test_the_commands_while_the_service_runs(tmp_path: Path) -> None:
         )
         said = await running.ask("domain", "remove", "office.example")
         assert said == (
-            1, "", "backupmx: office.example cannot be removed: 1 mail waits for its primary\n"
+            1, "", "backupmx: office.example cannot be removed: 1 mail waits for its primary; "
+            "say --drain, --bounce or --erase\n",
         )  # fmt: skip
 
         await primary.up()

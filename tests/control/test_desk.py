@@ -155,7 +155,7 @@ async def test_a_trusted_domain_is_active_at_once(tmp_path: Path) -> None:
         assert await read_installation(at.log) == Installation(ID, PARTITIONS, 1)
         await until(lambda: '"type":"Domain"' in at.events.getvalue())
         assert at.desk.domain_list() == [row]
-        await at.desk.domain_remove("office.example")
+        await at.desk.domain_remove("office.example", "empty", "ann")
         assert await read_installation(at.log) == Installation(ID, PARTITIONS, 0, era=1)
         assert at.desk.domain_list() == []
 
@@ -224,12 +224,12 @@ async def test_mail_in_the_queue_is_seen_and_protects_its_domain(tmp_path: Path)
         assert (page["total"], page["after"], page["rows"][0]["queue_name"]) == (1, None, "waiting")
         assert (await at.desk.queue_show(MAIL.id))["sender"] == "eve@sender.example"
         with pytest.raises(Refused, match="1 mail waits"):
-            await at.desk.domain_remove("office.example")
+            await at.desk.domain_remove("office.example", "empty", "ann")
         await at.append("queue", MAIL.id, None, "office.example")
         await at.until(lambda: at.desk.domain_list()[0]["waiting"] == 0)
         with pytest.raises(Unknown, match="no mail aaaa"):
             await at.desk.queue_show(MAIL.id)
-        await at.desk.domain_remove("office.example")
+        await at.desk.domain_remove("office.example", "empty", "ann")
 
 
 async def test_a_rewritten_mail_is_read_where_it_is_now(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ places = st.builds(
     arrived=st.floats(0, 1e11),
     state=st.none() | st.sampled_from(State),
     parked=st.floats(0, 1e11),
+    ours=st.booleans(),
+    era=st.none() | st.integers(0, 2**31),
 )
 
 
@@ -47,7 +49,7 @@ def test_it_is_a_dict(steps: list[tuple[bytes, Place | None]]) -> None:
             table[key] = known[key] = place
         assert (dict(table), len(table)) == (known, len(known))
     for name in ("", "a.example", "c.example"):
-        assert table.waiting(name) == sum(each.domain == name for each in known.values())
+        assert table.waiting(name) == sum(each.domain == name and not each.ours for each in known.values())
 
 
 def test_a_key_that_is_not_there() -> None:

@@ -100,10 +100,10 @@ class House:
         return topics.partition_of(domain, self.partitions)
 
     async def domain(
-        self, name: str, *, held: bool = False, suspended: bool = False, **overrides: Any
+        self, name: str, *, held: bool = False, suspended: bool = False, era: int = 0, **overrides: Any
     ) -> None:
         own = Overrides(**overrides)
-        record = Domain(name, self.clock.wall(), 1.0, suspended=suspended, held=held, overrides=own)
+        record = Domain(name, self.clock.wall(), 1.0, suspended=suspended, held=held, overrides=own, era=era)
         await self.log.append(
             "domains", self.partition(name), name.encode(), encode(record), within=PATIENCE_S
         )

@@ -132,7 +132,12 @@ def _relay(case: Case, words: list[str]) -> None:
         admission=Admission(given["admission"]) if "admission" in given else None,
     )
     case.domains[domain] = Domain(
-        domain, 1.0, 0.0 if "pending" in given else 2.0, suspended="suspended" in given, overrides=overrides
+        domain,
+        1.0,
+        0.0 if "pending" in given else 2.0,
+        suspended="suspended" in given,
+        overrides=overrides,
+        leaving=3.0 if "leaving" in given else 0.0,
     )
 
 
