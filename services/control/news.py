@@ -18,7 +18,8 @@ CLOCKS_S = 120.0  # the clocks of deliver, which parks, and of the log differ by
 SETTLED_S = 6 * 3600.0  # the end of a second outage within a day is believed after this
 WEEK_S = 7 * DAY_S
 MANY = 20  # servers, from which on one can tell that it is not they
-OLD_S = 25 * DAY_S  # what lasts for so long is no news: what was told is forgotten after 30 days
+FORGOTTEN_S = 30 * DAY_S  # what was told may be forgotten after this: the retention of `requests`
+OLD_S = 25 * DAY_S  # so what lasts for so long is no news
 
 
 class News(StrEnum):
@@ -174,7 +175,8 @@ def _expiring(known: Known, told: Told, now: float, limits: Limits) -> Telling |
         return None
     if told.last(News.EXPIRING, now - WEEK_S):
         return None
-    if primary.health is not Health.UP and told.last(News.EXPIRING, primary.since):
+    older = now - primary.since >= OLD_S + FORGOTTEN_S
+    if primary.health is not Health.UP and (older or told.last(News.EXPIRING, primary.since)):
         return None
     return Telling(News.EXPIRING, _key(primary.oldest), primary.oldest)
 

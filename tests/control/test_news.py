@@ -20,6 +20,7 @@ from libs.mail.records import Language
 from services.control.letters import address_letter, letter
 from services.control.news import (
     DAY_S,
+    FORGOTTEN_S,
     SETTLED_S,
     Known,
     Limits,
@@ -164,6 +165,35 @@ def test_whatever_happens(steps: list[tuple[str, int]]) -> None:
         assert sum(each.at - DAY_S < one.at <= each.at for one in world.log) <= LIMITS.most
     outages = [each.news for each in world.log if each.news in (News.DOWN, News.REFUSING, News.BACK)]
     assert all((news == News.BACK) == bool(at % 2) for at, news in enumerate(outages))
+
+
+LONG_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from("up down refusing waiting empty blocked open stopped resumed forgetting".split()),
+        st.integers(1, 40),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(LONG_STEPS)
+def test_for_months(steps: list[tuple[str, int]]) -> None:
+    """Though the log forgets after 30 days, and controls begin anew, no outage is told twice."""
+    world, expiring = World(), list[float]()
+    for word, days in steps:
+        if word == "forgetting":
+            world.told = Told(each for each in world.log if each.at > world.now - FORGOTTEN_S)
+        else:
+            world.does(word, "1")
+        for _ in range(days * 4):
+            for each in world.look():
+                if each.news == News.EXPIRING and world.primary().health is not Health.UP:
+                    expiring.append(world.primary().since)
+            world.now += DAY_S / 4
+    keys = [(each.news, each.key) for each in world.log]
+    assert len(set(keys)) == len(keys)
+    assert len(set(expiring)) == len(expiring)
 
 
 @pytest.mark.parametrize(
