@@ -171,7 +171,8 @@ def _expiring(known: Known, told: Told, now: float, limits: Limits) -> Telling |
     primary = known.primary
     if primary is None or not primary.oldest or primary.braked or known.stopped:
         return None
-    if now < primary.oldest + known.lifetime_s - min(limits.expiring_s, known.lifetime_s / 3):
+    expires = primary.oldest + known.lifetime_s
+    if not expires - min(limits.expiring_s, known.lifetime_s / 3) <= now < expires + DAY_S:
         return None
     if told.last(News.EXPIRING, now - WEEK_S):
         return None
