@@ -1,5 +1,6 @@
 """The commands that a postmaster types: `domain`, `suspend`, `resume`, `access`, `trace`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -10,7 +11,7 @@ from libs.runtime.terminal import AsJson, fail, print_rows
 from services.control import access as permissions
 from services.control.caller import ask
 from services.control.cli_apply import apply, export
-from services.control.cli_doctor import doctor
+from services.control.cli_doctor import doctor, print_lights
 from services.control.cli_recipients import recipients
 from services.control.cli_remove import erase, remove
 from services.control.terminal import (
@@ -72,6 +73,9 @@ def domain_add(
     name: str,
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
+    look: Annotated[
+        bool | None, typer.Option("--look/--no-look", help="Examine it, too; else only on a terminal.")
+    ] = None,
     admission: AdmissionOption = None,
     unverified: UnverifiedOption = None,
     enforce: EnforceOption = None,
@@ -88,7 +92,9 @@ def domain_add(
     tls_name: TlsNameOption = None,
     xclient: XclientOption = None,
 ) -> None:
-    """Take mail for a domain, as soon as its DNS names us."""
+    """Take mail for a domain, as soon as its DNS names us; show what it still lacks.
+
+    Example: backupmx domain add office.example --contact owner@elsewhere.example"""
     settings = configured(config)
     given = only(
         admission=admission,
@@ -110,7 +116,8 @@ def domain_add(
     row = run(ask(settings, "POST", "/domains", {"domain": name} | given))
     if json:
         print_rows([row])
-    elif row["state"] == "pending":
+        return
+    if row["state"] == "pending":
         hosts = " or ".join(settings.installation.hosts)
         every = f"{settings.timing.pending_check_s:g}"
         print(
@@ -120,6 +127,10 @@ def domain_add(
         )
     else:
         print(f"{row['domain']} is {row['state']}: mail for it is taken from now on.")
+    if look or (look is None and sys.stdout.isatty()):
+        print()
+        said = {"language": language or "en"}
+        print_lights(run(ask(settings, "GET", f"/domains/{row['domain']}/doctor", params=said)))
 
 
 @domain.command("set")

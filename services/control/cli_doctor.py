@@ -32,14 +32,26 @@ def doctor(
     raise typer.Exit(1 if found["wrong"] else 0)
 
 
-def _print(found: dict[str, Any]) -> None:
+def print_lights(found: dict[str, Any]) -> None:
+    """The first screen: five lights, and below each that is not good the one thing to do."""
     print(found["domain"])
     for light in found["lights"]:
         print(f"  {_MARKS[light['level']]} {light['says']}")
+        _wrapped(light["fix"], "      ")
+
+
+def _wrapped(text: str, indent: str) -> None:
+    """What is pasted is not cut but at blanks."""
+    if text:
+        print(textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent,
+                            break_long_words=False, break_on_hyphens=False))  # fmt: skip
+
+
+def _print(found: dict[str, Any]) -> None:
+    print_lights(found)
     for each in found["findings"]:
         print()
         lines = textwrap.wrap(each["what"], _WIDTH - 2)
         print(f"{_MARKS[each['level']]} " + "\n  ".join(lines))
         for sentence in (each["why"], each["remedy"]):
-            print(textwrap.fill(sentence, _WIDTH, initial_indent="  ", subsequent_indent="  ",
-                                break_long_words=False, break_on_hyphens=False))  # fmt: skip
+            _wrapped(sentence, "  ")

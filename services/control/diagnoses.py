@@ -5,7 +5,7 @@ its place here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from libs.mail.hints import Us, hint
@@ -34,6 +34,7 @@ LIGHTS: Mapping[Language, Mapping[Light, str]] = {
     Language.EN: diagnoses_en.LIGHTS,
     Language.DE: diagnoses_de.LIGHTS,
 }
+_UNSEEN = {Language.EN: diagnoses_en.UNSEEN, Language.DE: diagnoses_de.UNSEEN}
 _REPLY = re.compile(r"(?:[A-Z]+: )?([245]\d\d(?: .*)?)")  # behind the stage that it was said at
 # What stands in our way where no reply says it.
 _TROUBLES = {
@@ -56,7 +57,7 @@ def diagnosis(finding: Finding, seen: Examined, us: Us, language: Language) -> D
         "hosts": ", ".join(seen.us),
         "records": "; ".join(f"{seen.domain}. MX {_worse(seen)} {host}." for host in seen.us),
         "name": us.name,
-        "hint": _hint(finding, seen, us),
+        "hint": _hint(finding, seen, us, language),
         "size": str(seen.known.max_size),
     }
     what, why, remedy = WORDS[language][finding.kind]
@@ -64,32 +65,38 @@ def diagnosis(finding: Finding, seen: Examined, us: Us, language: Language) -> D
 
 
 def report(seen: Examined, us: Us, language: Language) -> dict[str, Any]:
-    """What was found, as plain data: five lights, then each finding with its sentences."""
+    """What was found, as plain data. `lights`: of each of the five `light`, `level` (good, warning, wrong),
+    `says` (true when it is good) and `fix`, the one thing to do about it first, "" for nothing. `findings`:
+    of each `kind`, `level`, `light`, `at` and `detail`, as a Finding has them, and the sentences `what`,
+    `why` and `remedy`."""
     found = findings(seen)
-    worst = lights(found, seen)
+    rows = [
+        {
+            "kind": each.kind.value,
+            "level": each.level.value,
+            "light": each.light.value,
+            "at": each.at,
+            "detail": each.detail,
+            **diagnosis(each, seen, us, language)._asdict(),
+        }
+        for each in found
+    ]
     return {
         "domain": seen.domain,
         "wrong": any(each.level is Level.WRONG for each in found),
-        "lights": [
-            {
-                "light": light.value,
-                "level": "good" if level in (None, Level.NOTE) else level.value,
-                "says": LIGHTS[language][light],
-            }
-            for light, level in worst.items()
-        ],
-        "findings": [
-            {
-                "kind": each.kind.value,
-                "level": each.level.value,
-                "light": each.light.value,
-                "at": each.at,
-                "detail": each.detail,
-                **diagnosis(each, seen, us, language)._asdict(),
-            }
-            for each in found
-        ],
+        "lights": [_shown(light, level, rows, language) for light, level in lights(found, seen).items()],
+        "findings": rows,
     }
+
+
+def _shown(
+    light: Light, level: Level | None, rows: Sequence[Mapping[str, str]], language: Language
+) -> dict[str, str]:
+    if level is None or level is Level.NOTE:
+        return {"light": light.value, "level": "good", "says": LIGHTS[language][light], "fix": ""}
+    first = next((each for each in rows if each["light"] == light and each["level"] == level), None)
+    fix = _UNSEEN[language] if first is None else first["remedy"]
+    return {"light": light.value, "level": level.value, "says": LIGHTS[language][light], "fix": fix}
 
 
 def _worse(seen: Examined) -> int:
@@ -97,7 +104,7 @@ def _worse(seen: Examined) -> int:
     return max((each.preference for each in seen.exchanges if not each.ours), default=10) + 10
 
 
-def _hint(finding: Finding, seen: Examined, us: Us) -> str:
+def _hint(finding: Finding, seen: Examined, us: Us, language: Language) -> str:
     """What the owner pastes where: by the server's own words, as far as they are known."""
     visit = next((each for each in seen.visits if each.address == finding.at), Visit("", ""))
     match = _REPLY.fullmatch(finding.detail)
@@ -105,4 +112,5 @@ def _hint(finding: Finding, seen: Examined, us: Us) -> str:
     stuck = _TROUBLES.get(finding.kind)
     if stuck is None:
         stuck = trouble(Stance.BLOCKING, reply, "") if reply else Trouble.ADDRESS
-    return hint(stuck or Trouble.ADDRESS, before(server(visit.greeting, None), server("", reply)), us)
+    at = before(server(visit.greeting, None), server("", reply))
+    return hint(stuck or Trouble.ADDRESS, at, us, language)

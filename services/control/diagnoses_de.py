@@ -11,6 +11,7 @@ LIGHTS: Mapping[Light, str] = {
     Light.SPF: "Er nimmt von uns Mail fremder Absender an",
     Light.RECIPIENTS: "Wir kennen Ihre Empfänger",
 }
+UNSEEN = "Das weiß niemand, solange Ihr Server nicht erreichbar ist."
 _UNKNOWN = "Solange er nicht gefragt werden kann, nehmen wir Mail nur auf Verdacht an; manche kommt zurück."
 _SAME = "Für uns ist er damit so gut wie ausgefallen: Mail wartet bei uns."
 
@@ -231,6 +232,15 @@ WORDS: Mapping[Kind, tuple[str, str, str]] = {
         "Der Server lehnt Empfänger erst ab, wenn er die ganze Mail hat: {detail}",
         "Wer existiert, lernen wir nur beim Zustellen, und wir nehmen je Mail nur einen Empfänger.",
         "{hint}",
+    ),
+    Kind.UNCLEAR_DENIAL: (
+        "{at} lehnt ein Postfach ab, das es nicht geben kann, sagt aber nicht, dass es fehlt: {detail}",
+        "So lernen wir von niemandem, dass es ihn nicht gibt; im Ausfall wird Mail an ihn auf Verdacht "
+        "angenommen.",
+        "Er soll 550 5.1.1 sagen. OpenSMTPD sagt 524 5.2.4, wo `virtual` niemanden findet, und 550 bei einer "
+        "Tabelle von Benutzern: `table users file:/etc/mail/users`, und `userbase <users>` statt `virtual "
+        "<...>` in der Action von {domain}; oder die Postfächer stehen in der Regel: `match from any for "
+        "rcpt-to <recipients>` mit `table recipients file:/etc/mail/recipients`.",
     ),
     Kind.NO_POSTMASTER: (
         "{at} kennt postmaster@{domain} nicht: {detail}",

@@ -11,6 +11,7 @@ LIGHTS: Mapping[Light, str] = {
     Light.SPF: "It takes mail of strangers from us",
     Light.RECIPIENTS: "We know your recipients",
 }
+UNSEEN = "Nobody knows until your server is reached."
 _UNKNOWN = "While it cannot be asked, we can only take mail on suspicion, and some of it will come back."
 _SAME = "It is then as if it were away: mail waits with us."
 
@@ -223,6 +224,14 @@ WORDS: Mapping[Kind, tuple[str, str, str]] = {
         "The server denies recipients only when it has the whole mail: {detail}",
         "We learn who exists from deliveries alone, and take one recipient at a time.",
         "{hint}",
+    ),
+    Kind.UNCLEAR_DENIAL: (
+        "{at} refuses a mailbox that nobody has, but does not say that it does not exist: {detail}",
+        "We then learn of nobody that he is unknown, and mail for him is taken on suspicion in an outage.",
+        "Make it say 550 5.1.1. OpenSMTPD says 524 5.2.4 where `virtual` finds nobody, and 550 for a table "
+        "of users: `table users file:/etc/mail/users`, and `userbase <users>` in place of `virtual <...>` in "
+        "the action of {domain}; or name the mailboxes in its rule: `match from any for rcpt-to "
+        "<recipients>` with `table recipients file:/etc/mail/recipients`.",
     ),
     Kind.NO_POSTMASTER: (
         "{at} knows no postmaster@{domain}: {detail}",

@@ -75,6 +75,7 @@ class Kind(StrEnum):
     DEFERS_ALL = "defers-all"
     ACCEPTS_ALL = "accepts-all"
     REFUSES_LATE = "refuses-late"
+    UNCLEAR_DENIAL = "unclear-denial"
     NO_POSTMASTER = "no-postmaster"
     KNOWN_DENIED = "known-denied"
     CALLOUT_BRAKE = "callout-brake"
@@ -129,14 +130,15 @@ KINDS: dict[Kind, tuple[Light, Level]] = {
     Kind.DEFERS_ALL: (Light.CALLOUTS, _W),
     Kind.ACCEPTS_ALL: (Light.CALLOUTS, _A),
     Kind.REFUSES_LATE: (Light.CALLOUTS, _A),
+    Kind.UNCLEAR_DENIAL: (Light.CALLOUTS, _A),
     Kind.NO_POSTMASTER: (Light.CALLOUTS, _A),
     Kind.KNOWN_DENIED: (Light.CALLOUTS, _W),
     Kind.CALLOUT_BRAKE: (Light.CALLOUTS, _W),
     Kind.SPF_CHECKED: (Light.SPF, _W),
-    Kind.SPF_UNTRIED: (Light.SPF, _N),
+    Kind.SPF_UNTRIED: (Light.SPF, _A),
     Kind.REFUSING: (Light.REACHABLE, _W),
     Kind.BOUNCE_BRAKE: (Light.RECIPIENTS, _W),
-    Kind.NOBODY_KNOWN: (Light.RECIPIENTS, _N),
+    Kind.NOBODY_KNOWN: (Light.RECIPIENTS, _A),
 }
 
 
@@ -312,6 +314,9 @@ def _answers(visit: Visit) -> Iterator[Finding]:
         return
     if visit.nobody is not None and visit.nobody.reply.code < 300:
         yield Finding(Kind.ACCEPTS_ALL, visit.address, visit.nobody.reply.line())
+    elif _unclear(visit.nobody):
+        assert visit.nobody is not None
+        yield Finding(Kind.UNCLEAR_DENIAL, visit.address, visit.nobody.reply.line())
     if _denied(visit.postmaster):
         assert visit.postmaster is not None
         yield Finding(Kind.NO_POSTMASTER, visit.address, visit.postmaster.reply.line())
@@ -329,6 +334,11 @@ def _denied(heard: Heard | None) -> bool:
     if heard is None or heard.stage is not Stage.RCPT:
         return False
     return heard.reply.code >= 500 and speaks(Stage.RCPT, heard.reply) is Speaks.NO_MAILBOX
+
+
+def _unclear(heard: Heard | None) -> bool:
+    """Did it deny a mailbox in words that do not speak of one?"""
+    return heard is not None and heard.reply.code >= 500 and not _denied(heard)
 
 
 def _state(seen: Examined) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ def letter(
     domain: str, telling: Telling, known: Known, us: Us, language: Language, now: float, parked: int = 0
 ) -> Letter:
     """`parked`: how many mails are."""
-    return _worded(domain, telling.news, _details(telling, known, us, now, parked), us, language)
+    return _worded(domain, telling.news, _details(telling, known, us, language, now, parked), us, language)
 
 
 def address_letter(
@@ -80,7 +80,7 @@ def _handed(details: Details, words: Mapping[str, str]) -> str:
     return words["still" if details["waiting"] else "some"]
 
 
-def _details(telling: Telling, known: Known, us: Us, now: float, parked: int) -> Details:
+def _details(telling: Telling, known: Known, us: Us, language: Language, now: float, parked: int) -> Details:
     """Moments are floats, in wall seconds; all other numbers are counts."""
     primary, facts = known.primary, known.facts
     found: dict[str, str | int | float] = {"since": float(telling.since)}
@@ -88,7 +88,7 @@ def _details(telling: Telling, known: Known, us: Us, now: float, parked: int) ->
         return found | {"parked": parked}
     if telling.news == News.BLOCKING:
         said = "" if facts is None else facts.reply
-        return found | {"reply": escaped(said, 300), "hint": for_owner(facts, primary, us, now)}
+        return found | {"reply": escaped(said, 300), "hint": for_owner(facts, primary, us, now, language)}
     if primary is None:
         return found
     found["waiting"] = primary.waiting
@@ -96,7 +96,7 @@ def _details(telling: Telling, known: Known, us: Us, now: float, parked: int) ->
         found |= {"health": primary.health.value, "reply": escaped(primary.last_reply, 300)}
         found["days"] = f"{known.lifetime_s / DAY_S:g}"
         if telling.news == News.REFUSING:
-            found["hint"] = for_owner(facts, primary, us, now)
+            found["hint"] = for_owner(facts, primary, us, now, language)
     elif telling.news == News.BACK:
         found |= {"back": float(primary.since), "waited": primary.waited, "handed": primary.handed}
     elif telling.news == News.EXPIRING:

@@ -41,7 +41,14 @@ async def test_a_domain_is_mended_step_by_step(
             return said.code, [each["kind"] for each in said.rows[0]["findings"]]
 
         assert await kinds() == (1, ["not-registered", "host-missing", "no-starttls"])
-        await running.ask("domain", "add", "office.example")
+        said = await running.ask("domain", "add", "office.example", "--look")
+        assert (
+            "\n\noffice.example\n  ! DNS names your server first and us behind it\n      Add to DNS: "
+            in said.out
+        )
+        assert (
+            "\n  ! We know your recipients\n      To be ready at once: backupmx domain recipients" in said.out
+        )
         assert await kinds() == (0, ["host-missing", "no-starttls", "nobody-known"])
         async with Client(running.smtp_port) as client:
             await client.greet()

@@ -231,3 +231,15 @@ async def test_lights(tmp_path: Path) -> None:
         _, told = await examined(Case(path), tmp_path)
         assert {each["light"]: each["level"] for each in told["lights"]} == wanted
     assert {each["light"] for each in told["lights"]} == {light.value for light in Light}
+
+
+async def test_one_fix_of_each_light(tmp_path: Path) -> None:
+    """The remedy of the worst that is wrong with it; of what nobody can see, that; none where it is good."""
+    path = tmp_path / "a.case"
+    path.write_text("good-dns\nnobody\ndown\n---\n")
+    _, told = await examined(Case(path), tmp_path)
+    fixes = {each["light"]: each["fix"] for each in told["lights"]}
+    remedies = {each["light"]: each["remedy"] for each in told["findings"]}
+    unseen = "Nobody knows until your server is reached."
+    assert fixes == {"mx": "", "callouts": unseen, "spf": unseen} | remedies
+    assert set(remedies) == {"reachable", "recipients"}

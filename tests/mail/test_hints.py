@@ -1,9 +1,13 @@
 """The owner's hint: exact, complete, with our addresses in it."""
 
+import re
+
 import pytest
 
-from libs.mail.hints import ADVICE, Us, for_owner, hint
+from libs.mail import hints_de, hints_en
+from libs.mail.hints import Us, for_owner, hint
 from libs.mail.knowledge import Callouts, Health, PrimaryFacts, PrimaryState
+from libs.mail.records import Language
 from libs.mail.trouble import Server, Trouble
 
 US = Us(("192.0.2.1", "2001:db8::1"), "mx1.backup.example")
@@ -11,12 +15,13 @@ THEM = "192.0.2.1 and 2001:db8::1 (mx1.backup.example)"
 NO_ADDRESS = (Trouble.CATCH_ALL, Trouble.LATE)  # nothing is to be allowed there
 
 
+@pytest.mark.parametrize("language", Language)
 @pytest.mark.parametrize("at", Server)
 @pytest.mark.parametrize("stuck", Trouble)
-def test_every_trouble_has_a_hint_at_every_server(stuck: Trouble, at: Server) -> None:
+def test_every_trouble_has_a_hint_at_every_server(stuck: Trouble, at: Server, language: Language) -> None:
     """No row is missing and none is left with a gap; each names both addresses and fits a screen."""
-    text = hint(stuck, at, US)
-    assert text.startswith("Your mail server ")
+    text = hint(stuck, at, US, language)
+    assert text.startswith("Your mail server " if language is Language.EN else "Ihr Mailserver ")
     assert text.endswith(".")
     assert "{address}" not in text
     assert "{each}" not in text
@@ -26,10 +31,21 @@ def test_every_trouble_has_a_hint_at_every_server(stuck: Trouble, at: Server) ->
         assert "2001:db8::1" in text
 
 
+def test_what_is_pasted_is_the_same_in_german() -> None:
+    """Commands, settings and lines of files, but for a word between; and no row is missing."""
+    assert set(hints_de.ADVICE) == set(hints_en.ADVICE)
+    for at, stuck in hints_en.ADVICE:
+        said = [hint(stuck, at, US, language) for language in (Language.EN, Language.DE)]
+        english, german = [
+            {each for each in re.findall("`([^`]+)`", text) if US.addresses[0] in each} for text in said
+        ]
+        assert english == german
+
+
 def test_every_row_is_reached() -> None:
     """A row of the table that no trouble at its server leads to would be dead."""
     used = {hint(stuck, at, US).partition(": ")[2] for stuck in Trouble for at in Server}
-    for (at, stuck), _ in ADVICE.items():
+    for at, stuck in hints_en.ADVICE:
         assert hint(stuck, at, US).partition(": ")[2] in used
 
 
