@@ -1,12 +1,14 @@
 """The commands that a postmaster types: `domain`, `suspend`, `resume`, `access`, `trace`."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 
+from libs.mail.notice import is_url
 from libs.runtime.terminal import AsJson, fail, print_rows
 from services.control import access as permissions
 from services.control.caller import ask
@@ -127,6 +129,7 @@ def domain_add(
         )
     else:
         print(f"{row['domain']} is {row['state']}: mail for it is taken from now on.")
+    _say_secret(row["domain"], given)
     if look or (look is None and sys.stdout.isatty()):
         print()
         said = {"language": language or "en"}
@@ -177,6 +180,12 @@ def domain_set(
         print_rows([row])
     else:
         print(f"{row['domain']}: " + ", ".join(f"{each} {value}" for each, value in given.items()))
+        _say_secret(row["domain"], given)
+
+
+def _say_secret(name: str, given: Mapping[str, str]) -> None:
+    if is_url(given.get("contact", "")):
+        print(f"What is posted there is signed with contact_secret: backupmx domain show {name}")
 
 
 @domain.command("list")

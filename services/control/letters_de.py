@@ -7,7 +7,7 @@ from services.control.news import News
 OPENING = "Hier ist {host}, der Ersatz-Mailserver (Backup-MX) für Ihre Domain {domain}."
 REPLY = "Das Letzte, was wir davon gehört haben: {reply}"
 DEFERRING = "Was geschehen ist: Ihr Mailserver antwortet uns, vertagt aber seit {since} jede Mail."
-HINT = "Was zu tun ist (auf Englisch, zum Übernehmen): {hint}"
+HINT = "Was zu tun ist: {hint}"
 NO_HINT = (
     "Was zu tun ist: Sehen Sie im Protokoll Ihres Mailservers nach Verbindungen von {hosts}: Dort steht, "
     "was er gegen uns hat. Wir sind nur von Prüfungen auszunehmen; von uns kommt nichts als Mail für Ihre "

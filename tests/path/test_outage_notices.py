@@ -64,6 +64,7 @@ async def test_down_and_back(tmp_path: Path, log: str, request: pytest.FixtureRe
         for name, contact in (("office.example", OWNER), ("shop.example", url)):
             said = await running.ask("domain", "add", name, "--contact", contact, "--language", "de")
             assert said.code == 0, said.err
+            assert ("backupmx domain show shop.example" in said.out) is (contact == url)
         assert (await running.ask("domain", "add", "plain.example")).code == 0
         (shown,) = (await running.ask("domain", "show", "shop.example", "--json")).rows
         async with Client(running.smtp_port) as client:
