@@ -1,12 +1,14 @@
 """The commands `domain apply` and `domain export`: the relay domains as a file has them."""
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from libs.runtime.terminal import AsJson, fail, print_rows
-from services.control import declared
+from services.control import declared, postfix
 from services.control.caller import ask
 from services.control.declared import Settings
 from services.control.domains import Malformed
@@ -17,7 +19,12 @@ _SHOWN = 50  # domains of which each line is shown
 
 
 def apply(
-    source: Annotated[Path, typer.Argument(help="A .toml or .csv file, or a folder of them.")],
+    source: Annotated[
+        Path | None, typer.Argument(help="A .toml or .csv file, or a folder of them.", show_default=False)
+    ] = None,
+    from_postfix: Annotated[
+        Path | None, typer.Option("--from-postfix", help="The main.cf of a Postfix that was the backup.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Remove the domains that are not there.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before something is removed.")] = False,
@@ -26,9 +33,12 @@ def apply(
 ) -> None:
     """Make the relay domains what files say: add, change, and with --prune remove.
 
-    A setting that is not there has its default. Applied again, nothing changes.
+    A setting that is not there has its default. Applied again, nothing changes. Of a Postfix relay_domains
+    and transport_maps are read.
     Example: backupmx domain apply domains.toml --dry-run"""
-    wanted = _read(source)
+    if (source is None) is (from_postfix is None):
+        fail("say what to read: a file or a folder, or --from-postfix main.cf", 2)
+    wanted = _read(source) if source is not None else _of_postfix(from_postfix)
     body = {"domains": wanted, "prune": prune}
     settings = configured(config)
     planned = run(ask(settings, "POST", "/apply", {**body, "dry": True}))
@@ -76,6 +86,27 @@ def _read(source: Path) -> dict[str, Settings]:
             fail(f"{file}: {twice[0]} is in another file, too", 2)
         found |= read
     return found
+
+
+def _of_postfix(main_cf: Path | None) -> Mapping[str, Settings]:
+    """What a Postfix relays for; remarks go to standard error. Files that are not where main.cf says are
+    looked for beside it."""
+    assert main_cf is not None
+
+    def read(name: str) -> str:
+        path = Path(name)
+        return (path if path.exists() else main_cf.parent / path.name).read_text("utf-8")
+
+    try:
+        found = postfix.relayed(main_cf.read_text("utf-8"), read)
+    except (Malformed, OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        fail(f"{main_cf}: {why}", 2)
+    for remark in found.remarks:
+        print(f"note: {remark}", file=sys.stderr)
+    for path in found.recipients:
+        print(f"note: backupmx domain recipients import DOMAIN {path} names its recipients", file=sys.stderr)
+    return found.domains
 
 
 def _print(planned: dict[str, Any], *, done: bool) -> None:

@@ -122,3 +122,28 @@ async def test_wrong_use(tmp_path: Path) -> None:
         assert said == (2, "", "backupmx: format must be toml or csv, not 'xml'\n")
     finally:
         await running.close()
+
+
+async def test_the_domains_of_a_postfix(tmp_path: Path) -> None:
+    """Read from its main.cf, with what lies beside it; notes are no output. Two sources are one too many."""
+    main_cf = tmp_path / "main.cf"
+    main_cf.write_text("relay_domains = hash:/nowhere/relay\ntransport_maps = hash:/nowhere/transport\n")
+    (tmp_path / "relay").write_text("office.example x\n.office.example x\n")
+    (tmp_path / "transport").write_text("office.example smtp:[mail.office.example]:2525\n")
+    async with Running(tmp_path / "run", dns=[("127.0.0.1", 1)], dial_port=1) as running:
+        said = await running.ask("domain", "apply", "--from-postfix", str(main_cf))
+        assert (said.code, said.out) == (
+            0,
+            "+ office.example  primary_host=mail.office.example:2525\n"
+            "1 domain added, 0 changed, 0 removed, 0 as they were\n",
+        )
+        assert said.err == "note: .office.example: subdomains are added one by one\n"
+        said = await running.ask("domain", "apply", str(main_cf), "--from-postfix", str(main_cf))
+        assert said.code == 2
+        main_cf.write_text("relay_domains = ldap:x\n")
+        said = await running.ask("domain", "apply", "--from-postfix", str(main_cf))
+        assert (said.code, said.err) == (
+            2,
+            f"backupmx: {main_cf}: relay_domains: a table of type ldap cannot be read here: "
+            "write it as texthash\n",
+        )
