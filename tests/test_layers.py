@@ -124,6 +124,7 @@ SHELL = {
     "services/deliver/addresses.py": "waits for room at a dialled address",
     "services/deliver/attempt.py": "dials the next hop, reads the log",
     "services/deliver/carrier.py": "runs connections and probes",
+    "services/deliver/hop.py": "holds the tasks of a next hop",
     "services/deliver/late.py": "writes to the log, tells time",
     "services/deliver/notices.py": "writes to the log",
     "services/deliver/observations.py": "appends to the log",

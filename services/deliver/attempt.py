@@ -14,9 +14,10 @@ from libs.smtp.route import Found, Place
 from libs.smtp.tls_policy import Barred, Tls
 from services.deliver import outgoing
 from services.deliver.destination import Closed, Seen, patient
+from services.deliver.hop import Hop
 from services.deliver.outcome import Lost, Unable, broken_off, of_hosts, probed, unreached
 from services.deliver.outgoing import Answers, Job, Replies, answers, envelope, header, kept, late
-from services.deliver.partition import Hop, Partition, Shared
+from services.deliver.partition import Partition, Shared
 
 _MOST_TARGETS = 10  # addresses tried for one connection
 # A kept connection that fails here had been closed meanwhile.

@@ -18,9 +18,10 @@ from libs.smtp.route import Found
 from services.deliver import attempt
 from services.deliver.attempt import Kept, Missing, Stale, Unreachable, Withheld
 from services.deliver.destination import Send, Unseen, permit, spaced
+from services.deliver.hop import Hop
 from services.deliver.outcome import Outcome
 from services.deliver.outgoing import Job
-from services.deliver.partition import Hop, Partition
+from services.deliver.partition import Partition
 from services.deliver.settlement import Peer, Settlement, no_route
 from services.deliver.waiting import Waiting
 

@@ -30,6 +30,7 @@ from services.deliver.addresses import Addresses
 from services.deliver.brake import Brake
 from services.deliver.delays import AFTER_S, Delays
 from services.deliver.destination import Destination, Gates, Pace, Seen, on, void
+from services.deliver.hop import Hop
 from services.deliver.ledger import OWNER, Ledger
 from services.deliver.observations import Observations
 from services.deliver.outgoing import Job
@@ -39,7 +40,6 @@ from services.deliver.waiting import Waiting
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries of a write that the log does not take
 _LOOK = 5000  # mails looked at before others get their turn
 MX_SEEN_S = 3600.0  # a working MX set is said to be one at least so often
-BLIP_S = 600.0  # a primary that was up for less is in one outage still
 WITHOUT_CLAIM_S = 30.0  # so long an acceptance is tried to be written after the claim was lost
 
 log = structlog.get_logger()
@@ -70,26 +70,6 @@ class Shared(NamedTuple):
     clocks: Clocks
     observations: Observations
     settle_s: float
-
-
-class Hop:
-    """One next hop of this partition. `primary`: of a relay domain of ours (published, probed);
-    `carriers`: its connections, `idle` of them wait for mail; `slow_out`: deferred mails being tried;
-    `slow`: it was late to greet, and greeted; `next_mail`: when its rate allows the next one (monotonic
-    seconds); `waited`, `handed`, `era`: as in PrimaryState."""
-
-    def __init__(self, name: str, destination: Destination, brake: Brake, *, primary: bool) -> None:
-        self.name, self.destination, self.brake, self.primary = name, destination, brake, primary
-        self.carriers: set[asyncio.Task[None]] = set()
-        self.probe: asyncio.Task[None] | None = None
-        self.idle = 0
-        self.slow_out = 0
-        self.slow = False
-        self.next_mail = float("-inf")
-        self.more = asyncio.Event()
-        self.mx: tuple[str, ...] = ()
-        self.mx_seen = 0.0
-        self.waited = self.handed = self.era = 0
 
 
 class Partition:
@@ -213,9 +193,7 @@ class Partition:
         if after.health is not before.health:
             if after.health is Health.UP:
                 hop.brake = bounce_brake.outage_ended(hop.brake, now)
-                if before.since - before.outage_ended >= BLIP_S:
-                    hop.handed = 0
-                hop.waited = hop.handed + self.index.count(hop.name).mails
+                hop.back(before, self.index.count(hop.name).mails)
             self._tell_health(hop, before)
         elif after.confirmed != before.confirmed:
             self.changed.add(hop.name)

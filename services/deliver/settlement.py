@@ -13,6 +13,7 @@ from libs.mail.states import merged, move, open_recipients
 from services.deliver import brake as bounce_brake
 from services.deliver.attempt import Missing
 from services.deliver.destination import accepted_within
+from services.deliver.hop import Hop
 from services.deliver.notices import Notices
 from services.deliver.notify import Plan, delayed, plan, relayed
 from services.deliver.outcome import (
@@ -28,7 +29,7 @@ from services.deliver.outcome import (
     settle,
 )
 from services.deliver.outgoing import Answers, Job
-from services.deliver.partition import Hop, Partition
+from services.deliver.partition import Partition
 from services.deliver.schedule import noted
 
 ACCEPTED_LATELY_S = 3600.0

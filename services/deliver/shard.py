@@ -21,8 +21,9 @@ from libs.mail.knowledge import Callouts, Health, PrimaryState
 from libs.mail.records import Flush, Notify, Posted, Unbrake
 from services.deliver.carrier import Carriers
 from services.deliver.destination import Opened, ProbeNow, Probing, Send, Shut, permit
+from services.deliver.hop import Hop
 from services.deliver.ledger import Todo, confirmed_domain, facts_of
-from services.deliver.partition import Hop, Partition, Shared
+from services.deliver.partition import Partition, Shared
 from services.deliver.requests import Requests
 from services.deliver.schedule import is_due
 from services.deliver.settlement import Settlement

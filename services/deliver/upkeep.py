@@ -14,10 +14,11 @@ from libs.mail.records import Kind, State
 from libs.mail.settings import DAY_S
 from services.deliver import brake as bounce_brake
 from services.deliver.carrier import Carriers
+from services.deliver.hop import Hop
 from services.deliver.late import Late
 from services.deliver.moving import Moving
 from services.deliver.outgoing import Job
-from services.deliver.partition import Hop, Partition
+from services.deliver.partition import Partition
 from services.deliver.retention import GRACE_S, Seen, ended, truncate_before, younger_than
 from services.deliver.schedule import OWN_LIFETIME_S, witnessed
 from services.deliver.settlement import Settlement
