@@ -39,6 +39,7 @@ class Hooks:
         self._deps, self._register, self._memory = deps, register, memory
         self._poster = Poster(deps.config, deps.dns)
         self._tried: dict[str, _Tried] = {}
+        self._taken: set[str] = set()  # and not written down yet
 
     async def run(self) -> None:
         """Post what is pending, some at once."""
@@ -51,6 +52,7 @@ class Hooks:
         """Post what is to be tried now."""
         now, pending = self._deps.clock.mono(), self._memory.pending
         self._tried = {id_: each for id_, each in self._tried.items() if id_ in pending}
+        self._taken &= pending.keys()
         due = [id_ for id_ in pending if id_ not in self._tried or self._tried[id_].next <= now]
         await asyncio.gather(*(self._one(id_, pending[id_]) for id_ in due[:AT_ONCE]))
 
@@ -61,16 +63,18 @@ class Hooks:
         if settings is None or settings.contact != request.to:
             await self._end(request, taken=False, why="it is the contact no more")
             return
-        why = await self._post(request, settings)
-        now = self._deps.events.log_time() or self._deps.clock.wall()
-        if why and now - pending.at < webhook.GIVE_UP_S:
-            self._deps.metrics.webhook_posts.labels("failed").inc()
+        why = "" if id_ in self._taken else await self._post(request, settings)
+        if why:
             times = self._tried[id_].times + 1 if id_ in self._tried else 1
             again_s = webhook.again_s(times)
             self._tried[id_] = _Tried(times, self._deps.clock.mono() + again_s)
             log.warning("a notice was not taken", domain=request.domain, why=why, again_s=again_s)
         else:
-            self._deps.metrics.webhook_posts.labels("given up" if why else "taken").inc()
+            self._taken.add(id_)
+        now = self._deps.events.log_time() or self._deps.clock.wall()
+        if why and now - pending.at < webhook.GIVE_UP_S:
+            self._deps.metrics.webhook_posts.labels("failed").inc()
+        else:
             await self._end(request, taken=not why, why=why)
 
     async def _post(self, request: Notify, settings: DomainSettings) -> str:
@@ -86,7 +90,7 @@ class Hooks:
             return "a fault of ours"
 
     async def _end(self, request: Notify, *, taken: bool, why: str) -> None:
-        """Write it down; what cannot be is posted again, under the same id."""
+        """Write it down; what cannot be is written in the next round."""
         about = f"{request.cause} {request.key}"
         try:
             await self._memory.write(
@@ -95,6 +99,7 @@ class Hooks:
         except (LogError, Refused) as error:
             log.warning("what became of a notice is not written", domain=request.domain, error=str(error))
             return
+        self._deps.metrics.webhook_posts.labels("taken" if taken else "given up").inc()
         if taken:
             self._deps.metrics.notices.labels(request.cause, "url").inc()
         self._deps.events.emit(

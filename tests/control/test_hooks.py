@@ -243,6 +243,32 @@ async def test_again_and_given_up(tmp_path: Path) -> None:
             assert sample("backupmx_webhook_posts_total", {"outcome": "failed"}) == 1
 
 
+async def test_taken_and_not_written_down(tmp_path: Path) -> None:
+    """What was taken is not posted again because the log did not take that; it is written down later."""
+    authority, clock = trustme.CA(), Clock(NOON)
+    authority.cert_pem.write_to_path(tmp_path / "authorities.pem")
+    settings = allowing(tmp_path, "127.0.0.0/8", "127.0.0.9")
+    async with (
+        HookServer(context(authority, HOOK)) as hook,
+        office(tmp_path, text=ZONE, log_clock=clock) as at,
+    ):
+        desk = at.desk
+        await desk.domain_add(NAME, contact=f"https://{HOOK}:{hook.port}/")
+        await primary(at, Health.DOWN)
+        await tended(at, 1900)
+        hooks = Hooks(desk.deps._replace(config=settings), desk.register, desk.notices.memory)
+        claim = desk.register.claims.held[0]
+        desk.register.claims.lost(claim)
+        await hooks.round()
+        await hooks.round()
+        assert await outcomes(at) == []
+        desk.register.claims.gained(claim)
+        await hooks.round()
+        (taken,) = await outcomes(at)
+        assert taken.taken
+        assert len(hook.posts) == 1
+
+
 async def test_another_contact(tmp_path: Path) -> None:
     """What was for a contact that is none any more is posted to nobody."""
     clock = Clock(NOON)
