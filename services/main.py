@@ -74,37 +74,49 @@ def _serve(config: Config, names: Sequence[str]) -> None:
 
 @app.command()
 def solo(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """All services in one process."""
+    """All services in one process.
+
+    Example: backupmx solo --config /etc/backupmx.toml"""
     _serve(configured(config), SERVICES)
 
 
 @app.command()
 def ingest(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Receive mail (over Kafka)."""
+    """Receive mail (over Kafka).
+
+    Example: backupmx ingest --config /etc/backupmx.toml"""
     _serve(configured(config), ["ingest"])
 
 
 @app.command()
 def verify(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Ask primaries for recipients, authenticate senders (over Kafka)."""
+    """Ask primaries for recipients, authenticate senders (over Kafka).
+
+    Example: backupmx verify --config /etc/backupmx.toml"""
     _serve(configured(config), ["verify"])
 
 
 @app.command()
 def deliver(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Hand mail over to the primaries (over Kafka)."""
+    """Hand mail over to the primaries (over Kafka).
+
+    Example: backupmx deliver --config /etc/backupmx.toml"""
     _serve(configured(config), ["deliver"])
 
 
 @app.command()
 def control(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Keep the relay domains, answer the commands (over Kafka)."""
+    """Keep the relay domains, answer the commands (over Kafka).
+
+    Example: backupmx control --config /etc/backupmx.toml"""
     _serve(configured(config), ["control"])
 
 
 @app.command("run")
 def run_here(folder: Annotated[Path, typer.Option(help="Where everything is kept.")] = Path("run")) -> None:
-    """Try it out: write a configuration on first use, then run it."""
+    """Try it out: write a configuration on first use, then run it.
+
+    Example: backupmx run --folder run"""
     path = folder / "backupmx.toml"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +154,9 @@ def apply(
     config: ConfigFile = DEFAULT_CONFIG,
     new: Annotated[bool, typer.Option("--new", help="Write the record of a new installation.")] = False,
 ) -> None:
-    """Create the topics that are missing."""
+    """Create the topics that are missing.
+
+    Example: backupmx topics apply --new"""
     from services.control import setup
 
     for line in _on_kafka(configured(config), lambda settings: setup.apply(settings, new=new)):
@@ -151,7 +165,9 @@ def apply(
 
 @topics.command()
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Say what differs from what the services need; exit code 1 when something does."""
+    """Say what differs from what the services need; exit code 1 when something does.
+
+    Example: backupmx topics check"""
     from services.control import setup
 
     differences = _on_kafka(configured(config), setup.check)

@@ -157,7 +157,9 @@ def domain_set(
     tls_name: TlsNameOption = None,
     xclient: XclientOption = None,
 ) -> None:
-    """Give a domain settings of its own; `default` takes one back."""
+    """Give a domain settings of its own; `default` takes one back.
+
+    Example: backupmx domain set office.example --lifetime-days 10 --enforce default"""
     given = only(
         admission=admission,
         unverified=unverified,
@@ -190,7 +192,9 @@ def _say_secret(name: str, given: Mapping[str, str]) -> None:
 
 @domain.command("list")
 def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """All relay domains."""
+    """All relay domains.
+
+    Example: backupmx domain list --json"""
     rows = run(ask(configured(config), "GET", "/domains"))
     if json:
         print_rows(rows)
@@ -206,7 +210,9 @@ def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> No
 
 @domain.command("show")
 def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """All that is known of one."""
+    """All that is known of one.
+
+    Example: backupmx domain show office.example"""
     row = run(ask(configured(config), "GET", f"/domains/{named_domain(name)}"))
     if json:
         print_rows([row])
@@ -219,7 +225,9 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
 
 @domain.command("release")
 def domain_release(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """End the brakes: what the primary says of its recipients is believed again."""
+    """End the brakes: what the primary says of its recipients is believed again.
+
+    Example: backupmx domain release office.example"""
     do_to_domain("release", name, config, json=json)
 
 
@@ -229,7 +237,9 @@ def suspend(
     json: AsJson = False,
     accept: Annotated[bool, typer.Option("--accept", help="Go on taking mail; hand none over.")] = False,
 ) -> None:
-    """Take no more mail for a domain for now (451), and hand over none; its primary is not dialled."""
+    """Take no more mail for a domain for now (451), and hand over none; its primary is not dialled.
+
+    Example: backupmx suspend office.example"""
     row = _stop(name, "held" if accept else "suspended", config)
     if json:
         print_rows([row])
@@ -240,7 +250,9 @@ def suspend(
 
 
 def resume(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """Take mail for a domain, and hand it over, again."""
+    """Take mail for a domain, and hand it over, again.
+
+    Example: backupmx resume office.example"""
     row = _stop(name, "active", config)
     if json:
         print_rows([row])
@@ -262,7 +274,9 @@ For = Annotated[
 def access_block(
     subject: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False, lasts: For = None
 ) -> None:
-    """Take no connection from an IP address or network, or no mail from a sender or @domain."""
+    """Take no connection from an IP address or network, or no mail from a sender or @domain.
+
+    Example: backupmx access block 192.0.2.0/24 --for 2h"""
     _permit("block", subject, lasts, config, json=json)
 
 
@@ -270,13 +284,17 @@ def access_block(
 def access_allow(
     subject: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False, lasts: For = None
 ) -> None:
-    """Exempt an IP address or network from limits; take mail from a sender whose domain is blocked."""
+    """Exempt an IP address or network from limits; take mail from a sender whose domain is blocked.
+
+    Example: backupmx access allow 192.0.2.25"""
     _permit("allow", subject, lasts, config, json=json)
 
 
 @access.command("list")
 def access_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """Whom you blocked and allowed."""
+    """Whom you blocked and allowed.
+
+    Example: backupmx access list"""
     rows = run(ask(configured(config), "GET", "/access"))
     if json:
         print_rows(rows)
@@ -292,7 +310,9 @@ def access_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> No
 
 @access.command("remove")
 def access_remove(subject: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """Neither block nor allow it any more."""
+    """Neither block nor allow it any more.
+
+    Example: backupmx access remove 192.0.2.0/24"""
     body = {"subject": formed(permissions.subject, subject), "by": by_whom()}
     row = run(ask(configured(config), "POST", "/access/remove", body))
     if json:

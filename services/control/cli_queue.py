@@ -45,7 +45,9 @@ def queue_list(
     of: Annotated[str | None, typer.Option("--domain", help="Only the mail of this domain.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many (with --json: all).")] = 50,
 ) -> None:
-    """The mail in the queue, oldest first."""
+    """The mail in the queue, oldest first.
+
+    Example: backupmx queue list --domain office.example"""
     settings = configured(config)
     if json:
         run(print_all(settings, "/queue", of))
@@ -72,7 +74,9 @@ def queue_list(
 
 @queue.command("show")
 def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
-    """One mail in the queue."""
+    """One mail in the queue.
+
+    Example: backupmx queue show abcdefghijklmnopqrstuvwx"""
     row = run(ask(configured(config), "GET", f"/queue/{quote(id, '')}"))
     if json:
         print_rows([row])
@@ -82,7 +86,9 @@ def queue_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = Fals
 
 @queue.command("flush")
 def queue_flush(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """Try the mail of a domain now, whatever its primary last said."""
+    """Try the mail of a domain now, whatever its primary last said.
+
+    Example: backupmx queue flush office.example"""
     do_to_domain("flush", name, config, json=json)
 
 
@@ -96,7 +102,9 @@ def queue_retry(
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
 ) -> None:
-    """Try deferred mail now; its count of attempts stays."""
+    """Try deferred mail now; its count of attempts stays.
+
+    Example: backupmx queue retry --domain office.example"""
     which = wanted("retry", id, of, sender, recipient, older)
     do_to_mails("retry", which, configured(config), json=json)
 
@@ -111,7 +119,9 @@ def queue_hold(
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
 ) -> None:
-    """Attempt no more until it is released; it does not expire meanwhile."""
+    """Attempt no more until it is released; it does not expire meanwhile.
+
+    Example: backupmx queue hold --domain office.example --older 2h"""
     which = wanted("hold", id, of, sender, recipient, older)
     do_to_mails("hold", which, configured(config), json=json)
 
@@ -126,7 +136,9 @@ def queue_release(
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
 ) -> None:
-    """Let held mail be delivered after all."""
+    """Let held mail be delivered after all.
+
+    Example: backupmx queue release abcdefghijklmnopqrstuvwx"""
     which = wanted("release", id, of, sender, recipient, older)
     do_to_mails("release", which, configured(config), json=json)
 
@@ -142,7 +154,9 @@ def queue_delete(
     json: AsJson = False,
     yes: Yes = False,
 ) -> None:
-    """Delete mail for ever, undelivered; nobody is told."""
+    """Delete mail for ever, undelivered; nobody is told.
+
+    Example: backupmx queue delete --sender @spammer.example --yes"""
     which = wanted("delete", id, of, sender, recipient, older)
     settings = configured(config)
     if not yes and not sure(f"Delete {which_text(which)} for ever?"):
@@ -161,7 +175,9 @@ def queue_bounce(
     json: AsJson = False,
     yes: Yes = False,
 ) -> None:
-    """Give mail up now; its senders are told, as far as they may be."""
+    """Give mail up now; its senders are told, as far as they may be.
+
+    Example: backupmx queue bounce --recipient bob@office.example --yes"""
     which = wanted("bounce", id, of, sender, recipient, older)
     settings = configured(config)
     if not yes and not sure(f"Give {which_text(which)} up, and tell its senders?"):

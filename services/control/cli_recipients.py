@@ -50,7 +50,9 @@ def recipients_import(
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out lines that are wrong.")] = False,
     wait: Annotated[bool, typer.Option(help="Until the primary has been asked about all.")] = True,
 ) -> None:
-    """Ask the primary about all addresses of a file, gently; none is believed before it says yes."""
+    """Ask the primary about all addresses of a file, gently; none is believed before it says yes.
+
+    Example: backupmx domain recipients import office.example relay_recipients"""
     domain, settings = named_domain(name), configured(config)
     found = read(_octets(file), domain)
     for each in found.wrong[:SHOWN]:
@@ -75,7 +77,9 @@ def recipients_import(
 
 @recipients.command("list")
 def recipients_list(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:
-    """What is known, since when and from what."""
+    """What is known, since when and from what.
+
+    Example: backupmx domain recipients list office.example"""
     rows = run(_all(configured(config), named_domain(name)))
     if json:
         print_rows(rows)
@@ -98,7 +102,9 @@ def recipients_export(
     json: AsJson = False,
     form: Annotated[str, typer.Option("--format", help="list, postfix (relay_recipient_maps).")] = "list",
 ) -> None:
-    """The recipients that exist, one a line, as `import` reads them."""
+    """The recipients that exist, one a line, as `import` reads them.
+
+    Example: backupmx domain recipients export office.example"""
     if form not in ("list", "postfix"):
         fail(f"--format must be list or postfix, not {form!r}", 2)
     rows = run(_all(configured(config), named_domain(name)))
@@ -114,7 +120,9 @@ def recipients_export(
 def recipients_allow(
     name: str, addresses: Addresses, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False
 ) -> None:
-    """Take mail for these, whatever the primary says of them, until you forget them."""
+    """Take mail for these, whatever the primary says of them, until you forget them.
+
+    Example: backupmx domain recipients allow office.example ann@office.example"""
     _say("allow", name, addresses, config, json=json)
 
 
@@ -126,7 +134,9 @@ def recipients_forget(
     json: AsJson = False,
     everybody: Annotated[bool, typer.Option("--all", help="All recipients of the domain.")] = False,
 ) -> None:
-    """Know nothing of these any more; the primary is asked when mail comes for them."""
+    """Know nothing of these any more; the primary is asked when mail comes for them.
+
+    Example: backupmx domain recipients forget office.example --all"""
     if bool(addresses) is everybody:
         fail("forget whom? Give addresses, or --all", 2)
     if addresses is None or everybody:

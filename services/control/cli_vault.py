@@ -49,7 +49,9 @@ def vault_list(
     of: OfDomain = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many (with --json: all).")] = 50,
 ) -> None:
-    """What is in the vault, oldest first."""
+    """What is in the vault, oldest first.
+
+    Example: backupmx vault list --domain office.example"""
     settings = configured(config)
     if json:
         run(print_all(settings, "/vault", of))
@@ -77,7 +79,9 @@ def vault_list(
 
 @vault.command("show")
 def vault_show(id: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None:  # noqa: A002
-    """One of them."""
+    """One of them.
+
+    Example: backupmx vault show abcdefghijklmnopqrstuvwx"""
     row = run(ask(configured(config), "GET", f"/vault/{quote(id, '')}"))
     if json:
         print_rows([row])
@@ -95,7 +99,9 @@ def vault_redeliver(
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
 ) -> None:
-    """Take parked mail up again, as if it had not failed."""
+    """Take parked mail up again, as if it had not failed.
+
+    Example: backupmx vault redeliver abcdefghijklmnopqrstuvwx"""
     which = wanted("redeliver", id, of, sender, recipient, older)
     do_to_mails("redeliver", which, configured(config), json=json)
 
@@ -107,7 +113,9 @@ def vault_delete(
     json: AsJson = False,
     yes: Yes = False,
 ) -> None:
-    """Delete one of them for ever, read or not."""
+    """Delete one of them for ever, read or not.
+
+    Example: backupmx vault delete abcdefghijklmnopqrstuvwx --yes"""
     formed(mail_id, id)
     settings = configured(config)
     if not yes and not sure(f"Delete mail {id} for ever?"):

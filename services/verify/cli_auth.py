@@ -85,7 +85,9 @@ def check(
     batch: Batch = False,
     json: AsJson = False,
 ) -> None:
-    """What we would say of a message, and why. What is not told is not checked: without --ip no SPF."""
+    """What we would say of a message, and why. What is not told is not checked: without --ip no SPF.
+
+    Example: backupmx auth check message.eml --ip 192.0.2.1 --mail-from eve@sender.example"""
     import uvloop
 
     from services.verify.inquiry import Line, Malformed, host_name, inquiry
