@@ -69,6 +69,8 @@ SHELL = {
     "services/control/cli_vault.py": "speaks to people",
     "services/control/cli_apply.py": "reads files, speaks to people",
     "services/control/cli_doctor.py": "speaks to people",
+    "services/control/checkups.py": "tells time, draws chance, counts",
+    "services/control/rounds.py": "has domains examined, tells time",
     "services/control/cli_announce.py": "speaks to people",
     "services/control/cli_selfcheck.py": "speaks to people",
     "services/control/cli_recipients.py": "speaks to people",

@@ -36,6 +36,7 @@ class EventType(StrEnum):
     NOTICE = "Notice"  # a notice to a domain's contact was written
     REQUEST = "Request"  # a request was applied (request_id, counts)
     DOMAIN = "Domain"  # a relay domain was added, became active, was removed
+    FINDING = "Finding"  # an examination found something that was not so before, or finds it no more
     ACCESS = "Access"  # the operator blocked or allowed somebody, or no more
     TICK = "Tick"
     UNKNOWN = "unknown"  # of a newer version

@@ -338,7 +338,8 @@ class NoticesPart(_Part):
 
 
 class TimingPart(_Part):
-    """Deadlines and intervals in seconds."""
+    """Deadlines and intervals in seconds. `examine_s`: between two examinations of a domain; 0: only when
+    asked."""
 
     rcpt_deadline_s: Seconds = 20.0
     verdict_deadline_s: Seconds = 20.0
@@ -347,6 +348,7 @@ class TimingPart(_Part):
     probe_late_s: Seconds = 60.0
     settle_s: Number = Field(default=15.0, ge=0)  # a gained partition starts attempts after this
     pending_check_s: Seconds = 60.0
+    examine_s: Number = Field(default=14_400.0, ge=0)
     leave_s: Number = Field(default=60.0, ge=0)  # a domain that leaves is removed no sooner
 
 

@@ -95,6 +95,11 @@ class Metrics:
         self.bounces = counter("bounces_total", "Recipients that failed for good", "reason")
         self.dsns = counter("dsns_total", "Notices written to senders", "action")
         self.notices = counter("notices_total", "Notices to domains' contacts", "cause", "to")
+        self.examinations = counter("examinations_total", "Domains examined by themselves", "outcome")
+        self.findings = gauge("findings", "Findings of the last examination", "domain", "level")
+        self.domains_with_finding = gauge(
+            "domains_with_finding", "Domains whose last examination found it", "kind", "level"
+        )
         self.webhook_posts = counter("webhook_posts_total", "Posts to webhooks of contacts", "outcome")
         self.dsns_suppressed = counter("dsns_suppressed_total", "Failures nobody was told of", "reason")
         self.contents_moved = counter(

@@ -55,7 +55,8 @@ def application(desk: Desk) -> Starlette:
 
     async def doctor(request: Request) -> Any:
         language = request.query_params.get("language", "en")
-        return await desk.consulting.about(request.path_params["name"], language)
+        last = request.query_params.get("last", "") == "yes"
+        return await desk.consulting.about(request.path_params["name"], language, last=last)
 
     async def recipients(request: Request) -> Any:
         after = request.query_params.get("after")

@@ -201,11 +201,21 @@ def domain_list(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> No
     elif not rows:
         print("There is no relay domain yet: backupmx domain add NAME")
     else:
-        table = columns("domain", "state", "primary", "since", "waiting")
+        table = columns("domain", "state", "primary", "since", "waiting", "findings")
         for row in rows:
             since = when(row["primary_since"])
-            table.add_row(row["domain"], row["state"], row["primary"], since, str(row["waiting"]))
+            table.add_row(
+                row["domain"], row["state"], row["primary"], since, str(row["waiting"]), _found(row)
+            )
         console().print(table)
+
+
+def _found(row: dict[str, Any]) -> str:
+    """What the last examination found: domain doctor --last."""
+    if not row["examined"]:
+        return ""
+    counted = [f"{row[each]} {each}" for each in ("wrong", "warnings") if row[each]]
+    return ", ".join(counted) or "none"
 
 
 @domain.command("show")
@@ -218,7 +228,7 @@ def domain_show(name: str, config: ConfigFile = DEFAULT_CONFIG, json: AsJson = F
         print_rows([row])
         return
     row |= row.pop("settings")
-    for key in ("added", "active_since", "primary_since", "callouts_since", "oldest"):
+    for key in ("added", "examined", "active_since", "primary_since", "callouts_since", "oldest"):
         row[key] = when(row[key])
     print_pairs(row)
 

@@ -7,7 +7,7 @@ import typer
 
 from libs.runtime.terminal import AsJson, print_rows
 from services.control.caller import ask
-from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured, named_domain, run
+from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured, named_domain, run, when
 
 _MARKS = {"good": "+", "note": "-", "warning": "!", "wrong": "X"}
 _WIDTH = 100
@@ -16,18 +16,26 @@ _WIDTH = 100
 def doctor(
     name: str,
     language: Annotated[str, typer.Option(help="en, de: of what is said.")] = "en",
+    last: Annotated[bool, typer.Option("--last", help="What was seen last, without another look.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
 ) -> None:
     """See whether all is as it should be with a domain: DNS, its server, what that says of recipients.
 
-    Nothing is left at the server: no mail is sent. Exit code 1 where something is wrong.
+    Nothing is left at the server: no mail is sent. All domains are examined every few hours
+    (timing.examine_s); `domain list` counts what was found. Exit code 1 where something is wrong.
     Example: backupmx domain doctor office.example --language de"""
     path = f"/domains/{named_domain(name)}/doctor"
-    found = run(ask(configured(config), "GET", path, params={"language": language}))
+    found = run(
+        ask(
+            configured(config), "GET", path, params={"language": language} | ({"last": "yes"} if last else {})
+        )
+    )
     if json:
         print_rows([found])
     else:
+        if last:
+            print(f"as of {when(found['examined'])}")
         _print(found)
     raise typer.Exit(1 if found["wrong"] else 0)
 

@@ -33,6 +33,8 @@ from libs.topics import (
     partition_of,
 )
 from services.control import access, asking, domains, queue, webhook
+from services.control.checkup import counts
+from services.control.checkups import Checkups
 from services.control.consulting import Consulting
 from services.control.declaring import Declaring
 from services.control.domains import Malformed, Refused, Unknown
@@ -59,7 +61,8 @@ class Desk:
         self.notices = Notices(deps, self.register, self._places, self._primaries)
         self.declaring = Declaring(self.register, self._places.summary)
         self.removing = Removing(deps, self.register, self._places, self.rolls, self.queue_do, self.fresh)
-        self.consulting = Consulting(deps, self.register, self.rolls, self._primaries)
+        self.checkups = Checkups(deps, self.register)
+        self.consulting = Consulting(deps, self.register, self.rolls, self._primaries, self.checkups)
 
     def followers(self) -> list[Coroutine[Any, Any, None]]:
         tables = (self.register.table, self._primaries, self._queue)
@@ -128,6 +131,7 @@ class Desk:
             "primary": "unknown" if primary is None else primary.health.value,
             "primary_since": 0.0 if primary is None else primary.since,
             "waiting": waiting,
+            **counts(self.checkups.last(name)),
         }
 
     async def domain_show(self, text: str) -> dict[str, Any]:

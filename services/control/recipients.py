@@ -1,7 +1,7 @@
 """The recipients of a domain as a person sees them: changes of `recipients`, folded."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from libs.log.contract import Record
 from libs.mail.codec import decode_recipient
@@ -103,6 +103,39 @@ class Roll:
     def known(self) -> int:
         """How many have a status."""
         return sum(status is not None for status in self._status.values())
+
+
+class Few(NamedTuple):
+    """Of the recipients of a domain that are known to exist: how many, and one of them, "" for none."""
+
+    number: int = 0
+    someone: str = ""
+
+
+class Census:
+    """A `Few` of each domain, from the records of a partition of `recipients`. `eras`: of each domain."""
+
+    def __init__(self, eras: Mapping[str, int]) -> None:
+        self._eras = eras
+        self._there: dict[str, dict[bytes, str]] = {}  # domain -> key -> mailbox
+
+    def fold(self, record: Record) -> None:
+        """Raises Undecodable."""
+        if record.key.startswith((b"@", TRY.encode())):
+            return
+        domain = record.key.rpartition(b"@")[2].decode("utf-8", "replace")
+        there = self._there.setdefault(domain, {})
+        there.pop(record.key, None)
+        found = None if record.value is None else decode_recipient(record.value)
+        if (
+            isinstance(found, RecipientStatus)
+            and found.status is Status.DELIVERABLE
+            and found.era == self._eras.get(domain)
+        ):
+            there[record.key] = found.mailbox
+
+    def few(self) -> dict[str, Few]:
+        return {name: Few(len(there), there[min(there)]) for name, there in self._there.items() if there}
 
 
 def deliverable(rows: Iterable[Row]) -> list[str]:

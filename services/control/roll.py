@@ -3,7 +3,7 @@ says of them goes to verify, which alone writes them."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from libs.log.contract import BEGIN, Batch, Record, Unavailable
@@ -15,7 +15,7 @@ from libs.topics import CALLOUTS, RECIPIENTS, partition_of
 from services.control import domains
 from services.control.domains import Malformed, Refused
 from services.control.door import SAID, WITHIN_S
-from services.control.recipients import Change, Roll, change, deliverable, told
+from services.control.recipients import Census, Change, Few, Roll, change, deliverable, told
 from services.control.register import Register
 
 READ_S = 30.0
@@ -46,7 +46,8 @@ class Rolls:
             waited = waited or end
             return done
 
-        await self._read(name, BEGIN if after is None else after, enough)
+        partition = partition_of(name, self._deps.partitions)
+        await self._read(partition, BEGIN if after is None else after, enough)
         health = "unknown" if primary is None else primary.health.value
         return {"changes": found, "after": at, "end": end, "primary": health}
 
@@ -69,7 +70,7 @@ class Rolls:
                     facts = _facts(record, era)
             return batch.position >= batch.end
 
-        await self._read(name, BEGIN, enough)
+        await self._read(partition_of(name, self._deps.partitions), BEGIN, enough)
         return roll, facts
 
     async def deliverable(self, name: str) -> tuple[list[str], PrimaryFacts | None]:
@@ -77,6 +78,20 @@ class Rolls:
         Refused, LogError."""
         roll, facts = await self._all(name)
         return deliverable(roll.rows()), facts
+
+    async def census(self, partition: int) -> dict[str, Few]:
+        """Of each domain in a partition the recipients that are known to exist, in one reading of all. Raises
+        Unavailable."""
+        census = Census({each.domain: each.era for each in self._register.book().domains.values()})
+
+        def enough(batch: Batch) -> bool:
+            for record in batch.records:
+                with suppress(Undecodable):  # verify's to say
+                    census.fold(record)
+            return batch.position >= batch.end
+
+        await self._read(partition, BEGIN, enough)
+        return census.few()
 
     async def keys(self, name: str) -> list[str]:
         """The addresses of all recipients of `name` of whom something is known. Raises Refused, LogError."""
@@ -105,9 +120,8 @@ class Rolls:
         )
         return {"domain": name, "told": len(records), "after": end}
 
-    async def _read(self, name: str, start: int, enough: Callable[[Batch], bool]) -> None:
-        """Batches of the partition of `name` until there are enough. Raises Unavailable."""
-        partition = partition_of(name, self._deps.partitions)
+    async def _read(self, partition: int, start: int, enough: Callable[[Batch], bool]) -> None:
+        """Batches of a partition until there are enough. Raises Unavailable."""
         try:
             async with asyncio.timeout(READ_S):
                 async with aclosing(self._deps.log.follow(RECIPIENTS.name, {partition: start})) as batches:

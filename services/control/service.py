@@ -9,6 +9,7 @@ from services.control.api import application
 from services.control.desk import Desk
 from services.control.door import SOCKET
 from services.control.hooks import Hooks
+from services.control.rounds import Rounds
 
 TEND_S = 1.0
 
@@ -30,7 +31,10 @@ async def control(deps: Deps, life: Life) -> None:
             raise CannotStart(f"{path}: {error.strerror or error}") from error
         async with deps.log.own("control", desk.register.claims), serving(application(desk), listener):
             hooks = Hooks(deps, desk.register, desk.notices.memory)
-            for each in (_tend(desk, life), hooks.run()):
+            rounds = Rounds(
+                deps, desk.register, desk.rolls, desk.notices.facts, desk.checkups, desk.consulting
+            )
+            for each in (_tend(desk, life), hooks.run(), rounds.run()):
                 tasks.append(group.create_task(each))
             life.ready()
             await life.must_drain.wait()

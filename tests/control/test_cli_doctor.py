@@ -70,6 +70,59 @@ async def test_a_domain_is_mended_step_by_step(
         assert await kinds() == (1, ["refused"])
 
 
+async def test_domains_are_examined_by_themselves(tmp_path: Path) -> None:
+    """The list counts what was found, an event says what came and went, metrics count; `--last` tells it
+    without another look; nothing of a suspended domain or one that is gone."""
+    async with (
+        Zone(ZONE) as zone,
+        Primary(address="127.0.0.2", known={ANN, "postmaster@office.example"}) as primary,
+        Running(
+            tmp_path, dns=zone.servers, dial_port=primary.port, activation="dns", timing__examine_s="0.2"
+        ) as running,
+    ):
+        await running.ask("domain", "add", "office.example")
+
+        async def row() -> dict[str, float]:
+            (said,) = (await running.ask("domain", "list", "--json")).rows
+            return said
+
+        while not (first := await row())["examined"]:
+            pass
+        assert (first["wrong"], first["warnings"]) == (0, 3)
+        primary.say("RCPT", "450 4.2.0 Greylisted")
+        await running.until(lambda: running.events("Finding"))
+        (came,) = running.events("Finding")
+        assert came["domain"] == "office.example"
+        assert came["text"] == "came wrong greylisted 127.0.0.2: 450 4.2.0 Greylisted"
+        said = await running.ask("domain", "list")
+        assert "1 wrong, 3 warnings" in " ".join(said.out.split())
+        page = await running.page("solo", "metrics")
+        assert page is not None
+        assert 'backupmx_findings{domain="office.example",level="wrong"} 1.0' in page.text
+        assert 'backupmx_domains_with_finding{kind="greylisted",level="wrong"} 1.0' in page.text
+
+        await running.ask("suspend", "office.example")
+        kept = await row()
+        while (now := await row())["examined"] != kept["examined"]:
+            kept = now
+        await primary.down()
+        said = await running.ask("domain", "doctor", "office.example", "--last", "--language", "de")
+        assert said.code == 1
+        assert said.out.startswith("as of 20")
+        assert "wendet Greylisting auf uns an" in said.out
+        assert (await running.ask("domain", "remove", "office.example")).code == 0
+
+        async def counted() -> bool:
+            page = await running.page("solo", "metrics")
+            return page is None or 'findings{domain="office.example"' in page.text
+
+        while await counted():
+            pass
+        said = await running.ask("domain", "doctor", "office.example", "--last")
+        assert said.code == 1
+        assert "has not been examined since" in said.err
+
+
 async def test_wrong_use(tmp_path: Path) -> None:
     running = Running(tmp_path, dns=[("127.0.0.1", 53)], dial_port=25)
     try:

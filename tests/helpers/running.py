@@ -64,6 +64,7 @@ listen = "127.0.0.1:0"
 [timing]
 settle_s = 0.0
 probe_s = 1.0
+examine_s = 0.0
 """
 
 
