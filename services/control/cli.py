@@ -16,6 +16,7 @@ from services.control.cli_apply import apply, export
 from services.control.cli_doctor import doctor, print_lights
 from services.control.cli_recipients import recipients
 from services.control.cli_remove import erase, remove
+from services.control.cli_timeline import timeline
 from services.control.terminal import (
     DEFAULT_CONFIG,
     ConfigFile,
@@ -37,6 +38,7 @@ domain.add_typer(recipients, name="recipients")
 domain.command("doctor")(doctor)
 domain.command("apply")(apply)
 domain.command("export")(export)
+domain.command("timeline")(timeline)
 domain.command("remove")(remove)
 domain.command("erase")(erase)
 access = typer.Typer(no_args_is_help=True, help="Who may send mail here, and who may not.")

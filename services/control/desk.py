@@ -44,6 +44,7 @@ from services.control.places import Places
 from services.control.register import Register
 from services.control.removing import Removing
 from services.control.roll import Rolls
+from services.control.timeline import Outage, outages
 from services.control.trace import Trail
 
 
@@ -314,6 +315,12 @@ class Desk:
                 f"request {request.request_id} is written, but {service} did not answer "
                 f"within {ANSWER_S:.0f} s"
             ) from error
+
+    async def domain_timeline(self, text: str) -> list[Outage]:
+        """The outages of its primary that events tell of, oldest first. Raises Refused, LogError."""
+        name = domains.named(text)
+        domains.known(self.register.book(), name)
+        return outages(await self._trail.of_domain(name))
 
     async def trace(self, mail_id: str) -> list[dict[str, Any]]:
         """What happened to a mail, oldest first. Raises Refused, LogError."""

@@ -3,13 +3,15 @@
 import asyncio
 from array import array
 from collections.abc import Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
 
 from libs.log.contract import BEGIN, Gone, Unavailable
 from libs.mail.address import BadAddress, mailbox
+from libs.mail.codec import Undecodable
+from libs.mail.event import Event, decode_events
 from libs.runtime.deps import Deps
 from libs.topics import EVENTS, partition_of
 from services.control.domains import Unknown
@@ -94,6 +96,24 @@ class Trail:
         if not found:
             raise Unknown(f"no event of the last days names {address}")
         return sorted(found, key=lambda event: event.get("event_time", 0.0))
+
+    async def of_domain(self, domain: str) -> list[Event]:
+        """All events of a domain's mail and of its primary. Raises Unavailable."""
+        partition, key = partition_of(domain, self._deps.partitions), domain.encode()
+        found: list[Event] = []
+        try:
+            async with asyncio.timeout(ABOUT_S):
+                async with aclosing(self._deps.log.follow(EVENTS.name, {partition: BEGIN})) as batches:
+                    async for batch in batches:
+                        for record in batch.records:
+                            if record.key == key:
+                                with suppress(Undecodable):  # it was counted when it was indexed
+                                    found += decode_events(record.value or b"")
+                        if batch.position >= batch.end:
+                            break
+        except TimeoutError as error:
+            raise Unavailable("the events could not all be read in time") from error
+        return found
 
     def _fold(self, key: bytes, offset: int, value: bytes) -> None:
         try:

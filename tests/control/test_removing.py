@@ -85,3 +85,12 @@ async def test_the_end_of_a_domain(tmp_path: Path, log: str, request: pytest.Fix
         while await states(running) != {"kept.example": "active"}:
             pass
         assert len(senders.received) == 1
+
+        await running.until(lambda: len(running.events("Delivery", domain="kept.example")) == 2)
+        while not (rows := (await running.ask("domain", "timeline", "kept.example", "--json")).rows)[0][
+            "last"
+        ]:
+            pass
+        (outage,) = rows
+        assert (outage["states"], outage["waited"], outage["handed_over"]) == (["down"], 1, 1)
+        assert outage["since"] < outage["until"]
