@@ -5,8 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from libs.mail.records import Language
 from libs.runtime.terminal import AsJson, print_rows
 from services.control.caller import ask
+from services.control.owner_report import filled, owner_report
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured, named_domain, run, when
 
 _MARKS = {"good": "+", "note": "-", "warning": "!", "wrong": "X"}
@@ -17,6 +19,9 @@ def doctor(
     name: str,
     language: Annotated[str, typer.Option(help="en, de: of what is said.")] = "en",
     last: Annotated[bool, typer.Option("--last", help="What was seen last, without another look.")] = False,
+    for_owner: Annotated[
+        bool, typer.Option("--for-owner", help="A text to send to the domain's owner, without our commands.")
+    ] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: AsJson = False,
 ) -> None:
@@ -24,7 +29,7 @@ def doctor(
 
     Nothing is left at the server: no mail is sent. All domains are examined every few hours
     (timing.examine_s); `domain list` counts what was found. Exit code 1 where something is wrong.
-    Example: backupmx domain doctor office.example --language de"""
+    Example: backupmx domain doctor office.example --for-owner --language de"""
     path = f"/domains/{named_domain(name)}/doctor"
     found = run(
         ask(
@@ -33,6 +38,8 @@ def doctor(
     )
     if json:
         print_rows([found])
+    elif for_owner:
+        print(owner_report(found, Language(language)), end="")
     else:
         if last:
             print(f"as of {when(found['examined'])}")
@@ -45,14 +52,8 @@ def print_lights(found: dict[str, Any]) -> None:
     print(found["domain"])
     for light in found["lights"]:
         print(f"  {_MARKS[light['level']]} {light['says']}")
-        _wrapped(light["fix"], "      ")
-
-
-def _wrapped(text: str, indent: str) -> None:
-    """What is pasted is not cut but at blanks."""
-    if text:
-        print(textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent,
-                            break_long_words=False, break_on_hyphens=False))  # fmt: skip
+        if light["fix"]:
+            print(filled(light["fix"], "      ", _WIDTH))
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -62,4 +63,4 @@ def _print(found: dict[str, Any]) -> None:
         lines = textwrap.wrap(each["what"], _WIDTH - 2)
         print(f"{_MARKS[each['level']]} " + "\n  ".join(lines))
         for sentence in (each["why"], each["remedy"]):
-            _wrapped(sentence, "  ")
+            print(filled(sentence, "  ", _WIDTH))

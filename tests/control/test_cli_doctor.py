@@ -66,6 +66,10 @@ async def test_a_domain_is_mended_step_by_step(
         assert "  + Wir kennen Ihre Empfänger\n" in said.out
         assert "  X Er sagt, welche Empfänger es gibt\n" in said.out
         assert "wendet Greylisting auf uns an: 450 4.2.0 Greylisted" in said.out
+        said = await running.ask("domain", "doctor", "office.example", "--for-owner", "--language", "de")
+        assert said.code == 1
+        assert said.out.startswith("Wir sind der Backup-Mailserver von office.example und haben")
+        assert "\n1. FALSCH: 127.0.0.2 wendet Greylisting auf uns an: " in said.out
         await primary.down()
         assert await kinds() == (1, ["refused"])
 

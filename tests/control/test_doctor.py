@@ -3,6 +3,8 @@
 The format is explained by cases/doctor/README.case, which runs as a case too.
 """
 
+import itertools
+import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +21,12 @@ from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config
 from libs.runtime.dns import Dns
 from libs.smtp.route import said
-from services.control.diagnoses import WORDS, report
+from services.control.diagnoses import WORDS, diagnosis, report
 from services.control.doctor import Doctor
 from services.control.examined import Dns as Mx
 from services.control.examined import Examined, Known, Policy, Visit
-from services.control.findings import KINDS, SLOW_S, Kind, Light, findings
+from services.control.findings import KINDS, SLOW_S, Finding, Kind, Light, findings
+from services.control.owner_report import WIDTH, owner_report
 from tests.helpers.policy_server import PolicyServer
 from tests.helpers.primary import CAPABILITIES, Primary, server_context
 from tests.helpers.zone import Zone
@@ -199,6 +202,34 @@ async def test_a_policy_without_us(tmp_path: Path) -> None:
     testing = Policy(enforced=False, missing=HOSTS)
     found = findings(Examined(DOMAIN, HOSTS, Mx.OK, policy=testing))
     assert not [each for each in found if each.kind is Kind.STS_WITHOUT_US]
+
+
+@pytest.mark.parametrize("language", Language)
+def test_a_report_for_the_owner(language: Language) -> None:
+    """Every kind in his words: no command of ours, no gap, lines that a mail can have; each light and each
+    finding is there, the worst first."""
+    us = Us(("192.0.2.1",), HOSTS[0])
+    seen = Examined(DOMAIN, HOSTS, Mx.OK)
+    rows = [
+        {"kind": kind.value, "level": KINDS[kind][1].value, "detail": "7", "at": "192.0.2.25"}
+        | diagnosis(Finding(kind, "192.0.2.25", "7"), seen, us, language)._asdict()
+        for kind in Kind
+    ]
+    text = owner_report(report(seen, us, language) | {"findings": rows}, language)
+    assert "backupmx domain" not in text
+    assert not re.search(r"\{(?!Add=)\w", text)
+    assert all(len(line) <= WIDTH or "`" in line for line in text.splitlines())
+    assert all(line.count("`") % 2 == 0 for line in text.splitlines())  # what is pasted is not cut
+    assert len(re.findall(r"^\d+\. ", text, re.MULTILINE)) == len(Kind)
+    levels = re.findall(r"^\d+\. (\S+?)[: ]", text, re.MULTILINE)
+    assert len(list(itertools.groupby(levels))) == 3
+    assert len(re.findall(r"^  [+!X] ", text, re.MULTILINE)) == len(Light)
+
+
+def test_a_report_where_all_is_well() -> None:
+    lights = [{"level": "good", "says": "DNS is right"}]
+    text = owner_report({"domain": DOMAIN, "lights": lights, "findings": []}, Language.EN)
+    assert text.endswith("\n\n  + DNS is right\n\nThere is nothing to do.\n")
 
 
 def test_every_kind_has_a_case() -> None:
