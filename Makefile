@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 WHOLE := $(VENV)/.whole
 LOG ?= sqlite
 
-.PHONY: help demo run test chance faults test-real lint fuzz bench kafka man golden lock clean
+.PHONY: help demo run test chance faults test-real lint fuzz bench kafka man first-day golden lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -56,6 +56,9 @@ $(READY): requirements-dev.lock pyproject.toml
 $(WHOLE): $(READY) requirements-deploy.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-deploy.lock
 	touch $@
+
+first-day: $(READY)  ## write docs/first-day.md again, from real processes
+	$(BIN)/python -m demo.first_day
 
 man: $(READY)  ## write the manual page man/backupmx.1 again
 	$(BIN)/python -m deploy.man
