@@ -23,6 +23,7 @@ from services.control import cli
 from services.control.cli_announce import announce
 from services.control.cli_queue import queue
 from services.control.cli_selfcheck import selfcheck
+from services.control.cli_top import top
 from services.control.cli_vault import vault
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured
 from services.verify.cli_auth import auth
@@ -44,6 +45,7 @@ app.command("suspend")(cli.suspend)
 app.command("resume")(cli.resume)
 app.command("trace")(cli.trace)
 app.command("selfcheck")(selfcheck)
+app.command("top")(top)
 app.command("announce")(announce)
 
 

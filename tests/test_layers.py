@@ -84,6 +84,7 @@ SHELL = {
     "services/control/places.py": "keeps a table of SQLite in memory",
     "services/control/removing.py": "writes domains, asks deliver",
     "services/control/cli_remove.py": "speaks to people",
+    "services/control/cli_top.py": "speaks to people, hears keys",
     "services/control/cli_timeline.py": "speaks to people",
     "services/control/desk.py": "follows tables, reads the log, writes requests",
     "services/control/register.py": "writes domains, asks DNS",

@@ -44,6 +44,9 @@ def application(desk: Desk) -> Starlette:
         how, by = words.get("how", "empty"), words.get("by", "")
         return await desk.domain_remove(request.path_params["name"], how, by)
 
+    async def top(_: Request) -> Any:
+        return desk.top()
+
     async def timeline(request: Request) -> Any:
         return [msgspec.to_builtins(each) for each in await desk.domain_timeline(request.path_params["name"])]
 
@@ -137,6 +140,7 @@ def application(desk: Desk) -> Starlette:
             Route("/apply", _page(desk, apply), methods=["POST"]),
             Route("/export", _page(desk, export), methods=["GET"]),
             Route("/domains/{name}/doctor", _page(desk, doctor), methods=["GET"]),
+            Route("/top", _page(desk, top), methods=["GET"]),
             Route("/domains/{name}/timeline", _page(desk, timeline), methods=["GET"]),
             Route("/domains/{name}/flush", _page(desk, flush), methods=["POST"]),
             Route("/domains/{name}/release", _page(desk, release), methods=["POST"]),

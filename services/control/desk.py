@@ -112,6 +112,15 @@ class Desk:
         counts = self._places.summary()
         return [self.domain_row(name, counts.get(name, 0)) for name in sorted(self.register.book().domains)]
 
+    def top(self) -> list[dict[str, Any]]:
+        """The same, with what is happening: oldest waiting mail, rates of the last minute."""
+        now, rows = self.deps.clock.mono(), self.domain_list()
+        for row in rows:
+            primary = self._primaries.get(row["domain"].encode())
+            row["oldest"] = 0.0 if primary is None else primary.oldest
+            row["taken"], row["handed_over"] = self._trail.rates.of(row["domain"], now)
+        return rows
+
     def domain_row(self, name: str, waiting: int | None = None) -> dict[str, Any]:
         """Raises Unknown."""
         domain = domains.known(self.register.book(), name)
@@ -162,24 +171,7 @@ class Desk:
     def _settings(self, name: str) -> dict[str, Any]:
         """Those in force."""
         domain = domains.known(self.register.book(), name)
-        settings = complete(self.deps.config.defaults.settings(), domain)
-        return {
-            "admission": settings.admission.value,
-            "unverified": settings.unverified.value,
-            "enforce": settings.enforce.value,
-            "lifetime_s": settings.lifetime_s,
-            "language": settings.language.value,
-            "contact": settings.contact,
-            "contact_secret": settings.contact_secret,
-            "max_size": settings.max_size,
-            "max_connections": settings.max_connections,
-            "max_rate": settings.max_rate,
-            "max_waiting": settings.max_waiting,
-            "max_waiting_size": settings.max_waiting_size,
-            "primary_host": settings.primary_host,
-            "tls_name": settings.tls_name,
-            "xclient": settings.xclient,
-        }
+        return domains.shown(complete(self.deps.config.defaults.settings(), domain))
 
     # --- access ---
 

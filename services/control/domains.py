@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from libs.mail.address import BadAddress, Mailbox, domain_name, mailbox
 from libs.mail.notice import is_url
 from libs.mail.records import Admission, Domain, Enforce, Installation, Language, Overrides, Unverified
 from libs.mail.reply import escaped
-from libs.mail.settings import DAY_S
+from libs.mail.settings import DAY_S, DomainSettings
 from libs.smtp.route import place
 from services.control import webhook
 
@@ -125,6 +126,11 @@ SETTINGS: Mapping[str, tuple[str, str, Callable[[str], Any]]] = {
 }
 NO_OVERRIDES = Overrides()
 
+_SHOWN = (
+    "admission", "unverified", "enforce", "lifetime_s", "language", "contact", "contact_secret", "max_size",
+    "max_connections", "max_rate", "max_waiting", "max_waiting_size", "primary_host", "tls_name", "xclient",
+)  # fmt: skip
+
 # One step of a change, in order: a domain's record, its tombstone, or the installation record.
 Step = Domain | str | Installation
 
@@ -232,6 +238,11 @@ def needs_secret(given: Mapping[str, str], before: Overrides = NO_OVERRIDES) -> 
 def said(given: Mapping[str, str]) -> str:
     """Settings as they are told in an event; a secret is none of it."""
     return ", ".join(f"{name}={'...' if name == 'contact_secret' else text}" for name, text in given.items())
+
+
+def shown(settings: DomainSettings) -> dict[str, Any]:
+    """Those in force, as JSON has them."""
+    return {name: to_builtins(getattr(settings, name)) for name in _SHOWN}
 
 
 def own(domain: Domain) -> list[str]:

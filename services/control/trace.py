@@ -15,29 +15,33 @@ from libs.mail.event import Event, decode_events
 from libs.runtime.deps import Deps
 from libs.topics import EVENTS, partition_of
 from services.control.domains import Unknown
+from services.control.rates import COUNTED, Rates
 
 ROOM = 250_000  # mails that can be traced; the oldest go first
 READY_S = 30.0
 ABOUT_S = 120.0  # a week of events is read
 
 
-class _Id(msgspec.Struct, frozen=True):
-    """The part of an event that is indexed."""
+class _Part(msgspec.Struct, frozen=True):
+    """The part of an event that is looked at while it comes by."""
 
     id: str = ""
+    type: str = ""
+    domain: str = ""
 
 
 class Trail:
-    """Follows all of `events`; `of` reads the events of one mail."""
+    """Follows all of `events`; `of` reads the events of one mail; `rates`: of what came last."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._places: dict[str, array[int]] = {}  # id -> domain number and offset, again and again
         self._domains: list[str] = []
         self._numbers: dict[bytes, int] = {}
-        self._decoder = msgspec.json.Decoder(_Id)
+        self._decoder = msgspec.json.Decoder(_Part)
         self._at_end: set[int] = set()
         self._ready = asyncio.Event()
+        self.rates = Rates()
 
     async def run(self) -> None:
         """For ever."""
@@ -123,6 +127,10 @@ class Trail:
             return
         if mail_ids := {each.id for each in told if each.id}:
             self._note(key, offset, mail_ids)
+        if self._ready.is_set():  # what is read at the start is of another time
+            for each in told:
+                if each.type in COUNTED:
+                    self.rates.note(each.domain, each.type, self._deps.clock.mono())
 
     def _note(self, key: bytes, offset: int, mail_ids: Iterable[str]) -> None:
         number = self._numbers.get(key)
