@@ -48,6 +48,12 @@ ADVICE: Mapping[tuple[Server, Trouble], str] = {
     (_S.POSTFIX, _T.RATE): (
         "in main.cf `smtpd_client_event_limit_exceptions = $mynetworks, {commas}`" + _LATER
     ),
+    (_S.POSTFIX, _T.CATCH_ALL): (
+        "in main.cf muss stehen, wen es gibt: `local_recipient_maps = proxy:unix:passwd.byname $alias_maps` "
+        "für Benutzer der Maschine, virtual_mailbox_maps oder virtual_alias_maps ohne `@domain` für andere, "
+        "relay_recipient_maps für einen Server dahinter" + _LATER + "; bis dahin wird Mail an jeden "
+        "angenommen, solange er weg ist, und kommt später zurück"
+    ),
     (_S.POSTSCREEN, _T.ADDRESS): _POSTSCREEN,
     (_S.POSTSCREEN, _T.GREYLIST): _POSTSCREEN,
     (_S.ZIMBRA, _T.ADDRESS): _ZIMBRA,

@@ -47,6 +47,14 @@ ADVICE: Mapping[tuple[Server, Trouble], str] = {
     (_S.POSTFIX, _T.RATE): (
         "set `smtpd_client_event_limit_exceptions = $mynetworks, {commas}` in main.cf" + _LATER
     ),
+    (_S.POSTFIX, _T.CATCH_ALL): (
+        "let main.cf say who there is: `local_recipient_maps = proxy:unix:passwd.byname $alias_maps` for "
+        "users of the machine, virtual_mailbox_maps or virtual_alias_maps without `@domain` for others, "
+        "relay_recipient_maps for a server behind it"
+        + _LATER
+        + "; until then mail to anybody is taken while "
+        "it is down, and bounces later"
+    ),
     (_S.POSTSCREEN, _T.ADDRESS): _POSTSCREEN,
     (_S.POSTSCREEN, _T.GREYLIST): _POSTSCREEN,
     (_S.ZIMBRA, _T.ADDRESS): _ZIMBRA,
