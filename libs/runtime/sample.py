@@ -152,5 +152,6 @@ listen = "{health}"
 # probe_late_s = 60.0       # the same after 6 hours
 # settle_s = 15.0           # before the first attempt after taking over mail
 # pending_check_s = 60.0    # between looks at the DNS of a pending domain
+# leave_s = 60.0            # from `domain remove` to the end of the domain, even when nothing waits
 # examine_s = 14400.0       # between two examinations of a domain (domain doctor); 0: only when asked
 """
