@@ -5,6 +5,7 @@ others need.
 """
 
 import asyncio
+import json
 import secrets
 import socket
 import sys
@@ -176,6 +177,28 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     for line in differences:
         print(line)
     raise typer.Exit(1 if differences else 0)
+
+
+@topics.command()
+def acls(
+    config: ConfigFile = DEFAULT_CONFIG,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A service a line, as Strimzi's KafkaUser.")
+    ] = False,
+) -> None:
+    """Print what each service may do on Kafka, as arguments of kafka-acls.sh; nothing is asked or changed.
+
+    Example: backupmx topics acls"""
+    from libs import rights
+
+    prefix = configured(config).log.prefix
+    rules = {service: list(rights.rules(service, prefix)) for service in rights.SERVICES}
+    for service, of in rules.items():
+        if as_json:
+            user = rights.principal(service)
+            print(json.dumps({"user": user, "acls": [rights.strimzi(rule) for rule in of]}))
+        else:
+            print(*(rights.command(service, rule) for rule in of), sep="\n")
 
 
 def _on_kafka(config: Config, doing: Callable[[Config], Awaitable[list[str]]]) -> list[str]:
