@@ -43,7 +43,7 @@ class Connection(SMTP):
         self.arrived = False
         self._new = False  # something came since more() last said so
         self._eof = False
-        self._paused = False
+        self._held_back = False
         self._waiter: asyncio.Future[None] | None = None
         self.tls = False
         self._why: Interrupted | None = None  # nothing is read any more, for this reason
@@ -72,7 +72,7 @@ class Connection(SMTP):
             return
         self.buffer += data
         self._new = True
-        if len(self.buffer) > ROOM_OCTETS and not self._paused:
+        if len(self.buffer) > ROOM_OCTETS and not self._held_back:
             self._pause()
         self._wake()
 
@@ -84,7 +84,7 @@ class Connection(SMTP):
 
     def hold(self) -> None:
         """Read nothing before the next more()."""
-        if not self._paused:
+        if not self._held_back:
             self._pause()
 
     def narrow(self) -> None:
@@ -95,7 +95,7 @@ class Connection(SMTP):
     def _pause(self) -> None:
         if (transport := self._transport_now()) is not None:
             transport.pause_reading()
-            self._paused = True
+            self._held_back = True
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -103,9 +103,9 @@ class Connection(SMTP):
 
     async def _come(self) -> None:
         """Wait until something came, the client ended, or somebody interrupts."""
-        if self._paused and (transport := self._transport_now()) is not None:
+        if self._held_back and (transport := self._transport_now()) is not None:
             transport.resume_reading()
-            self._paused = False
+            self._held_back = False
         self._waiter = self.loop.create_future()
         try:
             await self._waiter
@@ -271,7 +271,7 @@ class Connection(SMTP):
         self.tls = True
         self.buffer.clear()
         self._given = 0
-        self._new = self._paused = False
+        self._new = self._held_back = False
         over = await self.loop.start_tls(
             clear, self, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_S
         )

@@ -124,6 +124,23 @@ async def test_a_commit_is_not_cut(tmp_path: Path, topic: str) -> None:
         assert len(await house.queued()) == 1
 
 
+async def test_a_client_that_sends_ahead_and_reads_late_gets_every_reply(tmp_path: Path) -> None:
+    """More commands than we read ahead, more replies than the system takes: whoever reads at last has all."""
+    count = 120_000
+    async with House(tmp_path) as house:
+        await opened(house)
+        async with house.client() as client:
+            await client.greet()
+            client._writer.transport.pause_reading()
+            client._writer.write(b"HELP\r\n" * count)
+            replies = house.metrics.replies.labels("HELP", "2xx")._value
+            await until(lambda: still(replies.get, 0.3))
+            assert 0 < replies.get() < count
+            client._writer.transport.resume_reading()
+            for _ in range(count):
+                await client.reply()
+
+
 async def test_a_client_that_reads_nothing_holds_up_nobody(tmp_path: Path) -> None:
     """At the end nobody waits for a client that does not read our replies."""
     async with House(tmp_path, smtp={"drain_data_s": 0.0}) as house:
