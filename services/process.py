@@ -1,6 +1,6 @@
 """One process is built here in sight, and its services run.
 
-    health, heap, log, events, then the services, the last first
+    health, heap, log, events, watch, then the services, the last first
 
 With smtp.processes, `ingest` is a parent and so many children, each of which is such a process.
 
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from importlib.metadata import version
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import structlog
 import typer
 import uvloop
 
-from libs.log.contract import LogError
+from libs.log.contract import Log, LogError
 from libs.log.open import open_log, partitions_agree
 from libs.mail.event import Event, EventType
 from libs.runtime import heap, logs
@@ -32,10 +33,12 @@ from libs.runtime.deps import CONTENT_ROOM, Deps
 from libs.runtime.dns import Dns
 from libs.runtime.events import Events
 from libs.runtime.health import health
-from libs.runtime.metrics import Metrics
+from libs.runtime.measured import MeasuredLog
+from libs.runtime.metrics import PARENT, Metrics
 from libs.runtime.processes import Child, Children
 from libs.runtime.run import CannotStart, Life, Service, ServiceFailed, run
 from libs.runtime.terminal import fail
+from libs.runtime.watch import watch
 
 HOLD_CONTENT = frozenset({"ingest", "verify"})  # those that share a process's room for it; so does SQLite
 TICK_S = 60.0  # rule 10: every process appends a tick each minute
@@ -51,20 +54,23 @@ _Main = Callable[[Deps, Life], Awaitable[None]]
 
 async def process(config: Config, names: Sequence[str], pages_at: Endpoint | Path) -> None:
     """Run the services `names` until SIGTERM. Raises ServiceFailed."""
-    clock, metrics = SystemClock(), Metrics()
     called = names[0] if len(names) == 1 else "solo"
+    clock, metrics = SystemClock(), _metrics(config, called, names)
     dns = Dns([(at.address, at.port) for at in config.dns.servers], clock, config.dns.timeout_s)
     mains = {name: _main(name) for name in names}
     built: list[Deps] = []  # by `log`; whoever starts after it finds it
+    opened: list[Log] = []
 
     async def log(life: Life) -> None:
         async with open_log(config, clock, called) as (an_open_log, partitions):
+            measured = MeasuredLog(an_open_log, clock, metrics)
             events = Events(
-                an_open_log, clock, metrics, service=called, host=config.host.name, partitions=partitions
+                measured, clock, metrics, service=called, host=config.host.name, partitions=partitions
             )
             holders = len(HOLD_CONTENT.intersection(names)) + (config.log.kind == "sqlite")
             room = CONTENT_ROOM // max(1, holders)
-            built.append(Deps(config, an_open_log, clock, dns, events, metrics, partitions, room))
+            built.append(Deps(config, measured, clock, dns, events, metrics, partitions, room))
+            opened.append(an_open_log)
             life.ready()
             draining = asyncio.ensure_future(life.must_drain.wait())
             agreeing = asyncio.ensure_future(partitions_agree(an_open_log, partitions))
@@ -81,6 +87,7 @@ async def process(config: Config, names: Sequence[str], pages_at: Endpoint | Pat
         return Service(name, lambda life: mains[name](built[0], life))
 
     beside = [
+        Service("watch", lambda life: watch(built[0], opened[0], life)),
         Service("events", lambda life: _events(built[0].events, life)),
         Service("log", log),
         Service("heap", heap.keep_small),
@@ -115,6 +122,14 @@ def _main(name: str) -> _Main:
             return control
 
 
+def _metrics(config: Config, called: str, services: Sequence[str]) -> Metrics:
+    """With what is always true of this process."""
+    metrics = Metrics(services)
+    about = version("backupmx"), sys.version.split()[0], called, config.host.name
+    metrics.build_info.labels(*about).set(1)
+    return metrics
+
+
 async def _events(events: Events, life: Life) -> None:
     """Moves events to the log, ticks, and at the end waits until all have arrived."""
 
@@ -145,7 +160,7 @@ async def _events(events: Events, life: Life) -> None:
 
 async def parent(config: Config) -> None:
     """Keep the processes of ingest until SIGTERM, and serve one set of pages. Raises ServiceFailed."""
-    clock, metrics = SystemClock(), Metrics()
+    clock, metrics = SystemClock(), _metrics(config, "ingest", (PARENT,))
     config.state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def start(number: int) -> BaseProcess:

@@ -222,6 +222,10 @@ class KafkaLog:
             raise Unavailable("no broker tells about its disks")
         return shares
 
+    async def replicas(self) -> kafka_topics.Replicas:
+        """How its topics are kept now. Raises Unavailable."""
+        return await kafka_topics.replicas(self._ends, replication=self._replication, prefix=self._prefix)
+
     async def truncate(self, claim: Claim, topic: str, before: int) -> None:
         if not claim.held():
             raise NotOwner(f"{claim.group} does not hold {claim.partition}")

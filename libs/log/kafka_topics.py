@@ -6,7 +6,7 @@ person to decide, who is told by `check`.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import errors
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
@@ -130,6 +130,33 @@ def _compared(
         if actual.get(key) != value
     ]
     return sentences
+
+
+class Replicas(NamedTuple):
+    """Numbers of partitions: that take no record, for want of replicas in sync; with any replica that is not
+    in sync; without a leader."""
+
+    below_min: int
+    under_replicated: int
+    offline: int
+
+
+async def replicas(wire: Wire, *, replication: int, prefix: str = "") -> Replicas:
+    """Of all topics. Raises Unavailable."""
+    names = [prefix + name for name in topics.TOPICS]
+    response = await wire.ask(await _any(wire), MetadataRequest(names, False))
+    seen = [
+        (leader, len(copies), len(in_sync))
+        for code, _, _, partitions in response.topics
+        if code == 0
+        for _, _, leader, copies, in_sync, *_ in partitions
+    ]
+    least = replication // 2 + 1
+    return Replicas(
+        below_min=sum(in_sync < least for _, _, in_sync in seen),
+        under_replicated=sum(in_sync < copies for _, copies, in_sync in seen),
+        offline=sum(leader < 0 for leader, _, _ in seen),
+    )
 
 
 async def _described(wire: Wire, names: Sequence[str]) -> dict[str, dict[int, tuple[int, list[int]]]]:

@@ -176,6 +176,18 @@ REJECTED = Reply(550, "5.7.1", "Message rejected by policy")
 DEFERRED = Reply(451, "4.7.0", "Message deferred by policy, try again later")
 
 
+# What each 4yz says that is a fault of ours, or of what we stand on.
+FAULTS = {
+    STORAGE_TROUBLE: "log",
+    NOT_STORED: "log",
+    SPOOL_FULL: "disk",
+    DOMAINS_NOT_READY: "domains",
+    DNS_TROUBLE: "dns",
+    HEADER_UNREAD: "verify",
+    OUR_FAULT: "bug",
+}
+
+
 def policy(said: str, *, permanent: bool) -> Reply:
     """The reply of a verdict: `said` is an enhanced code and a text of ours; without the code that fits
     `permanent` the words are not used."""

@@ -5,9 +5,7 @@ that still restores is not ready; it may wait for a log that is away for as long
 """
 
 import os
-import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import structlog
@@ -63,7 +61,6 @@ async def health(
         listener = unix_socket(at) if isinstance(at, Path) else tcp_socket(at)
     except OSError as error:
         raise CannotStart(f"health.listen: {at} cannot be used: {os.strerror(error.errno or 0)}") from error
-    metrics.build_info.labels(version("backupmx"), sys.version.split()[0]).set(1)
     async with serving(application(lives, metrics, children), listener):
         if isinstance(at, Endpoint):
             address, port = listener.getsockname()[:2]

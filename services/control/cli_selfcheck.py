@@ -4,13 +4,13 @@ import asyncio
 
 import typer
 
+from libs.runtime import our_hosts
+from libs.runtime import selfcheck as looking
 from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config
 from libs.runtime.dns import Dns
+from libs.runtime.our_hosts import Check
 from libs.runtime.terminal import AsJson, fail, print_rows
-from services.control import our_hosts
-from services.control import selfcheck as looking
-from services.control.our_hosts import Check
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured
 
 

@@ -356,20 +356,18 @@ class Partition:
             if lost and not (accepted and self.clock.mono() - started < WITHOUT_CLAIM_S):
                 raise NotOwner(f"{claim.group} {claim.partition}")
             try:
-                with self.deps.metrics.append_seconds.labels(topic).time():
-                    stored = await self.deps.log.append(
-                        topic,
-                        self.number,
-                        key,
-                        value,
-                        within=within,
-                        headers=headers,
-                        claim=None if lost else claim,
-                    )
+                stored = await self.deps.log.append(
+                    topic,
+                    self.number,
+                    key,
+                    value,
+                    within=within,
+                    headers=headers,
+                    claim=None if lost else claim,
+                )
             except NotOwner:
                 await asyncio.sleep(0)
             except LogError as error:
-                self.deps.metrics.append_errors.labels(topic, type(error).__name__).inc()
                 if tried == 0:
                     log.warning("the log does not take a record, trying on", topic=topic, error=str(error))
                 await asyncio.sleep(_PAUSES_S[min(tried, len(_PAUSES_S) - 1)])

@@ -154,7 +154,7 @@ def shared(deps: Deps, domains: Table[Domain]) -> Shared:
         addresses=Addresses(),
         slots=asyncio.Semaphore(SLOTS),
         clocks=Clocks(deps.clock, lambda: trusts_itself(deps.log)),
-        observations=Observations(deps.log, deps.clock, deps.metrics, deps.partitions),
+        observations=Observations(deps.log, deps.clock, deps.partitions),
         settle_s=settle_s,
     )
 
@@ -234,5 +234,4 @@ async def _tick(deps: Deps, common: Shared) -> None:
             log.warning("the log's clock was not heard", error=str(error))
         else:
             common.clocks.heard(stored.time)
-            deps.metrics.clock_difference_seconds.set(common.clocks.difference_s)
         await asyncio.sleep(_TICK_S)

@@ -63,9 +63,14 @@ class Settlement:
         self._partition.saw(hop, seen(job.mail, each))
         if job.mail.kind is Kind.RELAYED:
             self._teach(hop, job, got, each, now, best=best)
+        metrics = self._partition.deps.metrics
         for what in each.values():
-            label = type(what).__name__.lower() if isinstance(what, Done) else what.why.value
-            self._partition.deps.metrics.attempts.labels(label).inc()
+            if isinstance(what, Done):
+                metrics.attempts.inc("done")
+                if hop.primary:
+                    metrics.delivered.inc(hop.name)
+            else:
+                metrics.attempts.inc(what.why.value)
         return each
 
     def _teach(

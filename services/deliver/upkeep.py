@@ -1,6 +1,7 @@
 """What goes on beside the attempts: expiry, the end of parked mail, truncation, and what is published."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -42,6 +43,7 @@ class Upkeep:
         self._published: dict[str, PrimaryState] = {}
         self._measured: set[str] = set()
         self._overdue: dict[str, int] = {}  # by relay domain, as it was named last
+        self._still: set[tuple[str, str]] = set()  # (relay domain, state) that are counted
         self._parked_until: dict[str, float] = {}  # wall seconds; what is not here ends no earlier by arrival
 
     async def run(self) -> None:
@@ -82,6 +84,7 @@ class Upkeep:
             if part.clock.wall() >= until[mail.id]:
                 await self._on(mail, self._end_parked)
         self._name_overdue()
+        self._count_still()
         await self._late.round()
 
     def _name_overdue(self) -> None:
@@ -105,6 +108,16 @@ class Upkeep:
             part.deps.metrics.queue_overdue.remove(domain)  # it was said a round ago that there is none
             del counts[domain]
         self._overdue = counts
+
+    def _count_still(self) -> None:
+        """What nothing is attempted for: a person looks at it."""
+        part, gauge = self._partition, self._partition.deps.metrics.still
+        counts = Counter((mail.domain, mail.state.value) for mail in part.index.still())
+        for domain, state in self._still - counts.keys():
+            gauge.remove(domain, state)
+        for (domain, state), count in counts.items():
+            gauge.labels(domain, state).set(count)
+        self._still = set(counts)
 
     def _expired(self, name: str) -> list[Waiting]:
         """Mail for a next hop whose lifetime is over, with witnesses (rule 10)."""
@@ -241,9 +254,13 @@ class Upkeep:
             metrics.queue_messages.labels(hop.name).set(count.mails)
             metrics.queue_bytes.labels(hop.name).set(count.octets)
             metrics.queue_oldest_seconds.labels(hop.name).set(max(0.0, age))
+            if (settings := part.settings(hop.name)) is not None:
+                metrics.lifetime_seconds.labels(hop.name).set(settings.lifetime_s)
             metrics.primary_up.labels(hop.name).set(hop.destination.health is Health.UP)
+            metrics.primary_changed.labels(hop.name).set(self.state(hop).since)
             metrics.primary_refusing.labels(hop.name).set(hop.destination.health is Health.REFUSING)
             metrics.braked.labels(hop.name).set(bounce_brake.braked(hop.brake, part.clock.mono()))
+            metrics.delivered.begin(hop.name)
             self._measured.add(hop.name)
 
     def close(self) -> None:
@@ -254,13 +271,20 @@ class Upkeep:
             metrics.queue_bytes,
             metrics.queue_oldest_seconds,
             metrics.primary_up,
+            metrics.primary_changed,
             metrics.primary_refusing,
             metrics.braked,
         )
         for name in self._measured:
             for gauge in gauges:
                 gauge.remove(name)
+            with suppress(KeyError):  # the domain was removed before it was measured
+                metrics.lifetime_seconds.remove(name)
+            metrics.delivered.forget(name)
         for name in self._overdue:
             metrics.queue_overdue.remove(name)
+        for domain, state in self._still:
+            metrics.still.remove(domain, state)
         self._measured.clear()
+        self._still.clear()
         self._overdue.clear()

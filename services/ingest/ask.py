@@ -174,6 +174,7 @@ class Asker:
             if answered.result():
                 self._patience.pop(to.domain, None)
             elif answered.result() is False:
+                self._deps.metrics.unanswered.inc()
                 now, before = self._deps.clock.mono(), self._patience.get(to.domain, FULL_PATIENCE)
                 self._patience[to.domain] = before.timed_out(now)
                 self._silences.timed_out(partition, mark, now)

@@ -74,7 +74,7 @@ class Committer:
                 self._start_tombstone(mail.id, partition)
             return Refused(replies.NOT_STORED)
         receipt = Receipt(mail.id)
-        metrics.accepted.inc()
+        metrics.accepted.inc(mail.domain)
         metrics.commit_seconds.observe(clock.mono() - began)
         self._deps.events.emit(_event(EventType.RECEPTION, mail, content.ref.size))
         if loops:

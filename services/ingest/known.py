@@ -49,6 +49,7 @@ class Known:
         self.domains: Table[DomainSettings | Installation] = deps.table("domains", domain, self._domain)
         self.recipients: Table[bytes] = deps.table("recipients", self._recipient, self._heard_of)
         self.primaries: Table[PrimaryState] = deps.table("primaries", _primary)
+        deps.metrics.remembered.set_function(lambda: len(self.recipients.values))
 
     @property
     def tables(
@@ -136,7 +137,11 @@ class Known:
         if record.key.startswith(topics.ACCESS_KEY):
             self._list(record)
         settings = self.domains.get(record.key)
-        if isinstance(settings, DomainSettings) and settings.admission is Admission.FALLBACK:
+        if not isinstance(settings, DomainSettings):
+            self._deps.metrics.accepted.forget(record.key.decode())
+            return
+        self._deps.metrics.accepted.begin(settings.domain)
+        if settings.admission is Admission.FALLBACK:
             self.fallback.set()
 
     def told(self, partition: int) -> int:

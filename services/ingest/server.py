@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 import structlog
-from prometheus_client import Counter
 
+from libs.mail import replies
 from libs.mail.event import Event, EventType, Response
 from libs.mail.reply import Reply
 from libs.runtime.certs import Certificates
@@ -53,6 +53,7 @@ BACKLOG = 2048
 # What the kernel holds of a connection, and so what one read may bring: without a bound it gives a thousand
 # fast senders some megabytes each. 128 KiB a round trip are enough for a mail.
 RECEIVE_OCTETS = 128 * 1024
+CLASSES = {digit: f"{digit}xx" for digit in range(2, 6)}  # of replies, in the metrics
 LATE_S = 60.0  # appends of sessions that are gone may take so long when the process ends
 
 log = structlog.get_logger()
@@ -88,8 +89,6 @@ class Server:
         self.proxies = [ipaddress.ip_network(network) for network in smtp.proxy_networks]
         self.relays = [ipaddress.ip_network(network) for network in smtp.trusted_relays]
         self._servers: dict[asyncio.Server, bool] = {}  # with: is it a proxied door?
-        self._said: dict[tuple[str, int], Counter] = {}
-        self._answered: dict[tuple[int, str], Counter] = {}
 
     async def bind(self, endpoints: Iterable[Endpoint], *, proxied: bool = False) -> None:
         """Have these doors, still shut; `proxied`: a PROXY header is required at them. A socket on [::] takes
@@ -152,23 +151,12 @@ class Server:
             await asyncio.wait(set(self.sessions), timeout=left_s)
 
     def said(self, reply: Reply, command: str) -> None:
-        """Count a reply, and the limit that it speaks of."""
+        """Count a reply, and the limit or fault that it speaks of."""
         if reply.code >= 400 and (limit := self.limited.get(reply)) is not None:
-            self.deps.metrics.limited.labels(limit).inc()
-        kind = (command, reply.code // 100)
-        counter = self._said.get(kind)
-        if counter is None:
-            counter = self.deps.metrics.replies.labels(command or "none", f"{kind[1]}xx")
-            self._said[kind] = counter
-        counter.inc()
-
-    def answered(self, code: int, source: str) -> None:
-        """Count an answer to RCPT."""
-        counter = self._answered.get((code, source))
-        if counter is None:
-            counter = self.deps.metrics.recipients.labels(str(code), source)
-            self._answered[code, source] = counter
-        counter.inc()
+            self.deps.metrics.limited.inc(limit)
+        if reply.code >= 400 and (fault := replies.FAULTS.get(reply)) is not None:
+            self.deps.metrics.faults.inc(fault)
+        self.deps.metrics.replies.inc(command or "none", CLASSES[reply.code // 100])
 
 
 class Dialogue(Connection):
@@ -321,6 +309,7 @@ class Dialogue(Connection):
     async def _ask(self, state: Session, effect: AskRcpt) -> Reply | Accept:
         asker = self._server.asker
         answer = asker.at_once(effect.to, effect.envelope, self._peer)
+        asked = not isinstance(answer, Reply | Accept)
         if not isinstance(answer, Reply | Accept):
             if lines := self.ahead(b"RCPT TO:", self._server.limits.max_recipients):
                 asker.ahead(ahead(state, lines), effect.envelope, self._peer)
@@ -333,9 +322,13 @@ class Dialogue(Connection):
                 null_mx = await self._server.senders.find(effect.envelope.sender)
             answer = policy.at_sender(answer, null_mx=null_mx)
         if isinstance(answer, Accept):
-            self._server.answered(250, answer.source)
+            source = answer.source
+        elif answer == replies.UNKNOWN_RECIPIENT:
+            source = "callout" if asked else "cache"
         else:
-            self._server.answered(answer.code, "refused")
+            source = "refused"
+        code = "250" if isinstance(answer, Accept) else str(answer.code)
+        self._server.deps.metrics.recipients.inc(code, source)
         return answer
 
     def _note(self, reply: Reply, command: str, recipient: str, state: Session) -> None:

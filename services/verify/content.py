@@ -289,8 +289,7 @@ class Contents:
                     )
                 except NotOwner:
                     return
-                except LogError as error:
-                    self._metrics.append_errors.labels("verdicts", type(error).__name__).inc()
+                except LogError:
                     if self._clock.mono() - began > self._deadline_s:
                         return
                     await asyncio.sleep(_PAUSE_S)
@@ -299,8 +298,9 @@ class Contents:
         finally:
             shard.assemblies.done(key)
         self._metrics.verdict_seconds.observe(self._clock.mono() - began)
-        results = verdict.results
-        self._metrics.verdicts.labels(results["spf"], results["dkim"], results["dmarc"]).inc()
+        self._metrics.verdicts.inc()
+        for method, result in verdict.results.items():
+            self._metrics.auth_results.inc(method, result)
 
     # --- octets ---
 

@@ -121,7 +121,6 @@ class Storing:
         except NotOwner:
             return  # the new owner asks for itself
         except LogError as error:
-            self._deps.metrics.append_errors.labels(topic, type(error).__name__).inc()
             log.warning("an answer could not be stored", topic=topic, domain=domain, error=str(error))
 
 

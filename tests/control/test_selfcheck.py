@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from services.control.our_hosts import EXPIRES_S, SPF, Certificate, Here, Host, checks
+from libs.runtime.our_hosts import EXPIRES_S, SPF, Certificate, Here, Host, checks
 from tests.helpers.running import Running
 from tests.helpers.zone import Zone
 

@@ -133,9 +133,10 @@ async def test_a_client_that_sends_ahead_and_reads_late_gets_every_reply(tmp_pat
             await client.greet()
             client._writer.transport.pause_reading()
             client._writer.write(b"HELP\r\n" * count)
-            replies = house.metrics.replies.labels("HELP", "2xx")._value
-            await until(lambda: still(replies.get, 0.3))
-            assert 0 < replies.get() < count
+            sample, labels = house.metrics.registry.get_sample_value, {"command": "HELP", "class": "2xx"}
+            await until(lambda: sample("backupmx_replies_total", labels))
+            await until(lambda: still(lambda: sample("backupmx_replies_total", labels), 0.3))
+            assert sample("backupmx_replies_total", labels) < count
             client._writer.transport.resume_reading()
             for _ in range(count):
                 await client.reply()
@@ -149,7 +150,8 @@ async def test_a_client_that_reads_nothing_holds_up_nobody(tmp_path: Path) -> No
             await client.greet()
             client._writer.transport.pause_reading()
             client._writer.write(b"HELP\r\n" * 2_000_000)
-            replies = house.metrics.replies.labels("HELP", "2xx")._value
-            await until(lambda: still(replies.get, 0.3))
+            sample, labels = house.metrics.registry.get_sample_value, {"command": "HELP", "class": "2xx"}
+            await until(lambda: sample("backupmx_replies_total", labels))
+            await until(lambda: still(lambda: sample("backupmx_replies_total", labels), 0.3))
             await house.stop()
             client.abort()

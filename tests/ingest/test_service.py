@@ -67,7 +67,7 @@ async def test_a_mail_becomes_a_queue_record(tmp_path: Path) -> None:
         assert (event.type, event.id, event.size, event.recipient) == (
             EventType.RECEPTION, mail.id, len(content), ANN
         )  # fmt: skip
-        assert house.metrics.accepted._value.get() == 1
+        assert house.accepted() == 1
 
 
 # --- TLS ---
@@ -503,7 +503,7 @@ async def test_a_client_that_goes_after_the_dot(tmp_path: Path) -> None:
             await until(lambda: ("content", 7) in house.log.appended)
             client.abort()
         house.log.hold["content"].set()
-        await until(lambda: house.metrics.accepted._value.get() == 1)
+        await until(lambda: house.accepted() == 1)
         assert [q.content for q in await house.queued()] == [b"hello\r\n"]
 
 
@@ -596,7 +596,7 @@ async def test_a_commit_that_fails(tmp_path: Path, error: Exception) -> None:
         await house.stop()
         assert await house.queued() == []
         assert len(house.log.tombstones) == isinstance(error, Ambiguous)
-        assert house.metrics.accepted._value.get() == 0
+        assert house.accepted() == 0
 
 
 async def test_content_that_is_not_stored(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from libs.runtime.clock import SystemClock
 from libs.runtime.health import health
-from libs.runtime.metrics import Metrics
+from libs.runtime.metrics import PARENT, Metrics
 from libs.runtime.processes import PAUSE_S, STUCK_S, Child, Children
 from libs.runtime.run import CannotStart, Life
 from tests.helpers.clock import Clock
@@ -45,7 +45,7 @@ class Parent:
 
     def __init__(self, folder: Path, clock: Clock, target: Callable[[str], None] = serve) -> None:
         self.started: list[BaseProcess] = []
-        self.metrics, self.life = Metrics(), Life("ingest", clock)
+        self.metrics, self.life = Metrics((PARENT,)), Life("ingest", clock)
         self._folder, self._target = folder, target
         paths = [folder / f"{number}.sock" for number in range(2)]
         kept = [Child(number, self._start, path, clock) for number, path in enumerate(paths)]

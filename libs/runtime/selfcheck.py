@@ -10,7 +10,7 @@ from cryptography import x509
 
 from libs.runtime.config import Config
 from libs.runtime.dns import Dns, Kind
-from services.control.our_hosts import Certificate, Here, Host
+from libs.runtime.our_hosts import Certificate, Here, Host
 
 
 class Unreadable(Exception):  # noqa: N818
