@@ -100,5 +100,5 @@ async def test_a_proxy_that_goes(tmp_path: Path) -> None:
         async with house.client():
             pass
         await until(lambda: refused(house, "closed") == 1)
-        assert house.metrics.sessions._value.get() == 0
+        assert house.metrics.registry.get_sample_value("backupmx_sessions_total") == 0
         assert house.metrics.session_errors._value.get() == 0
