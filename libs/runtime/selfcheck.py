@@ -8,9 +8,10 @@ from typing import cast
 
 from cryptography import x509
 
+from libs.runtime.clock import SystemClock
 from libs.runtime.config import Config
 from libs.runtime.dns import Dns, Kind
-from libs.runtime.our_hosts import Certificate, Here, Host
+from libs.runtime.our_hosts import Certificate, Check, Here, Host, checks
 
 
 class Unreadable(Exception):  # noqa: N818
@@ -74,3 +75,14 @@ def _certificate(file: Path) -> Certificate:
         return Certificate((), leaf.not_valid_after_utc.timestamp())
     names = tuple(name.lower() for name in named.get_values_for_type(x509.DNSName))
     return Certificate(names, leaf.not_valid_after_utc.timestamp())
+
+
+async def checked(config: Config) -> tuple[Check, ...]:
+    """All of it, once. Raises Unreadable."""
+    clock = SystemClock()
+    dns = Dns([(at.address, at.port) for at in config.dns.servers], clock, config.dns.timeout_s)
+    try:
+        found, own = await asyncio.gather(hosts(config, dns), here(config, dns))
+    finally:
+        await dns.close()
+    return checks(found, own, clock.wall())

@@ -4,12 +4,6 @@ import asyncio
 
 import typer
 
-from libs.runtime import our_hosts
-from libs.runtime import selfcheck as looking
-from libs.runtime.clock import SystemClock
-from libs.runtime.config import Config
-from libs.runtime.dns import Dns
-from libs.runtime.our_hosts import Check
 from libs.runtime.terminal import AsJson, fail, print_rows
 from services.control.terminal import DEFAULT_CONFIG, ConfigFile, configured
 
@@ -18,9 +12,11 @@ def selfcheck(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None
     """See whether our hosts are right in DNS, this one's addresses and certificate, too; no service need run.
 
     Exit code 1 where something is wrong. Example: backupmx selfcheck --json"""
+    from libs.runtime.selfcheck import Unreadable, checked
+
     try:
-        found = asyncio.run(_checks(configured(config)))
-    except looking.Unreadable as error:
+        found = asyncio.run(checked(configured(config)))
+    except Unreadable as error:
         fail(str(error), 1)
     if json:
         print_rows(found)
@@ -28,14 +24,3 @@ def selfcheck(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None
         for each in found:
             print(f"{'+' if each.right else 'X'} {each.host}: {each.says}")
     raise typer.Exit(0 if all(each.right for each in found) else 1)
-
-
-async def _checks(config: Config) -> tuple[Check, ...]:
-    clock = SystemClock()
-    servers = [(at.address, at.port) for at in config.dns.servers]
-    dns = Dns(servers, clock, config.dns.timeout_s)
-    try:
-        hosts, here = await asyncio.gather(looking.hosts(config, dns), looking.here(config, dns))
-    finally:
-        await dns.close()
-    return our_hosts.checks(hosts, here, clock.wall())
