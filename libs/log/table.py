@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Generic, TypeVar
 
 from libs.log.contract import BEGIN, Log, Record
@@ -95,7 +95,8 @@ class Table(Generic[T]):
             self._quarantined(record)
             return
         if value is None:
-            self.values.pop(record.key, None)
+            with suppress(KeyError):
+                del self.values[record.key]
         else:
             self.values[record.key] = value
         self._changed(record)

@@ -77,12 +77,16 @@ def _certificate(file: Path) -> Certificate:
     return Certificate(names, leaf.not_valid_after_utc.timestamp())
 
 
-async def checked(config: Config) -> tuple[Check, ...]:
-    """All of it, once. Raises Unreadable."""
+async def checked(config: Config, dns: Dns, now: float) -> tuple[Check, ...]:
+    """All of it, at `now` (wall seconds). Raises Unreadable."""
+    return checks(*await asyncio.gather(hosts(config, dns), here(config, dns)), now)
+
+
+async def look(config: Config) -> tuple[Check, ...]:
+    """The same, once. Raises Unreadable."""
     clock = SystemClock()
     dns = Dns([(at.address, at.port) for at in config.dns.servers], clock, config.dns.timeout_s)
     try:
-        found, own = await asyncio.gather(hosts(config, dns), here(config, dns))
+        return await checked(config, dns, clock.wall())
     finally:
         await dns.close()
-    return checks(found, own, clock.wall())

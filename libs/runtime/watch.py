@@ -98,9 +98,6 @@ async def _host(deps: Deps) -> None:
 
 async def _checked(deps: Deps) -> tuple[our_hosts.Check, ...]:
     try:
-        hosts, here = await asyncio.gather(
-            selfcheck.hosts(deps.config, deps.dns), selfcheck.here(deps.config, deps.dns)
-        )
+        return await selfcheck.checked(deps.config, deps.dns, deps.clock.wall())
     except selfcheck.Unreadable as error:
         return (our_hosts.Check(deps.config.host.name, False, str(error), "certificate"),)
-    return our_hosts.checks(hosts, here, deps.clock.wall())

@@ -12,10 +12,10 @@ def selfcheck(config: ConfigFile = DEFAULT_CONFIG, json: AsJson = False) -> None
     """See whether our hosts are right in DNS, this one's addresses and certificate, too; no service need run.
 
     Exit code 1 where something is wrong. Example: backupmx selfcheck --json"""
-    from libs.runtime.selfcheck import Unreadable, checked
+    from libs.runtime.selfcheck import Unreadable, look
 
     try:
-        found = asyncio.run(checked(configured(config)))
+        found = asyncio.run(look(configured(config)))
     except Unreadable as error:
         fail(str(error), 1)
     if json:

@@ -17,10 +17,10 @@ _VAULT = f"(state IS NULL OR state IN ({_STATES.index(State.PARKED)}, {_STATES.i
 _TABLE = """
     CREATE TABLE places (
         key BLOB PRIMARY KEY, partition INTEGER, offset INTEGER, domain INTEGER, arrived REAL, state INTEGER,
-        parked REAL, ours INTEGER, era INTEGER
+        parked REAL, ours INTEGER
     ) WITHOUT ROWID
 """
-_ROW = "key, partition, offset, domain, arrived, state, parked, ours, era"
+_ROW = "key, partition, offset, domain, arrived, state, parked, ours"
 _Row = tuple[Any, ...]
 
 
@@ -46,13 +46,13 @@ class Places(MutableMapping[bytes, Place]):
         return self._place(row)
 
     def __setitem__(self, key: bytes, place: Place) -> None:
-        partition, offset, domain, arrived, state, parked, ours, era = place
+        partition, offset, domain, arrived, state, parked, ours = place
         number = self._numbers.get(domain)
         if number is None:
             number = self._numbers[domain] = len(self._names)
             self._names.append(domain)
         known = None if state is None else _NUMBERS[state]
-        self._new[key] = (key, partition, offset, number, arrived, known, parked, ours, era)
+        self._new[key] = (key, partition, offset, number, arrived, known, parked, ours)
         if len(self._new) >= _AT_ONCE:
             self._write()
 
@@ -115,7 +115,7 @@ class Places(MutableMapping[bytes, Place]):
         if new := self._new:
             self._new = {}
             self._rows.execute("BEGIN")
-            self._rows.executemany("REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", new.values())
+            self._rows.executemany("REPLACE INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?)", new.values())
             self._rows.execute("COMMIT")
 
     def _select(self, statement: str, *values: Any) -> sqlite3.Cursor:
@@ -133,9 +133,9 @@ class Places(MutableMapping[bytes, Place]):
         return f"{where} AND domain = ?", (*values, self._numbers.get(domain, -1))
 
     def _place(self, row: _Row) -> Place:
-        _, partition, offset, number, arrived, state, parked, ours, era = row
+        _, partition, offset, number, arrived, state, parked, ours = row
         known = None if state is None else _STATES[state]
-        return Place(partition, offset, self._names[number], arrived, known, parked, bool(ours), era)
+        return Place(partition, offset, self._names[number], arrived, known, parked, bool(ours))
 
 
 def _kept(*, vault: bool) -> str:

@@ -29,7 +29,6 @@ class _Mail(Struct, frozen=True):
     arrived: float
     kind: Kind
     recipients: tuple[_Recipient, ...]
-    era: int | None = None
 
 
 class _Entry(Struct, frozen=True):
@@ -43,7 +42,7 @@ _decoder = msgspec.msgpack.Decoder(_Entry)
 class Place(NamedTuple):
     """Where the newest `queue` record of a mail is, and what is needed to find and order it. `state`: None
     where no version here can read it; then `domain` may be "", and `arrived` is when the record was
-    written. `ours`: of our own making; `era`: as in Mail."""
+    written. `ours`: of our own making."""
 
     partition: int
     offset: int
@@ -52,7 +51,6 @@ class Place(NamedTuple):
     state: State | None = State.QUEUED
     parked: float = 0.0
     ours: bool = False
-    era: int | None = None
 
     @property
     def in_vault(self) -> bool:
@@ -85,7 +83,7 @@ def place(record: Record) -> Place | None:
     mail, progress = seen.mail, seen.progress
     parked = progress.since if progress.state is State.PARKED else 0.0
     at = record.partition, record.offset
-    return Place(*at, mail.domain, mail.arrived, progress.state, parked, mail.kind.ours, mail.era)
+    return Place(*at, mail.domain, mail.arrived, progress.state, parked, mail.kind.ours)
 
 
 def unreadable(record: Record) -> Place:
@@ -96,7 +94,7 @@ def unreadable(record: Record) -> Place:
     except Undecodable:
         return Place(record.partition, record.offset, "", record.time, None)
     at = record.partition, record.offset
-    return Place(*at, mail.domain, mail.arrived, None, ours=mail.kind.ours, era=mail.era)
+    return Place(*at, mail.domain, mail.arrived, None, ours=mail.kind.ours)
 
 
 def vault_row(record: Record, place: Place, parked_s: float) -> Row:

@@ -70,14 +70,24 @@ class Register:
 
     def __init__(self, deps: Deps) -> None:
         self.claims = Claims()
-        self.table: Table[Domain | Installation | Listed] = deps.table(DOMAINS.name, _domain)
+        self.table: Table[Domain | Installation | Listed] = deps.table(DOMAINS.name, _domain, self._changed)
+        self._book: Book | None = None  # as the table has it; it is asked for far oftener than it changes
         self._deps = deps
         self._changing = asyncio.Lock()
         self._checked: dict[str, float] = {}  # pending domain -> monotonic time of the last look at its DNS
         host = deps.config.host
         self._ours = Ours(deps.config.installation.hosts, (*host.ipv4, *host.ipv6))
 
+    def _changed(self, _: Record) -> None:
+        self._book = None
+
     def book(self) -> Book:
+        """What the table holds now; not to be changed."""
+        if self._book is None:
+            self._book = self._written()
+        return self._book
+
+    def _written(self) -> Book:
         installation = self._deps.config.installation
         operators = installation.operators.rpartition("@")[2]
         values = self.table.values

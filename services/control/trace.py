@@ -2,13 +2,13 @@
 
 import asyncio
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
 
-from libs.log.contract import BEGIN, Gone, Unavailable
+from libs.log.contract import BEGIN, Gone, Record, Unavailable
 from libs.mail.address import BadAddress, mailbox
 from libs.mail.codec import Undecodable
 from libs.mail.event import Event, decode_events
@@ -83,41 +83,40 @@ class Trail:
         # As JSON has it; the domain may be written in another way.
         needle = msgspec.json.encode(address.rpartition("@")[0])[1:-1].lower()
         found: list[dict[str, Any]] = []
-        left = set(range(self._deps.partitions))
-        every = dict.fromkeys(left, BEGIN)
-        try:
-            async with asyncio.timeout(ABOUT_S):
-                async with aclosing(self._deps.log.follow(EVENTS.name, every)) as batches:
-                    async for batch in batches:
-                        for record in batch.records:
-                            found += _naming(record.value or b"", address, needle)
-                        if batch.position >= batch.end:
-                            left.discard(batch.partition)
-                        if not left:
-                            break
-        except TimeoutError as error:
-            raise Unavailable("the events could not all be read in time") from error
+        every = range(self._deps.partitions)
+        await self._read(every, lambda record: found.extend(_naming(record.value or b"", address, needle)))
         if not found:
             raise Unknown(f"no event of the last days names {address}")
         return sorted(found, key=lambda event: event.get("event_time", 0.0))
 
     async def of_domain(self, domain: str) -> list[Event]:
         """All events of a domain's mail and of its primary. Raises Unavailable."""
-        partition, key = partition_of(domain, self._deps.partitions), domain.encode()
-        found: list[Event] = []
+        key, found = domain.encode(), list[Event]()
+
+        def see(record: Record) -> None:
+            if record.key == key:
+                with suppress(Undecodable):  # it was counted when it was indexed
+                    found.extend(decode_events(record.value or b""))
+
+        await self._read([partition_of(domain, self._deps.partitions)], see)
+        return found
+
+    async def _read(self, partitions: Iterable[int], see: Callable[[Record], None]) -> None:
+        """`see` all that `events` has of these now. Raises Unavailable."""
+        starts = dict.fromkeys(partitions, BEGIN)
+        left = set(starts)
         try:
             async with asyncio.timeout(ABOUT_S):
-                async with aclosing(self._deps.log.follow(EVENTS.name, {partition: BEGIN})) as batches:
+                async with aclosing(self._deps.log.follow(EVENTS.name, starts)) as batches:
                     async for batch in batches:
                         for record in batch.records:
-                            if record.key == key:
-                                with suppress(Undecodable):  # it was counted when it was indexed
-                                    found += decode_events(record.value or b"")
+                            see(record)
                         if batch.position >= batch.end:
-                            break
+                            left.discard(batch.partition)
+                        if not left:
+                            return
         except TimeoutError as error:
             raise Unavailable("the events could not all be read in time") from error
-        return found
 
     def _fold(self, key: bytes, offset: int, value: bytes) -> None:
         try:

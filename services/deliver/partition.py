@@ -240,18 +240,21 @@ class Partition:
     def arrived(self, mail: Waiting) -> None:
         """A mail came into the index."""
         self._awaits(mail.domain, mail.next_hop, mail.kind)
-        if mail.kind is Kind.RELAYED and not mail.delay_told:
-            self.delays.add(mail.id, mail.arrived + AFTER_S)
+        self._tell_later(mail.id)
 
     async def restored(self) -> None:
         """The index is what the log has; others have their turn meanwhile."""
         for route in self.index.routes():
             self._awaits(*route)
         for count, id_ in enumerate(self.index.ids(), 1):
-            if (arrived := self.index.untold(id_)) is not None:
-                self.delays.add(id_, arrived + AFTER_S)
+            self._tell_later(id_)
             if count % _LOOK == 0:
                 await asyncio.sleep(0)
+
+    def _tell_later(self, id_: str) -> None:
+        """Its sender is told after a while that it waits, where he is to be told."""
+        if (arrived := self.index.untold(id_)) is not None:
+            self.delays.add(id_, arrived + AFTER_S)
 
     def _awaits(self, domain: str, next_hop: str, kind: Kind) -> None:
         self.hop(next_hop, primary=kind is Kind.RELAYED and next_hop == domain)

@@ -215,11 +215,7 @@ class Upkeep:
         part = self._partition
         destination, shift = hop.destination, part.clock.wall() - part.clock.mono()
         count = part.index.count(hop.name)
-        known = self._published.get(hop.name) or part.recorded.get(hop.name)
-        # Both clocks drift by fractions: what did not change is said as it was said before.
-        since = destination.since + shift
-        if known and known.health is destination.health and abs(known.since - since) < 1.0:
-            since = known.since
+        known = self._known(hop)
         confirmed = destination.confirmed + shift if destination.confirmed > float("-inf") else 0.0
         braked = bounce_brake.braked(hop.brake, part.clock.mono())
         pulled = hop.brake.pulled + shift if braked and hop.brake.pulled is not None else 0.0
@@ -228,7 +224,7 @@ class Upkeep:
         return PrimaryState(
             domain=hop.name,
             health=destination.health,
-            since=since,
+            since=self._since(hop, shift),
             confirmed=max(0.0, confirmed),
             braked=braked,
             mx=hop.mx,
@@ -243,9 +239,21 @@ class Upkeep:
             era=hop.era,
         )
 
+    def _known(self, hop: Hop) -> PrimaryState | None:
+        """As it was said last, by us or by the owner before."""
+        return self._published.get(hop.name) or self._partition.recorded.get(hop.name)
+
+    def _since(self, hop: Hop, shift: float) -> float:
+        """When its health began, in wall seconds. Both clocks drift by fractions: what did not change is said
+        as it was said before."""
+        since, known = hop.destination.since + shift, self._known(hop)
+        same = known and known.health is hop.destination.health and abs(known.since - since) < 1.0
+        return known.since if known and same else since
+
     def _measure(self) -> None:
         """The gauges of this partition's domains."""
         part, metrics = self._partition, self._partition.deps.metrics
+        shift = part.clock.wall() - part.clock.mono()
         for hop in part.hops.values():
             if not hop.primary:
                 continue
@@ -257,7 +265,7 @@ class Upkeep:
             if (settings := part.settings(hop.name)) is not None:
                 metrics.lifetime_seconds.labels(hop.name).set(settings.lifetime_s)
             metrics.primary_up.labels(hop.name).set(hop.destination.health is Health.UP)
-            metrics.primary_changed.labels(hop.name).set(self.state(hop).since)
+            metrics.primary_changed.labels(hop.name).set(self._since(hop, shift))
             metrics.primary_refusing.labels(hop.name).set(hop.destination.health is Health.REFUSING)
             metrics.braked.labels(hop.name).set(bounce_brake.braked(hop.brake, part.clock.mono()))
             metrics.delivered.begin(hop.name)

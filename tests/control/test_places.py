@@ -28,7 +28,6 @@ places = st.builds(
     state=st.none() | st.sampled_from(State),
     parked=st.floats(0, 1e11),
     ours=st.booleans(),
-    era=st.none() | st.integers(0, 2**31),
 )
 
 
